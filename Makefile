@@ -1,0 +1,49 @@
+# Every target does its own set-up in .venv and is quick when nothing changed.
+.PHONY: help demo test check bench docs fuzz clean
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+BIN := .venv/bin
+MINUTES ?= 1
+TARGET ?= codec
+
+help:  ## show this
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "heartline needs Python 3.11 or newer"'
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || (apt-get update -qq && apt-get install -y -qq python3-venv)
+	$(PYTHON) -m venv .venv
+
+.venv/.demo: pyproject.toml | .venv/bin/python
+	$(BIN)/pip install -q --disable-pip-version-check -e '.[demo]'
+	@touch $@
+
+.venv/.dev: pyproject.toml | .venv/bin/python
+	$(BIN)/pip install -q --disable-pip-version-check -e '.[dev]'
+	@touch $@ .venv/.demo
+
+demo: .venv/.demo  ## train a federation on real data and draw its learning curve
+	$(BIN)/python examples/federated_digits.py
+
+check: .venv/.dev  ## lint, types, layers, public names
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/python tests/check_public_types.py
+
+test: check  ## everything that must hold, with branch coverage
+	$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
+
+bench: .venv/.dev  ## measure against peers in one run
+	$(BIN)/python -m tests.benchmarks all
+
+docs: .venv/.dev  ## build the documentation, warnings are errors
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+fuzz: .venv/.dev  ## run one fuzz target: make fuzz TARGET=codec MINUTES=10
+	$(BIN)/python -m fuzz $(TARGET) --minutes $(MINUTES)
+
+clean:  ## remove what the targets made
+	rm -rf .venv docs/_build out .coverage

@@ -1,0 +1,205 @@
+"""Every error heartline raises: one tree, one meaning each.
+
+::
+
+    HeartlineError
+    ├── ConfigurationError (ValueError)      a setting or URL is wrong; raised when it is made
+    ├── ConnectionFailed                     the connection could not be opened
+    │   └── ConnectionRefusedByPeer          the peer answered, and said no
+    ├── ConnectionLost                       the link broke: nobody said goodbye
+    ├── ConnectionClosed                     closed on purpose, by you or by the peer
+    ├── ProtocolError
+    │   ├── LocalProtocolError               you did what the protocol does not allow
+    │   └── RemoteProtocolError              the peer did
+    ├── SerializationError                   a value cannot be encoded or decoded
+    ├── CallError                            a call did not return a result
+    │   ├── CallTimeout                      its deadline passed
+    │   ├── CallInterrupted                  the connection went while it was pending
+    │   ├── UnknownMethod                    no such public method at the peer
+    │   ├── InvalidArguments                 the arguments or the result do not fit the annotations
+    │   ├── RemoteError                      the method raised
+    │   ├── Overloaded                       the peer has no room; nothing was executed
+    │   └── Forbidden                        the peer does not allow it
+    └── PushError
+        ├── HistoryGap                       missed updates are no longer retained
+        └── SlowConsumer                     the subscription was ended: it lagged too far behind
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Any
+
+__all__ = [
+    "CallError",
+    "CallInterrupted",
+    "CallTimeout",
+    "ConfigurationError",
+    "ConnectionClosed",
+    "ConnectionFailed",
+    "ConnectionLost",
+    "ConnectionRefusedByPeer",
+    "Forbidden",
+    "HeartlineError",
+    "HistoryGap",
+    "InvalidArguments",
+    "LocalProtocolError",
+    "Outcome",
+    "Overloaded",
+    "ProtocolError",
+    "PushError",
+    "RemoteError",
+    "RemoteProtocolError",
+    "SerializationError",
+    "SlowConsumer",
+    "UnknownMethod",
+]
+
+
+class HeartlineError(Exception):
+    """The root of every error that heartline raises on its own account."""
+
+
+class ConfigurationError(HeartlineError, ValueError):
+    """A setting or URL is wrong; the message names the field, the value and what would be right."""
+
+
+class ConnectionFailed(HeartlineError):
+    """The connection could not be opened; ``__cause__`` holds the system's error, if there is one."""
+
+
+class ConnectionRefusedByPeer(ConnectionFailed):
+    """The peer answered the handshake with REFUSE.
+
+    ``code`` is a :class:`heartline.CloseCode`, ``reason`` is for a person, and ``terminal`` says that
+    trying again with the same settings cannot succeed.
+    """
+
+    def __init__(self, code: int, reason: str, *, terminal: bool) -> None:
+        super().__init__(f"the peer refused the connection: {reason} (code {code})")
+        self.code = code
+        self.reason = reason
+        self.terminal = terminal
+
+
+class ConnectionLost(HeartlineError):
+    """The link broke without a goodbye: reset, end of stream, or silence beyond the heartbeat's timeout."""
+
+
+class ConnectionClosed(HeartlineError):
+    """The connection was closed on purpose.
+
+    ``code`` is a :class:`heartline.CloseCode`; ``by_peer`` says which end did it.
+    """
+
+    def __init__(self, message: str, *, code: int, by_peer: bool) -> None:
+        super().__init__(message)
+        self.code = code
+        self.by_peer = by_peer
+
+
+class ProtocolError(HeartlineError):
+    """The rules of the wire or of the session were broken."""
+
+
+class LocalProtocolError(ProtocolError):
+    """This side asked for something that the protocol does not allow in the present state."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """The peer broke the protocol.
+
+    ``offset`` is the position in the received byte stream at which the offending frame starts, or ``None``
+    where no single position is at fault.
+    """
+
+    def __init__(self, message: str, *, offset: int | None = None) -> None:
+        super().__init__(message if offset is None else f"{message} (at byte {offset} of the stream)")
+        self.offset = offset
+
+
+class SerializationError(HeartlineError):
+    """A value cannot be encoded, or bytes cannot be decoded to a value."""
+
+
+class Outcome(enum.Enum):
+    """What is known about the execution of a call that failed."""
+
+    NOT_SENT = "not sent"
+    """The peer cannot have seen the call: repeating it is safe."""
+    MAYBE_EXECUTED = "maybe executed"
+    """The call left this side and no answer came: repeat it only if it is idempotent."""
+    COMPLETED = "completed"
+    """The peer answered: it executed the call, or decided not to."""
+
+
+class CallError(HeartlineError):
+    """A call did not return a result; ``outcome`` says whether it may have been executed."""
+
+    def __init__(self, message: str, *, outcome: Outcome) -> None:
+        super().__init__(message)
+        self.outcome = outcome
+
+
+class CallTimeout(CallError):
+    """The call's deadline passed; ``timeout`` is what it was given, in seconds."""
+
+    def __init__(self, message: str, *, timeout: float, outcome: Outcome) -> None:
+        super().__init__(f"{message} (timeout: {timeout * 1000:.0f} ms)", outcome=outcome)
+        self.timeout = timeout
+
+
+class CallInterrupted(CallError):
+    """The connection was lost or closed while the call was pending; ``__cause__`` says how."""
+
+
+class UnknownMethod(CallError):
+    """The peer has no such service, or the service no such public method."""
+
+
+class InvalidArguments(CallError):
+    """The arguments (or, on the caller's side, the result) do not fit the method's annotations."""
+
+
+class RemoteError(CallError):
+    """The method raised at the peer.
+
+    ``type_name`` is the name of the exception's class there; ``data`` is whatever the exception gave with a
+    ``remote_data`` attribute, ``None`` by default. Tracebacks stay where they were raised.
+    """
+
+    def __init__(self, message: str, *, type_name: str, data: Any = None) -> None:
+        super().__init__(f"{type_name}: {message}" if message else type_name, outcome=Outcome.COMPLETED)
+        self.type_name = type_name
+        self.data = data
+
+
+class Overloaded(CallError):
+    """The peer's limit of calls in progress is reached; nothing was executed, so repeating is safe."""
+
+
+class Forbidden(CallError):
+    """The peer does not allow this caller to make this call."""
+
+
+class PushError(HeartlineError):
+    """Something about a topic or a subscription."""
+
+
+class HistoryGap(PushError):
+    """Updates that this subscription missed are no longer retained, so it cannot be continued without a hole.
+
+    ``expected`` is the offset that was due, ``newest`` the newest update of the topic (``None`` if it has
+    none). The subscription goes on after ``newest``: take its value as the state and keep iterating.
+    """
+
+    def __init__(self, topic: str, *, expected: int, newest: Any) -> None:
+        held = "nothing is retained" if newest is None else f"the newest is {newest.offset}"
+        super().__init__(f"topic {topic!r}: update {expected} is no longer retained, {held}")
+        self.topic = topic
+        self.expected = expected
+        self.newest = newest
+
+
+class SlowConsumer(PushError):
+    """The subscriber lagged beyond what its policy allows, and the publisher ended the subscription."""

@@ -1,0 +1,65 @@
+"""Every bound that a peer can run into, with its unit and the reason of its default."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from heartline.errors import ConfigurationError
+
+__all__ = ["Limits"]
+
+KIB = 1024
+MIB = 1024 * KIB
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What this side accepts from a peer and holds for it.
+
+    The limits that the peer must know to keep (frame, message, streams, window) travel in the handshake.
+    Every value is at least 1; a bad one raises :class:`~heartline.ConfigurationError`.
+    """
+
+    frame_size: int = 256 * KIB
+    """Bytes of payload in one frame. A frame is the unit of taking turns, so it stays well under a
+    millisecond of loopback time. At most 16 MiB - 1: the first byte of a native stream is zero."""
+
+    message_size: int = 64 * MIB
+    """Bytes of one message put together from fragments: a model of 16 million float32 numbers."""
+
+    streams: int = 8
+    """Messages in fragments at the same time. With ``message_size`` it bounds the memory for halves."""
+
+    window: int = 256 * KIB
+    """Bytes a channel may hold that its reader has not taken: enough for a full loopback pipe."""
+
+    handshake_timeout: float = 10.0
+    """Seconds from the link's opening to the end of the handshake; a silent peer costs no longer."""
+
+    calls: int = 1024
+    """Calls in progress that the peer may have here; one more is answered with ``Overloaded``."""
+
+    channels: int = 256
+    """Open channels beside the default one."""
+
+    events: int = 256
+    """Events kept for an :meth:`events` reader that lags; beyond, the oldest are dropped and counted."""
+
+    write_buffer: int = 1 * MIB
+    """Bytes waiting for a slow peer before senders wait and broadcasts pass it by."""
+
+    connections: int = 10_000
+    """Connections of one server; at 10 KiB each it is 100 MiB, and below the usual descriptor limit."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            number = (int, float) if field.name == "handshake_timeout" else int
+            if not isinstance(value, number) or isinstance(value, bool) or not value > 0:
+                raise ConfigurationError(f"Limits.{field.name} must be a number above 0, not {value!r}")
+        if self.frame_size >= 16 * MIB:
+            raise ConfigurationError(f"Limits.frame_size must be below 16 MiB, not {self.frame_size!r}")
+        if self.message_size < self.frame_size:
+            raise ConfigurationError(
+                f"Limits.message_size ({self.message_size}) must be at least frame_size ({self.frame_size})"
+            )

@@ -1,0 +1,130 @@
+"""Raw segments: arrays travel beside the value, not inside it.
+
+A payload with ``Flag.RAW`` is an envelope::
+
+    u32 header length | CBOR header [inner length, [dtype, [shape…]], …] | inner | pad | segment | pad | …
+
+``inner`` is the payload as it would be without the flag; in its value each array is a placeholder that
+holds the segment's index. Segments start at multiples of 8 from the envelope's start. ``dtype`` is NumPy's
+string (``"<f4"``); the empty string stands for plain bytes.
+
+The sender copies each array once, into the envelope, so that it may be changed as soon as the call
+returns. The receiver copies nothing: its arrays are writable views of the envelope.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import struct
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import cbor2
+import msgspec
+
+from heartline.errors import SerializationError
+
+__all__ = ["ALIGNMENT", "MAX_SEGMENTS", "Segment", "unwrap", "wrap"]
+
+ALIGNMENT = 8
+"""Bytes; the widest number that NumPy wants aligned."""
+
+MAX_SEGMENTS = 65_536
+"""Segments in one envelope: more layers than any model has, and a bounded header."""
+
+_LENGTH = struct.Struct("!I")
+_DTYPE = re.compile(r"[<>|][biufc][0-9]{1,2}")
+
+Segment = Any
+"""A NumPy array or a memoryview of bytes."""
+
+
+def wrap(inner: bytes, segments: Sequence[Segment]) -> bytes:
+    """The envelope that carries ``inner`` and the raw bytes of ``segments``."""
+    if len(segments) > MAX_SEGMENTS:
+        raise SerializationError(f"{len(segments)} arrays in one value, the limit is {MAX_SEGMENTS}")
+    header = cbor2.dumps([len(inner), *map(_describe, segments)])
+    parts: list[bytes | memoryview] = [_LENGTH.pack(len(header)), header, inner]
+    size = _LENGTH.size + len(header) + len(inner)
+    for segment in segments:
+        data = _bytes_of(segment)
+        padding = -size % ALIGNMENT
+        parts.append(bytes(padding))
+        parts.append(data)
+        size += padding + len(data)
+    return b"".join(parts)
+
+
+def unwrap(payload: bytes) -> tuple[bytes, list[Segment]]:
+    """The inner payload and the segments of an envelope; raises :class:`SerializationError`."""
+    try:
+        (header_length,) = _LENGTH.unpack_from(payload)
+        position = _LENGTH.size + header_length
+        header = cbor2.loads(payload[_LENGTH.size : position], max_depth=3, allow_indefinite=False)
+        inner_length, *descriptions = msgspec.convert(header, list[Any])
+        inner_length = msgspec.convert(inner_length, int)
+        shapes = msgspec.convert(descriptions, list[tuple[str, list[int]]])
+    except (struct.error, ValueError, cbor2.CBORError) as error:
+        raise SerializationError(f"malformed envelope of raw segments: {error}") from None
+    if not 0 <= inner_length <= len(payload) - position or len(shapes) > MAX_SEGMENTS:
+        raise SerializationError("malformed envelope of raw segments: its header does not fit its length")
+    inner = bytes(payload[position : position + inner_length])
+    position += inner_length
+    # One writable copy of nothing: a bytearray (a message put together from fragments) is viewed as it is.
+    buffer = memoryview(payload if isinstance(payload, bytearray) else bytearray(payload))
+    segments: list[Segment] = []
+    for dtype, shape in shapes:
+        position += -position % ALIGNMENT
+        segment, position = _view(buffer, position, dtype, shape)
+        segments.append(segment)
+    if position != len(payload):
+        raise SerializationError(f"{len(payload) - position} bytes behind the last raw segment")
+    return inner, segments
+
+
+def _describe(segment: Segment) -> list[Any]:
+    if isinstance(segment, memoryview):
+        return ["", [segment.nbytes]]
+    dtype = segment.dtype.str
+    if not _DTYPE.fullmatch(dtype):
+        raise SerializationError(f"an array of dtype {segment.dtype} cannot be sent; use numbers")
+    return [dtype, list(segment.shape)]
+
+
+def _bytes_of(segment: Segment) -> memoryview:
+    view = memoryview(segment)
+    if view.nbytes == 0:
+        return memoryview(b"")
+    return (view if view.c_contiguous else memoryview(view.tobytes())).cast("B")
+
+
+def _view(buffer: memoryview, position: int, dtype: str, shape: list[int]) -> tuple[Segment, int]:
+    """The segment that starts at ``position``, and where it ends."""
+    item = 1
+    if dtype:
+        if not _DTYPE.fullmatch(dtype):
+            raise SerializationError(f"raw segment with dtype {dtype!r}; only plain numbers are accepted")
+        item = int(dtype[2:])
+    if len(shape) > 32 or any(n < 0 for n in shape):
+        raise SerializationError(f"raw segment with shape {shape}")
+    stop = position + math.prod(shape) * item
+    if stop > len(buffer):
+        raise SerializationError(f"a raw segment ends at byte {stop} of a payload of {len(buffer)}")
+    if not dtype:
+        return buffer[position:stop], stop
+    numpy = sys.modules.get("numpy") or _import_numpy()
+    try:
+        array = numpy.frombuffer(buffer[position:stop], dtype=dtype).reshape(shape)
+    except (TypeError, ValueError) as error:
+        raise SerializationError(f"raw segment with dtype {dtype!r} and shape {shape}: {error}") from None
+    return array, stop
+
+
+def _import_numpy() -> Any:
+    try:
+        import numpy
+    except ImportError:
+        raise SerializationError("the peer sent an array; install heartline[federated] for NumPy") from None
+    return numpy
