@@ -164,14 +164,13 @@ class InvalidArguments(CallError):
 class RemoteError(CallError):
     """The method raised at the peer.
 
-    ``type_name`` is the name of the exception's class there; ``data`` is whatever the exception gave with a
-    ``remote_data`` attribute, ``None`` by default. Tracebacks stay where they were raised.
+    ``type_name`` is the name of the exception's class there. Tracebacks stay where they were raised, in the
+    peer's log.
     """
 
-    def __init__(self, message: str, *, type_name: str, data: Any = None) -> None:
+    def __init__(self, message: str, *, type_name: str) -> None:
         super().__init__(f"{type_name}: {message}" if message else type_name, outcome=Outcome.COMPLETED)
         self.type_name = type_name
-        self.data = data
 
 
 class Overloaded(CallError):

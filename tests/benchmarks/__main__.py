@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import signal
 import sys
@@ -10,7 +11,7 @@ from collections.abc import Callable
 
 from tests.benchmarks import broadcast, federated, idle, rpc
 from tests.benchmarks._process import PeerFailed
-from tests.benchmarks._report import Report, say, table
+from tests.benchmarks._report import QUIET, Report, busy_cores, say, table
 
 SCENARIOS = {"rpc": rpc, "broadcast": broadcast, "idle": idle, "federated": federated}
 
@@ -25,7 +26,8 @@ examples:
   python -m tests.benchmarks idle --json          one JSON object on stdout
 
 Ratios are heartline's against the peer: above 1 is better for heartline. They need heartline among the
-peers measured. Exit codes: 0 measured, 1 a peer could not be installed, started or measured, 2 usage.
+peers measured. Exit codes: 0 measured, 1 a peer could not be installed, started or measured, 2 usage,
+130 interrupted.
 """
 
 
@@ -63,6 +65,16 @@ def _plan(parser: argparse.ArgumentParser, scenario: str, wanted: list[str] | No
     return plan
 
 
+def _measure(run: Callable[..., Report], peers: list[str], *, quick: bool) -> Report:
+    """Run one scenario and look at what else the machine was doing."""
+    before = busy_cores()
+    report = run(peers, quick=quick)
+    busy = max(before, busy_cores())
+    if busy > QUIET:
+        say(f"warning: other programs kept {busy} cores busy; do not quote these {report.scenario} ratios")
+    return dataclasses.replace(report, busy_cores=busy)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the scenarios and print their figures."""
     parser = _parser()
@@ -72,12 +84,13 @@ def main(arguments: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     reports = []
     for name, peers in plan.items():
-        run: Callable[..., Report] = SCENARIOS[name].run
         try:
-            reports.append(run(peers, quick=options.quick))
+            reports.append(_measure(SCENARIOS[name].run, peers, quick=options.quick))
         except PeerFailed as error:
             say(f"error: {name}: {error}")
             return 1
+        except KeyboardInterrupt:
+            return 130
         if not options.json:
             print(table(reports[-1]), end="\n\n", flush=True)
     if options.json:

@@ -28,18 +28,17 @@ async def trio_load(add: Add, in_flight: int, seconds: float) -> float:
     """Calls per second of a Trio client."""
 
     async def run(duration: float) -> float:
-        total = 0
+        counts: list[int] = []
 
         async def worker() -> None:
-            nonlocal total
-            total += await _call_until(add, deadline)
+            counts.append(await _call_until(add, deadline))
 
         start = time.perf_counter()
         deadline = start + duration
         async with trio.open_nursery() as nursery:
             for _ in range(in_flight):
                 nursery.start_soon(worker)
-        return total / (time.perf_counter() - start)
+        return sum(counts) / (time.perf_counter() - start)
 
     await run(WARM_UP)
     return await run(seconds)

@@ -17,6 +17,12 @@ ROOT = Path(__file__).resolve().parents[2]
 STOP_TIMEOUT = 5.0
 """Seconds a child may take to end after SIGTERM before it is killed."""
 
+LOOK_INTERVAL = 0.25
+"""Seconds between looks at whether the other children of a measurement still run."""
+
+LAST_WORDS = 12
+"""Lines of a failed child's stderr that its error shows: the end of a traceback."""
+
 
 class PeerFailed(Exception):
     """A peer could not be installed, started or measured."""
@@ -62,22 +68,30 @@ class Child:
         for stream in (process.stdin, process.stdout, self._stderr):
             stream.close()
 
-    def receive(self, timeout: float = 60) -> Any:
-        """Return the next value the child reports; PeerFailed if it ends or takes over `timeout` seconds."""
+    def receive(self, *beside: Child, timeout: float = 60) -> Any:
+        """Return the next value the child reports.
+
+        Raises PeerFailed if it ends or takes over `timeout` seconds, or if one of those `beside` it, without
+        which it may wait in vain, fails.
+        """
         deadline = time.monotonic() + timeout
         pipe = self._process.stdout
         while b"\n" not in self._rest:
-            if not select.select([pipe], [], [], max(0, deadline - time.monotonic()))[0]:
-                raise PeerFailed(f"{self.title} reported nothing for {timeout:g} s\n{self._last_words()}")
-            data = pipe.read(65536)
-            if not data:
-                code = self._process.wait()
-                raise PeerFailed(f"{self.title} ended with exit code {code}\n{self._last_words()}")
-            self._rest += data
+            if select.select([pipe], [], [], LOOK_INTERVAL)[0]:
+                data = pipe.read(65536)
+                if not data:
+                    raise self._failure(f"ended with exit code {self._process.wait()}")
+                self._rest += data
+                continue
+            for child in beside:
+                if child._process.poll():
+                    raise child._failure(f"ended with exit code {child._process.returncode}")
+            if time.monotonic() > deadline:
+                raise self._failure(f"reported nothing for {timeout:g} s")
         line, self._rest = self._rest.split(b"\n", 1)
         return json.loads(line)
 
-    def _last_words(self) -> str:
+    def _failure(self, what: str) -> PeerFailed:
         self._stderr.seek(0)
         lines = self._stderr.read().decode(errors="replace").splitlines()
-        return "\n".join("    " + line for line in lines[-12:])
+        return PeerFailed("\n    ".join([f"{self.title} {what}", *lines[-LAST_WORDS:]]))

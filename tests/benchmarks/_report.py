@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import statistics
 import sys
+import time
+from pathlib import Path
 
 OURS = "heartline"
+
+QUIET = 0.25
+"""Busy cores up to which a machine counts as quiet. With a core taken, peers whose two ends work at the same
+time lose half their rate and those that take turns nothing, so ratios no longer compare the libraries."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -19,6 +26,8 @@ class Report:
     ratios: dict[str, float]
     latency: dict[str, float] | None = None
     """Microseconds of a call with no other in flight (rpc only)."""
+    busy_cores: float = 0.0
+    """Processor cores that other programs kept busy, just before or after the measurement."""
 
     def as_json(self) -> dict[str, object]:
         """Return the fields that apply to this scenario."""
@@ -39,6 +48,20 @@ def ratios(results: dict[str, float], *, more_is_better: bool) -> dict[str, floa
 def medians(samples: dict[str, list[float]], digits: int | None = None) -> dict[str, float]:
     """Return the median of each list."""
     return {key: round(statistics.median(values), digits) for key, values in samples.items()}
+
+
+def busy_cores(seconds: float = 0.3) -> float:
+    """Return how many cores are busy right now; called while no child of ours runs."""
+
+    def ticks() -> int:
+        user, nice, system, _idle, _iowait, irq, softirq, steal = map(
+            int, Path("/proc/stat").read_text().split()[1:9]
+        )
+        return user + nice + system + irq + softirq + steal
+
+    before, start = ticks(), time.monotonic()
+    time.sleep(seconds)
+    return round((ticks() - before) / os.sysconf("SC_CLK_TCK") / (time.monotonic() - start), 2)
 
 
 def say(text: str) -> None:

@@ -26,10 +26,12 @@ That is float16 to float64 and the integers; not bool, complex, longdouble, stri
 
 
 def check_model(model: Model) -> None:
-    """Raise :exc:`ValueError` unless every array of ``model`` holds real numbers.
+    """Raise :exc:`ValueError` unless ``model`` is a list of arrays of real numbers.
 
     Values are not looked at: whether infinities and NaN are acceptable is for the strategy to say.
     """
+    if not isinstance(model, list):
+        raise ValueError(f"a model must be a list of numpy arrays, got {type(model).__name__}")
     for index, array in enumerate(model):
         if not isinstance(array, np.ndarray):
             raise ValueError(f"model[{index}] must be a numpy array, got {type(array).__name__}")

@@ -17,8 +17,12 @@ _BLOCK = 8192
 """Elements worked on at a time: three scratch blocks of 64 KiB stay in a core's cache, and an accumulation
 needs no temporary of the model's size."""
 
-_EXACT_INTEGERS = 2**53
-"""Integers up to here, either side of zero, are float64 values."""
+_LARGEST_INTEGER = 2**50
+"""Of integers up to here the weighted mean in float64 is off by less than a half, so it rounds to the right
+one."""
+
+_LARGEST_SUM = 2.0**1022
+"""A quarter of what float64 holds, so that no step of a sum below it can overflow."""
 
 
 class Aggregation(Protocol):
@@ -55,12 +59,12 @@ class FedAvg:
       :class:`_WeightedSum`), so memory is 16 bytes per parameter, however many learners there are.
     - The new model has the shapes and dtypes of the old one. A mean of integers (a counter, for example) is
       rounded to the nearest, halves to even.
-    - **The order of arrival** does not change a bit of the new model as long as, parameter by parameter, the
-      sum of the weighted magnitudes times the number of learners is below 2**106 units in the last place of
-      the smallest nonzero term: then no bit is ever lost. For float32 and a thousand learners of
-      up to a million samples that is any set of values within a factor of 2**42 of each other. Beyond
-      it the lost bits lie some 50 places below the last one of a float64, and reach it with
-      a chance of that order.
+    - **The order of arrival** does not change a bit of the new model where the sums are exact. They are if,
+      for each parameter, the terms (value times samples) are multiples of some q, a power of two, and their
+      magnitudes add up to at most 2**106 q, divided by the number of learners. With float32, a
+      thousand learners and up to a million samples each, that holds for values within a factor of 2**40 of
+      one another, zeros aside; with float64, for terms within a factor of 2**33. Outside of that nothing is
+      promised: what is lost is of the order of 2**-106 of the largest term, so it rarely shows.
     """
 
     def start_round(self, model: Model, round: int) -> Aggregation:
@@ -76,7 +80,7 @@ class _Average:
         self._sums = [_WeightedSum(array) for array in model]
         self._samples = 0
         self._learners: set[str] = set()
-        # No sum of this round can be larger, so as long as it is finite none has overflowed.
+        # An upper bound on the magnitude of every sum.
         self._largest_sum = 0.0
 
     def add(self, learner_id: str, result: TrainResult) -> None:
@@ -108,8 +112,8 @@ class _Average:
             except ValueError as error:
                 raise ValueError(f"model[{index}] {error}") from None
         largest_sum = self._largest_sum + largest * result.samples
-        if not np.isfinite(largest_sum):
-            raise ValueError(f"values of {largest:g} times {result.samples} samples overflow float64")
+        if largest_sum > _LARGEST_SUM:
+            raise ValueError(f"values of {largest:g} times {result.samples} samples are too large to sum")
         return largest_sum
 
 
@@ -154,7 +158,7 @@ class _WeightedSum:
             block = slice(start, start + _BLOCK)
             total, lost = self._sum[block], self._lost[block]
             term, new, part = scratch[:, : total.size]
-            np.multiply(values[block], weight, out=term, dtype=np.float64)
+            np.multiply(values[block], float(weight), out=term, dtype=np.float64)
             np.add(total, term, out=new)
             # lost += (total - (new - part)) + (term - part), where part = new - total
             np.subtract(new, total, out=part)
@@ -182,4 +186,4 @@ def _float_range(dtype: np.dtype[Any]) -> tuple[float, float]:
 
 def _integer_range(dtype: np.dtype[Any]) -> tuple[float, float]:
     limits = np.iinfo(dtype)
-    return float(max(limits.min, -_EXACT_INTEGERS)), float(min(limits.max, _EXACT_INTEGERS))
+    return float(max(limits.min, -_LARGEST_INTEGER)), float(min(limits.max, _LARGEST_INTEGER))

@@ -94,6 +94,10 @@ def _mask(frame_type: int) -> int:
     return 0xFF & ~allowed
 
 
+_MAX_CHUNKS = 1024
+"""Pieces of an incomplete frame before they are joined: a peer that drips single bytes costs no more memory
+than their number, and joining so rarely costs no time worth counting."""
+
 # One look-up per frame on the hot path instead of several comparisons.
 _FORBIDDEN_FLAGS = bytes(_mask(t) for t in range(256))
 
@@ -108,7 +112,10 @@ def encode(frames: Iterable[Frame]) -> bytes:
         try:
             parts.append(HEADER.pack(len(frame.payload), frame.type, frame.flags, frame.channel, frame.id))
         except struct.error as error:
-            raise LocalProtocolError(f"{frame!r} does not fit a frame's header: {error}") from None
+            raise LocalProtocolError(
+                f"type {frame.type!r}, flags {frame.flags!r}, channel {frame.channel!r}, id {frame.id!r} "
+                f"with {len(frame.payload)} bytes do not fit a frame's header: {error}"
+            ) from None
         parts.append(frame.payload)
     return b"".join(parts)
 
@@ -149,12 +156,14 @@ class FrameDecoder:
             self._chunks.append(bytes(data))
             self._buffered += len(data)
             if self._buffered < self._need:
+                if len(self._chunks) == _MAX_CHUNKS:
+                    self._chunks = [b"".join(self._chunks)]
                 return []
             data = b"".join(self._chunks)
             self._chunks.clear()
         frames, position = self._decode(bytes(data))
         self._offset += position
-        rest = data[position:] if position else bytes(data)
+        rest = b"" if self._error is not None else data[position:] if position else bytes(data)
         self._buffered = len(rest)
         if rest:
             self._chunks.append(rest)

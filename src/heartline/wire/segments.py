@@ -25,6 +25,7 @@ import cbor2
 import msgspec
 
 from heartline.errors import SerializationError
+from heartline.wire.cbor import loads
 
 __all__ = ["ALIGNMENT", "MAX_SEGMENTS", "Segment", "unwrap", "wrap"]
 
@@ -34,8 +35,12 @@ ALIGNMENT = 8
 MAX_SEGMENTS = 65_536
 """Segments in one envelope: more layers than any model has, and a bounded header."""
 
+MAX_DIMENSIONS = 32
+"""Dimensions of one array: what every version of NumPy can hold."""
+
 _LENGTH = struct.Struct("!I")
-_DTYPE = re.compile(r"[<>|][biufc][0-9]{1,2}")
+# No long double: its bits differ between machines.
+_DTYPE = re.compile(r"\|[biu]1|[<>]([iu][248]|f[248]|c8|c16)")
 
 Segment = Any
 """A NumPy array or a memoryview of bytes."""
@@ -62,7 +67,7 @@ def unwrap(payload: bytes) -> tuple[bytes, list[Segment]]:
     try:
         (header_length,) = _LENGTH.unpack_from(payload)
         position = _LENGTH.size + header_length
-        header = cbor2.loads(payload[_LENGTH.size : position], max_depth=3, allow_indefinite=False)
+        header = loads(payload[_LENGTH.size : position], max_depth=3)
         inner_length, *descriptions = msgspec.convert(header, list[Any])
         inner_length = msgspec.convert(inner_length, int)
         shapes = msgspec.convert(descriptions, list[tuple[str, list[int]]])
@@ -90,6 +95,8 @@ def _describe(segment: Segment) -> list[Any]:
     dtype = segment.dtype.str
     if not _DTYPE.fullmatch(dtype):
         raise SerializationError(f"an array of dtype {segment.dtype} cannot be sent; use numbers")
+    if hasattr(segment, "mask"):
+        raise SerializationError("a masked array cannot be sent: its mask would be lost; fill it first")
     return [dtype, list(segment.shape)]
 
 
@@ -105,10 +112,10 @@ def _view(buffer: memoryview, position: int, dtype: str, shape: list[int]) -> tu
     item = 1
     if dtype:
         if not _DTYPE.fullmatch(dtype):
-            raise SerializationError(f"raw segment with dtype {dtype!r}; only plain numbers are accepted")
+            raise SerializationError(f"raw segment with dtype {dtype!r:.40}; only plain numbers are accepted")
         item = int(dtype[2:])
-    if len(shape) > 32 or any(n < 0 for n in shape):
-        raise SerializationError(f"raw segment with shape {shape}")
+    if len(shape) > MAX_DIMENSIONS or any(n < 0 for n in shape):
+        raise SerializationError(f"raw segment with shape {shape!s:.200}")
     stop = position + math.prod(shape) * item
     if stop > len(buffer):
         raise SerializationError(f"a raw segment ends at byte {stop} of a payload of {len(buffer)}")

@@ -1,8 +1,6 @@
 """Values: CBOR by default, JSON or a registered serializer where both sides choose it.
 
-The CBOR decoder is hardened: no trailing bytes, no indefinite lengths, nesting bounded, map keys text or
-bytes only (a peer cannot craft colliding hashes from them) and no duplicates, and of the semantic tags only
-the cheap and harmless ones (date and time, UUID).
+What a peer may ask of the decoders is little: see :mod:`heartline.wire.cbor`.
 
 Dataclasses, attrs classes, msgspec structs and enums travel as plain maps and values, sets as arrays; the
 annotations of the receiving method make them what they were.
@@ -23,12 +21,13 @@ import sys
 import uuid
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar, get_origin
 
 import cbor2
 import msgspec
 
 from heartline.errors import ConfigurationError, SerializationError
+from heartline.wire.cbor import MAX_DEPTH, loads
 from heartline.wire.segments import Segment
 
 __all__ = [
@@ -43,9 +42,6 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-
-MAX_DEPTH: Final = 32
-"""Levels of nesting in one value: deeper than any honest message, harmless to every consumer."""
 
 SEGMENT_TAG: Final = 0x68656172
 """The CBOR tag (``hear`` in ASCII) of a placeholder: an index into the raw segments of the envelope."""
@@ -70,25 +66,6 @@ class Serializer(Protocol):
         ...
 
 
-def _refuse_tag(tag: Any, *_: Any) -> Any:
-    raise ValueError("this CBOR tag is not accepted")
-
-
-# What cbor2 would interpret but a peer must not be able to ask for: big numbers, decimals with huge
-# exponents, regular expressions, MIME, shared references (cycles), sets, addresses and self-description.
-_REFUSED = (1, 2, 3, 4, 5, 25, 28, 29, 30, 35, 36, 52, 54, 100, 256, 258, 260, 261, 43000, 55799)
-
-_loads = partial(
-    cbor2.loads,
-    max_depth=MAX_DEPTH,
-    allow_indefinite=False,
-    allow_duplicate_keys=False,
-    strict_hashable_types=True,
-    semantic_decoders=dict.fromkeys(_REFUSED, _refuse_tag),
-    tag_hook=_refuse_tag,
-)
-
-
 def plain(value: Any) -> Any:
     """One level of a structured value as a map, list or scalar; raises :class:`SerializationError`."""
     cls = type(value)
@@ -96,6 +73,9 @@ def plain(value: Any) -> Any:
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(cls)}
     if isinstance(value, msgspec.Struct):
         config = value.__struct_config__
+        if config.array_like:
+            head = [] if config.tag is None else [config.tag]
+            return [*head, *(getattr(value, name) for name in value.__struct_fields__)]
         tag = {} if config.tag_field is None else {config.tag_field: config.tag}
         names = zip(value.__struct_encode_fields__, value.__struct_fields__, strict=True)
         return tag | {encoded: getattr(value, name) for encoded, name in names}
@@ -106,7 +86,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, (set, frozenset)):
         return list(value)
     numpy = sys.modules.get("numpy")
-    if numpy is not None and isinstance(value, numpy.generic):
+    if numpy is not None and isinstance(value, numpy.generic) and type(value.item()) is not cls:
         return value.item()
     raise SerializationError(
         f"a {cls.__module__}.{cls.__qualname__} cannot be sent: pass plain values, dataclasses or arrays"
@@ -148,10 +128,15 @@ _ENCODERS: dict[type, Any] = {
     re.Pattern: _refuse_value,
     ipaddress.IPv4Address: _refuse_value,
     ipaddress.IPv6Address: _refuse_value,
+    ipaddress.IPv4Interface: _refuse_value,
+    ipaddress.IPv6Interface: _refuse_value,
     ipaddress.IPv4Network: _refuse_value,
     ipaddress.IPv6Network: _refuse_value,
     set: _encode_list,
     frozenset: _encode_list,
+    cbor2.CBORTag: _refuse_value,
+    cbor2.CBORSimpleValue: _refuse_value,
+    type(cbor2.undefined): _refuse_value,
     memoryview: _encode_other,
 }
 _dumps = partial(cbor2.dumps, default=_encode_other, encoders=_ENCODERS)
@@ -179,10 +164,9 @@ class CborSerializer:
         def other(encoder: cbor2.CBOREncoder, value: Any) -> None:
             if is_segment(value):
                 segments.append(value)
-                value = cbor2.CBORTag(SEGMENT_TAG, len(segments) - 1)
+                encoder.encode_semantic(SEGMENT_TAG, len(segments) - 1)
             else:
-                value = plain(value)
-            encoder.encode(value)
+                encoder.encode(plain(value))
 
         return cbor2.dumps(value, default=other, encoders=_ENCODERS | {memoryview: other})
 
@@ -190,8 +174,8 @@ class CborSerializer:
         """The value of exactly these bytes."""
         try:
             if not segments:
-                return _loads(data)
-            return _loads(data, tag_hook=lambda tag, _immutable: _placed(segments, tag.tag, tag.value))
+                return loads(data)
+            return loads(data, tag_hook=lambda tag, _immutable: _placed(segments, tag.tag, tag.value))
         except Exception as error:
             raise SerializationError(f"cannot decode CBOR: {error}") from None
 
@@ -205,6 +189,19 @@ def _placed(segments: Sequence[Segment], tag: int, index: Any) -> Segment:
 # What JSON has no type for, and msgspec turns into the text that it also reads back.
 _TEXTUAL = (bytes, bytearray, datetime.datetime, datetime.date, datetime.time, uuid.UUID)
 
+_MINUTE = datetime.timedelta(minutes=1)
+
+
+def _text(value: Any) -> Any:
+    if isinstance(value, datetime.datetime) and (value.utcoffset() or _MINUTE) % _MINUTE:
+        # ISO 8601 has no such offset, and msgspec would round it: another instant.
+        value = value.astimezone(datetime.UTC)
+    return msgspec.to_builtins(value)
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
 
 class JsonSerializer:
     """JSON text in UTF-8. Bytes travel as base64 text, dates as ISO 8601, arrays as raw segments."""
@@ -216,17 +213,22 @@ class JsonSerializer:
 
     def encode(self, value: Any, segments: list[Segment]) -> bytes:
         """The bytes of ``value``; its arrays are appended to ``segments``."""
+        before = len(segments)
 
         def other(value: Any) -> Any:
             if is_segment(value):
                 segments.append(value)
                 return {self._PLACEHOLDER: len(segments) - 1}
-            return msgspec.to_builtins(value) if isinstance(value, _TEXTUAL) else plain(value)
+            return _text(value) if isinstance(value, _TEXTUAL) else plain(value)
 
         try:
-            return json.dumps(
+            text = json.dumps(
                 value, default=other, ensure_ascii=False, allow_nan=False, separators=(",", ":")
-            ).encode()
+            )
+            # Inside a JSON string the quotes would be escaped: this counts maps, and only those.
+            if segments and text.count(f'{{"{self._PLACEHOLDER}":') != len(segments) - before:
+                raise SerializationError(f"beside arrays, no map may start with {self._PLACEHOLDER!r}")
+            return text.encode()
         except SerializationError:
             raise
         except Exception as error:
@@ -235,22 +237,29 @@ class JsonSerializer:
     def decode(self, data: bytes, segments: Sequence[Segment] = ()) -> Any:
         """The value of exactly these bytes."""
         try:
-            value = json.loads(bytes(data).decode(), parse_constant=_refuse_tag)
+            text = bytes(data).decode()
+            value = json.loads(text, parse_constant=_refuse_constant)
+            # A few brackets cannot nest deeply: a small value without arrays is not walked.
+            if segments or text.count("[") + text.count("{") > MAX_DEPTH:
+                return self._restore(value, segments, MAX_DEPTH)
+            return value
         except Exception as error:
             raise SerializationError(f"cannot decode JSON: {error}") from None
-        return self._restore(value, segments) if segments else value
 
-    def _restore(self, value: Any, segments: Sequence[Segment]) -> Any:
+    def _restore(self, value: Any, segments: Sequence[Segment], levels: int) -> Any:
+        """``value`` with its arrays in their places, if it has no more than so many levels of nesting."""
+        if not isinstance(value, (list, dict)):
+            return value
+        if not levels:
+            raise ValueError(f"more than {MAX_DEPTH} levels of nesting")
         if isinstance(value, list):
-            return [self._restore(item, segments) for item in value]
-        if isinstance(value, dict):
-            if value.keys() == {self._PLACEHOLDER}:
-                index = value[self._PLACEHOLDER]
-                if type(index) is not int or not 0 <= index < len(segments):
-                    raise SerializationError(f"no raw segment {index!r} among {len(segments)}")
-                return segments[index]
-            return {key: self._restore(item, segments) for key, item in value.items()}
-        return value
+            return [self._restore(item, segments, levels - 1) for item in value]
+        if segments and value.keys() == {self._PLACEHOLDER}:
+            index = value[self._PLACEHOLDER]
+            if type(index) is not int or not 0 <= index < len(segments):
+                raise ValueError(f"{index!r:.40} is no raw segment of this envelope")
+            return segments[index]
+        return {key: self._restore(item, segments, levels - 1) for key, item in value.items()}
 
 
 _by_name: dict[str, Serializer] = {}
@@ -316,9 +325,14 @@ def convert(value: Any, target: Any) -> Any:
         return msgspec.convert(value, target, dec_hook=_accept_instance)
     except msgspec.ValidationError as error:
         raise SerializationError(str(error)) from None
+    except Exception as error:
+        # From the annotation's own code: a list cannot be in a set, a class raises while it is made.
+        raise SerializationError(f"cannot make this a {target}: {error}") from error
 
 
-def _accept_instance(cls: type, value: Any) -> Any:
-    if isinstance(value, cls):
+def _accept_instance(cls: Any, value: Any) -> Any:
+    # An annotation with parameters, as NDArray[float32], is checked by its class alone.
+    origin = get_origin(cls) or cls
+    if isinstance(value, origin):
         return value
-    raise ValueError(f"expected a {cls.__qualname__}, got a {type(value).__name__}")
+    raise ValueError(f"expected a {origin.__qualname__}, got a {type(value).__name__}")

@@ -1,7 +1,7 @@
 """grpcio's asyncio API: one unary method, protobuf messages, default settings.
 
-The messages are built from a descriptor at run time, which gives the same classes as generated code and spares
-the benchmark a compiler; the method is registered the way generated code registers it.
+The messages are built from a descriptor at run time, which gives the same classes as generated code and
+spares the benchmark a compiler; the method is registered the way generated code registers it.
 """
 
 from __future__ import annotations
@@ -24,9 +24,7 @@ def _messages() -> tuple[Any, Any]:
     for message, names in (("Operands", ("a", "b")), ("Sum", ("value",))):
         described = file.message_type.add(name=message)
         for number, name in enumerate(names, 1):
-            described.field.add(
-                name=name, number=number, type=field.TYPE_INT64, label=field.LABEL_OPTIONAL
-            )
+            described.field.add(name=name, number=number, type=field.TYPE_INT64, label=field.LABEL_OPTIONAL)
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     operands, total = (pool.FindMessageTypeByName(f"benchmark.{name}") for name in ("Operands", "Sum"))

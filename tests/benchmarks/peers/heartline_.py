@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import gc
+import socket
+import time
 from collections.abc import Callable
+from urllib.parse import urlsplit
 
 import trio
 
 import heartline
+from heartline.session import Heartbeat, Refuse, Role, Session, Welcome
+from heartline.wire import Limits
 from tests.benchmarks._load import trio_load
+from tests.benchmarks._sockets import allow_descriptors, messages, private_kib
+
+POLL_INTERVAL = 0.02
+"""Seconds between looks at the number of connections: far below what opening them takes."""
+
+WRITE_BUDGET = 64 * 1024
+"""Bytes of one write of the raw handshake; a HELLO is far smaller."""
+
+Report = Callable[[object], None]
 
 
 @heartline.service()
@@ -20,7 +35,7 @@ class Adder:
         return a + b
 
 
-def serve_rpc(report: Callable[[object], None]) -> None:
+def serve_rpc(report: Report) -> None:
     """Serve `add` on a free port."""
 
     async def main() -> None:
@@ -31,7 +46,7 @@ def serve_rpc(report: Callable[[object], None]) -> None:
     trio.run(main)
 
 
-def load_rpc(report: Callable[[object], None], url: str, plan: list[tuple[int, float]]) -> None:
+def load_rpc(report: Report, url: str, plan: list[tuple[int, float]]) -> None:
     """Report the calls per second of each (in flight, seconds) of the plan."""
 
     async def main() -> None:
@@ -39,4 +54,57 @@ def load_rpc(report: Callable[[object], None], url: str, plan: list[tuple[int, f
             add = connection.service(Adder).add
             report([await trio_load(add, in_flight, seconds) for in_flight, seconds in plan])
 
+    trio.run(main)
+
+
+def handshake(sock: socket.socket) -> None:
+    """Say HELLO and wait for WELCOME, with the session's own sans-IO core."""
+    session = Session(Role.CLIENT, limits=Limits(), heartbeat=Heartbeat(), now=time.monotonic())
+    session.hello()
+    sock.sendall(b"".join(session.take(WRITE_BUDGET, time.monotonic())))
+    while True:
+        data = sock.recv(4096)
+        for event in session.receive(data, time.monotonic()):
+            if isinstance(event, Welcome):
+                return
+            if isinstance(event, Refuse):
+                raise ConnectionError(f"the server refused: {event.reason}")
+        if not data:
+            raise ConnectionError("the server closed the connection instead of answering HELLO")
+
+
+async def _until(server: heartline.Server, count: int) -> None:
+    while len(server.connections) < count:  # noqa: ASYNC110 - the server stays as it is without a benchmark
+        await trio.sleep(POLL_INTERVAL)
+
+
+def serve_broadcast(report: Report, subscribers: int, count: int) -> None:
+    """Publish `count` messages once all subscribers are there."""
+
+    async def main() -> None:
+        async with heartline.open_server("tcp://127.0.0.1:0") as server:
+            report(urlsplit(server.urls[0]).port)
+            await _until(server, subscribers)
+            report(time.monotonic())
+            for message in messages(count):
+                await server.broadcast(message)
+            await trio.sleep_forever()
+
+    allow_descriptors(subscribers)
+    trio.run(main)
+
+
+def serve_idle(report: Report, *stages: int) -> None:
+    """Report the memory at each number of connections."""
+
+    async def main() -> None:
+        async with heartline.open_server("tcp://127.0.0.1:0") as server:
+            report(urlsplit(server.urls[0]).port)
+            for stage in stages:
+                await _until(server, stage)
+                gc.collect()
+                report(private_kib())
+            await trio.sleep_forever()
+
+    allow_descriptors(stages[-1])
     trio.run(main)

@@ -1,0 +1,321 @@
+"""What the properties are tried on: frames and streams, values and arrays, and bytes that look like them."""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import enum
+import fractions
+import ipaddress
+import re
+import string
+import struct
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from heartline.wire import CONTROL_TYPES, HEADER, Flag, Frame, FrameType, encode
+
+FRAME_SIZE = 300
+"""The limit of the decoders under test, in bytes: generated frames come close to it, and go beyond."""
+
+UNKNOWN_TYPES = sorted(set(range(256)) - set(FrameType))
+
+
+# Streams of frames.
+
+
+def frames(max_size: int = FRAME_SIZE) -> st.SearchStrategy[Frame]:
+    """Frames of known types with flags that they may carry."""
+    return st.sampled_from(FrameType).flatmap(
+        lambda kind: st.builds(
+            Frame,
+            type=st.just(int(kind)),
+            flags=st.sampled_from(
+                [0, Flag.IGNORABLE]
+                if kind in CONTROL_TYPES
+                else [0, Flag.MORE, Flag.RAW, Flag.MORE | Flag.RAW, Flag.IGNORABLE | Flag.RAW]
+            ).map(int),
+            channel=st.integers(0, 0xFFFF),
+            id=st.integers(0, 0xFFFF_FFFF),
+            payload=st.binary(max_size=max_size),
+        )
+    )
+
+
+def skipped_frames() -> st.SearchStrategy[Frame]:
+    """Frames of unknown types that a receiver skips."""
+    return st.builds(
+        Frame,
+        type=st.sampled_from(UNKNOWN_TYPES),
+        flags=st.integers(0, 0x7F).map(lambda flags: flags | Flag.IGNORABLE),
+        channel=st.integers(0, 0xFFFF),
+        id=st.integers(0, 0xFFFF_FFFF),
+        payload=st.binary(max_size=FRAME_SIZE),
+    )
+
+
+def headers() -> st.SearchStrategy[bytes]:
+    """Headers with anything in them: most are at fault, many only just."""
+    return st.builds(
+        HEADER.pack,
+        st.sampled_from([0, FRAME_SIZE - 1, FRAME_SIZE, FRAME_SIZE + 1, 0xFFFF_FFFF]) | st.integers(0, 500),
+        st.sampled_from(FrameType).map(int) | st.integers(0, 255),
+        st.sampled_from([0, 1, 2, 4, 0x80]) | st.integers(0, 255),
+        st.integers(0, 0xFFFF),
+        st.integers(0, 0xFFFF_FFFF),
+    )
+
+
+def streams() -> st.SearchStrategy[bytes]:
+    """Byte streams: whole frames, broken ones, and noise, cut off anywhere."""
+    piece = st.one_of(
+        frames().map(lambda frame: encode([frame])),
+        skipped_frames().map(lambda frame: encode([frame])),
+        headers(),
+        st.binary(max_size=40),
+    )
+    whole = st.lists(frames() | skipped_frames(), max_size=8).map(encode)
+    return whole | mutated(whole) | st.lists(piece, max_size=8).map(b"".join) | st.binary(max_size=100)
+
+
+@st.composite
+def partitions(draw: st.DrawFn, data: bytes) -> list[bytes]:
+    """``data`` in pieces, cut anywhere; pieces may be empty."""
+    cuts = sorted(draw(st.lists(st.integers(0, len(data)), max_size=12)))
+    return [data[start:stop] for start, stop in zip([0, *cuts], [*cuts, len(data)], strict=True)]
+
+
+@st.composite
+def mutated(draw: st.DrawFn, source: st.SearchStrategy[bytes]) -> bytes:
+    """Bytes of ``source`` with a few of them changed, removed, repeated or added."""
+    data = bytearray(draw(source))
+    for _ in range(draw(st.integers(1, 4))):
+        start = draw(st.integers(0, len(data)))
+        stop = min(len(data), start + draw(st.sampled_from([0, 0, 1, 1, 2, 8])))
+        data[start:stop] = draw(st.binary(max_size=4) | st.just(bytes(data[start:stop] * 2)))
+    return bytes(data)
+
+
+# Values.
+
+offsets = st.timedeltas(
+    min_value=datetime.timedelta(hours=-23, minutes=-59), max_value=datetime.timedelta(hours=23, minutes=59)
+)
+# The first and the last year are left out: there, another offset may be out of range.
+instants = st.datetimes(
+    min_value=datetime.datetime(2, 1, 1),
+    max_value=datetime.datetime(9998, 12, 31),
+    timezones=st.just(datetime.UTC) | st.builds(datetime.timezone, offsets),
+)
+text = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=20)
+keys = text | st.sampled_from(["$segment", "id", "x"])
+
+
+def _nested(leaves: st.SearchStrategy[Any], key: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.recursive(
+        leaves,
+        lambda inner: st.lists(inner, max_size=5) | st.dictionaries(key, inner, max_size=5),
+        max_leaves=15,
+    )
+
+
+_cbor_leaves = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**64), 2**64 - 1),
+    st.floats(),
+    text,
+    st.binary(max_size=40),
+    instants,
+    st.dates(),
+    st.uuids(),
+)
+_json_leaves = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), text
+)
+
+cbor_values = _nested(_cbor_leaves, keys | st.binary(max_size=10))
+"""What CBOR gives back exactly as it was."""
+
+json_values = _nested(_json_leaves, keys)
+"""What JSON gives back exactly as it was."""
+
+DTYPES = [
+    np.dtype(order + kind).newbyteorder(order)
+    for order in "<>"
+    for kind in ("b1", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f2", "f4", "f8", "c8", "c16")
+]
+
+LAYOUTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "C order": lambda a: a,
+    "Fortran order": np.asfortranarray,
+    "transposed": lambda a: a.T,
+    "reversed": lambda a: a[(slice(None, None, -1),) * a.ndim],
+    "every second": lambda a: np.repeat(a, 2, axis=-1)[..., ::2] if a.ndim else a,
+    "broadcast": lambda a: np.broadcast_to(a, (3, *a.shape)),
+}
+
+
+@st.composite
+def arrays(draw: st.DrawFn) -> np.ndarray:
+    """Arrays of every dtype that can be sent, in every layout, empty and without dimensions too."""
+    dtype = draw(st.sampled_from(DTYPES))
+    shape = draw(hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4))
+    random = np.random.default_rng(draw(st.integers(0, 2**32)))
+    if dtype.kind == "b":
+        array = random.integers(0, 2, shape).astype(dtype)
+    else:
+        size = int(np.prod(shape)) * dtype.itemsize
+        array = np.frombuffer(random.bytes(size), dtype).reshape(shape)
+    return LAYOUTS[draw(st.sampled_from(sorted(LAYOUTS)))](array)
+
+
+memoryviews = st.builds(
+    lambda data, step: memoryview(data)[::step], st.binary(max_size=40), st.sampled_from([1, 2, -1])
+)
+segments = arrays() | memoryviews
+
+cbor_values_with_segments = _nested(_cbor_leaves | segments, keys)
+json_values_with_segments = _nested(_json_leaves | segments, text)
+
+
+class Colour(enum.Enum):
+    """An enum whose values are text."""
+
+    RED = "red"
+    BLUE = "blue"
+
+
+_odd_leaves = st.one_of(
+    st.sampled_from(
+        [
+            object(),
+            object,
+            len,
+            1j,
+            np.complex128(1j),
+            np.longdouble(1),
+            np.datetime64("2020-01-01"),
+            np.timedelta64(1, "s"),
+            np.float32(1.5),
+            np.array(["text"]),
+            np.array([object()]),
+            np.ma.array([1, 2], mask=[0, 1]),
+            decimal.Decimal(1),
+            fractions.Fraction(1, 2),
+            re.compile("x"),
+            ipaddress.ip_address("127.0.0.1"),
+            ipaddress.ip_interface("127.0.0.1/8"),
+            datetime.datetime(2020, 1, 1),
+            datetime.timedelta(1),
+            datetime.time(1),
+            range(3),
+            "\ud800",
+            2**64,
+            -(2**70),
+            float("nan"),
+            Colour.RED,
+            frozenset([1]),
+            (1, 2),
+            bytearray(b"x"),
+        ]
+    ),
+    _cbor_leaves,
+)
+odd_values = _nested(
+    _odd_leaves, keys | st.sampled_from([1, None, True, (), 1.5, b"x", Colour.RED, "\ud800"])
+)
+"""Anything a user might try to send, whether it can be sent or not."""
+
+
+# Bytes that look like values.
+
+
+@st.composite
+def _cbor_head(draw: st.DrawFn, major: int, count: int) -> bytes:
+    """A CBOR head, not always the shortest, and not always true."""
+    count = draw(st.just(count) | st.sampled_from([count, count, count + 1, 2**32 - 1, 2**64 - 1]))
+    widths = [w for w, most in enumerate((24, 2**8, 2**16, 2**32, 2**64)) if count < most]
+    width = draw(st.sampled_from(widths[:1] * 3 + widths))
+    if width == 0:
+        return bytes([major << 5 | count])
+    return bytes([major << 5 | 23 + width]) + struct.pack(">" + " BHIQ"[width], count)
+
+
+def _cbor_string(major: int, content: bytes) -> st.SearchStrategy[bytes]:
+    return _cbor_head(major, len(content)).map(lambda head: head + content)
+
+
+def _cbor_items(major: int, items: list[bytes], count: int) -> st.SearchStrategy[bytes]:
+    body = b"".join(items)
+    indefinite = bytes([major << 5 | 31]) + body + b"\xff"
+    return _cbor_head(major, count).map(lambda head: head + body) | st.just(indefinite)
+
+
+_TAGS = [
+    *range(6),
+    21,
+    24,
+    25,
+    28,
+    29,
+    30,
+    35,
+    36,
+    37,
+    52,
+    100,
+    256,
+    258,
+    260,
+    1004,
+    43000,
+    55799,
+    0x68656172,
+]
+
+_date_like = st.sampled_from(["2020-01-01T00:00:00Z", "2020-01-01", "2020-13-01T00:00:00+99:99", "1", ""])
+
+_cbor_atoms = st.one_of(
+    st.integers(0, 2**64 - 1).flatmap(lambda n: _cbor_head(0, n)),
+    st.integers(0, 2**64 - 1).flatmap(lambda n: _cbor_head(1, n)),
+    st.binary(max_size=17).flatmap(lambda data: _cbor_string(2, data)),
+    (st.text(max_size=8) | _date_like).flatmap(
+        lambda data: _cbor_string(3, data.encode(errors="surrogatepass"))
+    ),
+    st.binary(max_size=8).map(lambda data: bytes([0xF8 | len(data) % 8]) + data),
+    st.integers(0xE0, 0xFF).map(lambda byte: bytes([byte])),
+)
+
+cbor_like = st.recursive(
+    _cbor_atoms,
+    lambda item: st.one_of(
+        st.lists(item, max_size=4).flatmap(lambda items: _cbor_items(4, items, len(items))),
+        st.lists(item, max_size=6).flatmap(lambda items: _cbor_items(5, items, len(items) // 2)),
+        st.tuples(
+            (st.sampled_from(_TAGS) | st.integers(0, 2**64 - 1)).flatmap(lambda tag: _cbor_head(6, tag)), item
+        ).map(b"".join),
+    ),
+    max_leaves=10,
+)
+"""Items of CBOR of every kind, well-formed and only nearly so."""
+
+json_like = st.recursive(
+    st.sampled_from(
+        ["0", "-1", "1e999", "NaN", "-Infinity", "null", "true", '"x"', '"\\ud800"', '"', "", "1" * 5000]
+    )
+    | st.text(alphabet=string.printable, max_size=5),
+    lambda item: st.one_of(
+        st.lists(item, max_size=4).map(lambda items: f"[{','.join(items)}]"),
+        st.lists(st.tuples(st.sampled_from(['"x"', '"$segment"', "1"]), item).map(":".join), max_size=3).map(
+            lambda items: f"{{{','.join(items)}}}"
+        ),
+        st.tuples(st.integers(1, 500), item).map(lambda pair: "[" * pair[0] + pair[1] + "]" * pair[0]),
+    ),
+    max_leaves=8,
+).map(lambda made: made.encode(errors="surrogatepass"))
+"""Text that is JSON, or nearly."""

@@ -1,0 +1,225 @@
+"""Channels: independent ordered streams of messages on one connection.
+
+Channel 0 is always open. Another one is opened by an OPEN frame with its name; clients take odd numbers,
+servers even ones. Either side ends a channel with CLOSE: what it sent before arrives, then the other side's
+``receive`` ends; RESET ends it at once. The side that did not begin the end answers CLOSE by itself, and when
+both have gone the number is free again.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from heartline.errors import ConnectionLost, HeartlineError, LocalProtocolError, RemoteProtocolError
+from heartline.session import Role
+from heartline.wire import Flag, Frame, FrameType, get_serializer, unwrap, wrap
+
+if TYPE_CHECKING:
+    from heartline.connection._connection import Connection
+
+__all__ = ["Channel", "Channels", "decode_message", "encode_message"]
+
+RAW_BYTES = 0
+"""The id of a DATA frame whose payload is the message itself; any other id is a serializer's content id."""
+
+RESET_REASON_SIZE = 256
+"""Bytes of the reason in a RESET that are kept: it is for a person."""
+
+
+def encode_message(connection: Connection, message: Any) -> tuple[int, bytes, int]:
+    """The content id, payload and flags of a message: bytes as they are, anything else serialized."""
+    if isinstance(message, (bytes, bytearray)):
+        return RAW_BYTES, bytes(message), 0
+    serializer = connection.setup.serializer
+    segments: list[Any] = []
+    body = serializer.encode(message, segments)
+    return (serializer.content_id, wrap(body, segments), Flag.RAW) if segments else (serializer.content_id, body, 0)
+
+
+def decode_message(frame: Frame) -> Any:
+    """The message of a DATA frame; raises :class:`SerializationError`."""
+    segments: list[Any] = []
+    payload = frame.payload
+    if frame.flags & Flag.RAW:
+        payload, segments = unwrap(payload)
+    if frame.id == RAW_BYTES:
+        return bytes(payload)
+    return get_serializer(frame.id).decode(payload, segments)
+
+
+class Channel(trio.abc.Channel[Any]):
+    """One channel; a :class:`trio.abc.Channel` of messages: bytes, or any value of the serializer.
+
+    It raises what Trio's channels raise: :class:`trio.EndOfChannel` when the peer closed it,
+    :class:`trio.ClosedResourceError` when you did, :class:`trio.BrokenResourceError` when the connection went
+    or the peer reset it.
+    """
+
+    def __init__(self, connection: Connection, number: int, name: str) -> None:
+        self.name = name
+        self.number = number
+        self._connection = connection
+        self._inbox: deque[Frame] = deque()
+        self._lot = trio.lowlevel.ParkingLot()
+        self._closed = False
+        self._ended = False
+        self._broken: HeartlineError | None = None
+
+    async def send(self, message: Any) -> None:
+        """Send a message; waits while the peer has no room for it (``Limits.window``)."""
+        await trio.lowlevel.checkpoint()
+        self._check_open()
+        number, payload, flags = encode_message(self._connection, message)
+        await self._connection.wait_room(self.number)
+        self._check_open()
+        self._connection.post(FrameType.DATA, self.number, number, payload, flags)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise trio.ClosedResourceError("this channel was closed here")
+        if self._broken is not None or self._ended:
+            raise trio.BrokenResourceError(f"channel {self.name!r} has ended") from self._broken
+
+    async def receive(self) -> Any:
+        """The next message; raises :class:`SerializationError` for one that cannot be decoded."""
+        await trio.lowlevel.checkpoint()
+        while not self._inbox:
+            if self._closed:
+                raise trio.ClosedResourceError("this channel was closed here")
+            if self._broken is not None:
+                raise trio.BrokenResourceError(f"channel {self.name!r} has ended") from self._broken
+            if self._ended:
+                raise trio.EndOfChannel
+            await self._lot.park()
+        frame = self._inbox.popleft()
+        self._connection.give_credit(self.number, len(frame.payload))
+        return decode_message(frame)
+
+    async def aclose(self) -> None:
+        """Close the channel: what was sent before still arrives; what was not read is dropped."""
+        if not self._closed:
+            self._closed = True
+            while self._inbox:
+                self._connection.give_credit(self.number, len(self._inbox.popleft().payload))
+            self._connection.channels.say_closed(self.number)
+            self._lot.unpark_all()
+        await trio.lowlevel.checkpoint()
+
+    # The connection's side
+
+    def deliver(self, frame: Frame) -> None:
+        """Take a message that arrived."""
+        if self._closed:
+            self._connection.give_credit(self.number, len(frame.payload))
+        else:
+            self._inbox.append(frame)
+            self._lot.unpark()
+
+    def end(self, broken: HeartlineError | None) -> None:
+        """The peer, or the connection, ended the channel."""
+        self._ended = True
+        self._broken = broken
+        self._lot.unpark_all()
+
+
+class Channels:
+    """The channels of one link."""
+
+    def __init__(self, connection: Connection, role: Role) -> None:
+        self._connection = connection
+        self._open: dict[int, Channel] = {}
+        self._said_closed: set[int] = set()
+        self._first = 1 if role is Role.CLIENT else 2
+        self._next = self._first
+        self._incoming: deque[Channel] = deque()
+        self._lot = trio.lowlevel.ParkingLot()
+        self._gone: HeartlineError | None = None
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def open(self, name: str) -> Channel:
+        """Open a channel; raises :class:`LocalProtocolError` at the peer's limit."""
+        link = self._connection.require_link()
+        peer = link.session.peer
+        assert peer is not None
+        mine = sum(number % 2 == self._first % 2 for number in self._open)
+        if mine >= peer.limits.channels:
+            raise LocalProtocolError(f"the peer accepts {peer.limits.channels} channels (Limits.channels)")
+        while self._next in self._open:
+            self._advance()
+        channel = self._add(self._next, name)
+        self._advance()
+        self._connection.post(FrameType.OPEN, channel.number, 0, name.encode())
+        return channel
+
+    def _advance(self) -> None:
+        self._next = self._first if self._next + 2 > 0xFFFF else self._next + 2
+
+    def _add(self, number: int, name: str) -> Channel:
+        channel = self._open[number] = Channel(self._connection, number, name)
+        self._connection.require_link().session.open_channel(number)
+        return channel
+
+    async def accept(self) -> Channel:
+        """The next channel that the peer opens; waits for it."""
+        await trio.lowlevel.checkpoint()
+        while not self._incoming:
+            if self._gone is not None:
+                raise self._gone
+            await self._lot.park()
+        return self._incoming.popleft()
+
+    def say_closed(self, number: int) -> None:
+        """Tell the peer that this side has closed the channel."""
+        if number in self._open and number not in self._said_closed:
+            self._said_closed.add(number)
+            self._connection.post(FrameType.CLOSE, number, 0, b"")
+
+    def on_frame(self, frame: Frame) -> None:
+        """Handle a lane frame of a channel other than 0."""
+        channel = self._open.get(frame.channel)
+        if frame.type == FrameType.OPEN:
+            self._on_open(frame, channel)
+        elif channel is None:
+            raise RemoteProtocolError(f"{FrameType(frame.type).name} on channel {frame.channel}, which is not open")
+        elif frame.type == FrameType.DATA:
+            channel.deliver(frame)
+        else:
+            self._on_end(frame, channel)
+
+    def _on_open(self, frame: Frame, channel: Channel | None) -> None:
+        if channel is not None or frame.channel % 2 == self._first % 2 or not frame.channel:
+            raise RemoteProtocolError(f"the peer cannot open channel {frame.channel}")
+        theirs = sum(number % 2 != self._first % 2 for number in self._open)
+        if theirs >= self._connection.setup.limits.channels:
+            limit = self._connection.setup.limits.channels
+            raise RemoteProtocolError(f"more than {limit} channels opened by the peer (Limits.channels)")
+        try:
+            name = frame.payload.decode()
+        except UnicodeDecodeError:
+            raise RemoteProtocolError("the name of a channel is not UTF-8") from None
+        self._incoming.append(self._add(frame.channel, name))
+        self._lot.unpark()
+
+    def _on_end(self, frame: Frame, channel: Channel) -> None:
+        broken = None
+        if frame.type == FrameType.RESET:
+            reason = frame.payload[:RESET_REASON_SIZE].decode(errors="replace")
+            broken = ConnectionLost(f"the peer reset channel {channel.name!r}: {reason}")
+        channel.end(broken)
+        # First forget what waits for credit that will not come, then say CLOSE behind the rest.
+        self._connection.require_link().session.close_channel(frame.channel)
+        self.say_closed(frame.channel)
+        self._said_closed.discard(frame.channel)
+        del self._open[frame.channel]
+
+    def on_link_end(self, reason: HeartlineError) -> None:
+        """The link is gone, and every channel with it."""
+        self._gone = reason
+        for channel in self._open.values():
+            channel.end(reason)
+        self._lot.unpark_all()

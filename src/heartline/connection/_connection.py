@@ -1,0 +1,447 @@
+"""The connection: one object per peer, the same class on both ends.
+
+It outlives its links: a client's connection gets a new one after each loss. What stands on it, RPC and push,
+are *parts* that get the frames of their family and hear of links that open and end; the connection itself
+keeps the default channel, the opened channels, the state and the events.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, TypeVar, overload
+
+import trio
+
+from heartline.connection._channels import Channel, Channels, encode_message
+from heartline.connection._events import Closed, ConnectionEvent, Events, Lost, Message, Opened, Reconnected
+from heartline.connection._link import Link
+from heartline.connection._setup import Setup
+from heartline.errors import (
+    ConnectionClosed,
+    ConnectionLost,
+    HeartlineError,
+    LocalProtocolError,
+    RemoteProtocolError,
+)
+from heartline.session import CloseCode, GoAway, Role, State
+from heartline.session.session import Event
+from heartline.wire import Frame, FrameType
+
+__all__ = ["Connection", "ConnectionState", "ConnectionStatistics", "current_connection"]
+
+logger = logging.getLogger("heartline")
+T = TypeVar("T")
+
+GOODBYE_GRACE = 1.0
+"""Seconds for the peer to take a goodbye and end the stream; a healthy one needs a round trip."""
+
+_FAMILY = 0xF0
+_CALLS = FrameType.CALL & _FAMILY
+_PUSHES = FrameType.PUSH & _FAMILY
+
+_current: ContextVar[Connection] = ContextVar("heartline_connection")
+
+
+def current_connection() -> Connection:
+    """The connection on whose behalf this code runs: inside a service's method or a push handler."""
+    try:
+        return _current.get()
+    except LookupError:
+        raise LocalProtocolError("there is no current connection outside of a service's method") from None
+
+
+class ConnectionState(enum.Enum):
+    """Where a connection stands."""
+
+    CONNECTING = "connecting"
+    """No link yet."""
+    OPEN = "open"
+    LEAVING = "leaving"
+    """One side said goodbye; what is in progress may end."""
+    LOST = "lost"
+    """No link at the moment; a client tries to get a new one."""
+    CLOSED = "closed"
+    """The end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionStatistics:
+    """A snapshot of a connection."""
+
+    state: ConnectionState
+    links: int
+    """Links so far: 1 for a connection that was never lost."""
+    frames_sent: int
+    """Sequenced frames sent on the present link."""
+    frames_received: int
+    backlog: int
+    """Bytes that wait for the peer to read."""
+    round_trip: float | None
+    """Seconds of the last PING's round trip, ``None`` before the first."""
+    silence: float
+    """Seconds since the last byte was heard."""
+    channels: int
+    """Open channels beside the default one."""
+
+
+class Connection:
+    """A connection to one peer; made by :func:`heartline.open_connection` or by a server."""
+
+    __slots__ = (
+        "_channels",
+        "_closed",
+        "_default",
+        "_events",
+        "_link",
+        "_links",
+        "_reason",
+        "_state_changed",
+        "address",
+        "calls",
+        "id",
+        "message_sink",
+        "push",
+        "role",
+        "setup",
+        "state",
+    )
+
+    def __init__(self, setup: Setup, role: Role) -> None:
+        self.setup = setup
+        self.role = role
+        self.id = ""
+        self.address = ""
+        self.state = ConnectionState.CONNECTING
+        self.message_sink: Callable[[Message], None] | None = None
+        self._link: Link | None = None
+        self._links = 0
+        self._reason: HeartlineError | None = None
+        self._channels: Channels | None = None
+        self._default: Channel | None = None
+        self._events: Events[ConnectionEvent] | None = None
+        self._state_changed: trio.lowlevel.ParkingLot | None = None
+        self.calls = setup.make_calls(self)
+        self.push = setup.make_push(self)
+
+    def __repr__(self) -> str:
+        return f"<heartline.Connection {self.id or '(no id yet)'} {self.state.value} {self.address}>"
+
+    # What users call
+
+    @property
+    def peer(self) -> str:
+        """The address of the other end, as text."""
+        return self.address
+
+    @overload
+    def service(self, service: type[T], *, retry: Any = None) -> T: ...
+    @overload
+    def service(self, service: str, *, retry: Any = None) -> Any: ...
+    def service(self, service: type[T] | str, *, retry: Any = None) -> T | Any:
+        """A proxy for a service of the peer: typed by its class, or by name.
+
+        Every method of the proxy is awaited, whatever it is at the peer. ``retry`` is a
+        :class:`heartline.Retry` for methods that are idempotent, and for calls that were not sent.
+        """
+        return self.calls.proxy(service, retry)
+
+    def subscribe(self, topic: str, *, since: Any = None, policy: Any = None) -> Any:
+        """A subscription to a topic of the peer, to be entered with ``async with``.
+
+        ``since`` says where to begin: ``None`` from now on, :data:`heartline.NEWEST` with the newest update
+        that is retained, :data:`heartline.OLDEST` with the oldest, or after a
+        :class:`heartline.Position`. ``policy`` is a :class:`heartline.SlowPolicy`.
+        """
+        return self.push.subscribe(topic, since, policy)
+
+    async def send(self, message: Any) -> None:
+        """Send a message on the default channel: bytes as they are, any other value serialized.
+
+        Waits while the peer has no room for it. Raises :class:`ConnectionLost` or :class:`ConnectionClosed`
+        when there is no link.
+        """
+        await trio.lowlevel.checkpoint()
+        number, payload, flags = encode_message(self, message)
+        await self.wait_room(0)
+        self.post(FrameType.DATA, 0, number, payload, flags)
+
+    def send_nowait(self, message: Any) -> bool:
+        """Like :meth:`send`, but without waiting: ``False`` when the peer has no room for it."""
+        link = self.require_link()
+        if link.crowded or link.session.outbox.blocked(0):
+            return False
+        number, payload, flags = encode_message(self, message)
+        self.post(FrameType.DATA, 0, number, payload, flags)
+        return True
+
+    async def receive(self) -> Any:
+        """The next message of the default channel; waits for it, over losses of the link too.
+
+        Raises the reason when the connection is closed for good. While an :meth:`events` iterator is in use
+        messages go there instead.
+        """
+        try:
+            return await self._default_channel().receive()
+        except trio.BrokenResourceError:
+            assert self._reason is not None
+            raise self._reason from None
+
+    def events(self) -> Events[ConnectionEvent]:
+        """What happens from now on, messages included: an async iterator that ends with the connection.
+
+        There is one reader at a time: a later call takes over.
+        """
+        if self._events is not None:
+            self._events.end()
+        self._events = Events(self.setup.limits.events)
+        if self.state is ConnectionState.CLOSED:
+            self._events.end()
+        return self._events
+
+    async def open_channel(self, name: str) -> Channel:
+        """Open a channel; the peer gets it from :meth:`accept_channel`."""
+        await trio.lowlevel.checkpoint()
+        return self.channels.open(name)
+
+    async def accept_channel(self) -> Channel:
+        """The next channel that the peer opens; raises the reason when the link ends."""
+        self.require_link()
+        return await self.channels.accept()
+
+    async def wait_open(self) -> None:
+        """Wait until the connection has a link; raises the reason when it is closed for good."""
+        await trio.lowlevel.checkpoint()
+        while self.state is not ConnectionState.OPEN:
+            if self.state is ConnectionState.CLOSED:
+                raise self.closed_error()
+            if self._state_changed is None:
+                self._state_changed = trio.lowlevel.ParkingLot()
+            await self._state_changed.park()
+
+    async def aclose(self) -> None:
+        """Say goodbye and close; waits up to a second for the peer to take it. Closing twice is fine."""
+        self.close(CloseCode.NORMAL, "closed by the peer's application")
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + 2 * GOODBYE_GRACE):
+            while self._link is not None:
+                if self._state_changed is None:
+                    self._state_changed = trio.lowlevel.ParkingLot()
+                await self._state_changed.park()
+        self.finish(ConnectionClosed("the connection was closed here", code=CloseCode.NORMAL, by_peer=False))
+
+    def statistics(self) -> ConnectionStatistics:
+        """A snapshot of the connection."""
+        link = self._link
+        pulse = link.session.pulse if link else None
+        return ConnectionStatistics(
+            state=self.state,
+            links=self._links,
+            frames_sent=link.session.sent if link else 0,
+            frames_received=link.session.received if link else 0,
+            backlog=link.backlog if link else 0,
+            round_trip=pulse.rtt if pulse else None,
+            silence=trio.current_time() - pulse.heard if pulse else float("inf"),
+            channels=len(self._channels) if self._channels else 0,
+        )
+
+    # What the parts and the endpoints call
+
+    @property
+    def link(self) -> Link | None:
+        """The present link, ``None`` while there is none."""
+        return self._link
+
+    def require_link(self) -> Link:
+        """The present link; raises :class:`ConnectionLost` or :class:`ConnectionClosed`."""
+        if self._link is None:
+            raise self.closed_error()
+        return self._link
+
+    def closed_error(self) -> HeartlineError:
+        """Why there is no link."""
+        if self.state is ConnectionState.CLOSED and isinstance(self._reason, ConnectionClosed):
+            return ConnectionClosed(str(self._reason), code=self._reason.code, by_peer=self._reason.by_peer)
+        error = ConnectionLost("there is no link at the moment")
+        error.__cause__ = self._reason
+        return error
+
+    def post(self, frame_type: int, channel: int, number: int, payload: bytes, flags: int = 0) -> None:
+        """Queue a message; it leaves at the end of this tick, joined with whatever else it brings."""
+        link = self.require_link()
+        link.session.send(frame_type, channel, number, payload, flags)
+        link.nudge()
+
+    async def wait_room(self, channel: int) -> None:
+        """Wait until a message on this channel has room at the peer, and on the link."""
+        link = self.require_link()
+        outbox = link.session.outbox
+        if link.crowded or outbox.blocked(channel):
+            await link.wait_drained(lambda: link.crowded or outbox.blocked(channel))
+
+    def give_credit(self, channel: int, length: int) -> None:
+        """A message of this length was taken by its reader."""
+        if self._link is not None:
+            self._link.session.consume(channel, length)
+            self._link.nudge()
+
+    @property
+    def channels(self) -> Channels:
+        """The opened channels of the present link."""
+        if self._channels is None:
+            self.require_link()
+            self._channels = Channels(self, self.role)
+        return self._channels
+
+    def _default_channel(self) -> Channel:
+        if self._default is None:
+            self._default = Channel(self, 0, "default")
+            if self.state is ConnectionState.CLOSED:
+                self._default.end(self._reason)
+        return self._default
+
+    def close(self, code: int, reason: str, *, drain: float = 0.0) -> None:
+        """Say goodbye without waiting; the link ends when the peer ends it, or after ``drain`` and a second."""
+        link = self._link
+        if link is not None and link.session.state in (State.OPEN, State.LEAVING):
+            link.session.go_away(code, reason, drain=drain)
+            link.flush()
+            error = ConnectionClosed(f"the connection was closed here: {reason}", code=code, by_peer=False)
+            self._leave(link, error, drain)
+
+    def _leave(self, link: Link, error: ConnectionClosed, drain: float) -> None:
+        self._reason = error
+        self._set_state(ConnectionState.LEAVING)
+        link.scope.deadline = min(link.scope.deadline, trio.current_time() + drain + GOODBYE_GRACE)
+
+    # One link
+
+    async def run_link(self, link: Link, early: list[Event]) -> HeartlineError:
+        """Serve an open link until it ends; the reason is returned. ``early`` came with the handshake."""
+        reason: HeartlineError | None = None
+        try:
+            with link.scope:
+                self._open(link)
+                self._handle(early)
+                await link.read(self._handle)
+        except RemoteProtocolError as error:
+            reason = error
+            self._say_goodbye(link, CloseCode.PROTOCOL_ERROR, str(error))
+        except ConnectionLost as error:
+            reason = error
+        except Exception:
+            # One peer's connection must not take the others with it: the server lives on.
+            logger.exception("internal error on the connection %s", self.id)
+            reason = ConnectionLost("internal error, see the log")
+            self._say_goodbye(link, CloseCode.INTERNAL_ERROR, "internal error")
+        finally:
+            await self._end(link, reason)
+        assert self._reason is not None
+        return self._reason
+
+    def _open(self, link: Link) -> None:
+        _current.set(self)
+        self._link = link
+        self._links += 1
+        self._reason = None
+        self.setup.timer.add(link)
+        self._set_state(ConnectionState.OPEN)
+        self.calls.on_link_open()
+        self.push.on_link_open()
+        self.tell(Opened(self) if self._links == 1 else Reconnected(self))
+
+    def _handle(self, events: list[Event]) -> None:
+        calls, push = self.calls.on_frame, self.push.on_frame
+        for event in events:
+            if type(event) is Frame:
+                family = event.type & _FAMILY
+                if family == _CALLS:
+                    calls(event)
+                elif family == _PUSHES:
+                    push(event)
+                elif event.channel:
+                    self.channels.on_frame(event)
+                else:
+                    self._on_default(event)
+            elif type(event) is GoAway:
+                self._on_goodbye(event)
+
+    def _on_default(self, frame: Frame) -> None:
+        if frame.type != FrameType.DATA:
+            raise RemoteProtocolError(f"{FrameType(frame.type).name} on channel 0, which is always open")
+        if self._events is not None:
+            self._events.send(Message(self, frame))
+        elif self.message_sink is not None:
+            self.message_sink(Message(self, frame))
+        else:
+            self._default_channel().deliver(frame)
+
+    def _on_goodbye(self, goodbye: GoAway) -> None:
+        link = self._link
+        assert link is not None
+        error = ConnectionClosed(
+            f"the peer closed the connection: {goodbye.reason or 'no reason given'} (code {goodbye.code})",
+            code=goodbye.code,
+            by_peer=True,
+        )
+        drain = max(0.0, goodbye.drain) if goodbye.drain == goodbye.drain else 0.0
+        self._leave(link, error, drain)
+        if not drain or self.calls.idle:
+            link.scope.cancel()
+
+    def leave_when_idle(self) -> None:
+        """A call has ended: a link that the peer wants to drain ends with the last one."""
+        if self.state is ConnectionState.LEAVING and self.calls.idle and self._link is not None:
+            self._link.scope.deadline = min(
+                self._link.scope.deadline, trio.current_time() + GOODBYE_GRACE
+            )
+
+    def _say_goodbye(self, link: Link, code: int, reason: str) -> None:
+        if link.session.state in (State.OPEN, State.LEAVING):
+            link.session.go_away(code, reason)
+
+    async def _end(self, link: Link, reason: HeartlineError | None) -> None:
+        if self._reason is None:
+            self._reason = reason or link.failure or ConnectionLost("the peer ended the stream without a goodbye")
+        self._link = None
+        self.setup.timer.discard(link)
+        unsent = link.unsent_calls
+        self.calls.on_link_end(self._reason, unsent)
+        self.push.on_link_end(self._reason, unsent)
+        if self._channels is not None:
+            self._channels.on_link_end(self._reason)
+            self._channels = None
+        try:
+            await link.aclose(grace=GOODBYE_GRACE)
+        finally:
+            self._set_state(ConnectionState.LOST)
+            self.tell(Lost(self, self._reason))
+
+    def finish(self, reason: HeartlineError) -> None:
+        """The end of the connection: no further link will come."""
+        if self.state is ConnectionState.CLOSED:
+            return
+        if self._reason is None or not isinstance(self._reason, ConnectionClosed):
+            self._reason = reason
+        self._set_state(ConnectionState.CLOSED)
+        if self._default is not None:
+            self._default.end(self._reason)
+        self.tell(Closed(self, self._reason))
+        if self._events is not None:
+            self._events.end()
+
+    def _set_state(self, state: ConnectionState) -> None:
+        self.state = state
+        if self._state_changed is not None:
+            self._state_changed.unpark_all()
+
+    def tell(self, event: ConnectionEvent) -> None:
+        """Hand an event to who listens."""
+        if self._events is not None:
+            self._events.send(event)
+
+    def spawn(self, function: Callable[..., Awaitable[None]], *args: Any) -> None:
+        """Run a handler in the endpoint's nursery; it must not let an error escape."""
+        self.setup.nursery.start_soon(function, *args)

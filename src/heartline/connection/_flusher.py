@@ -1,0 +1,64 @@
+"""Writes for many links at once: what broadcasts and pushes queued.
+
+A sweep costs a system call per link. After one that took ``d`` seconds the flusher rests for ``d``: a
+publisher in a hurry gets half of the loop, and what it queues meanwhile leaves joined, one write per link for
+many messages. A single message is written at once.
+"""
+
+from __future__ import annotations
+
+from time import perf_counter
+
+import trio
+
+from heartline.connection._link import Link
+
+__all__ = ["Flusher"]
+
+SHORT_SWEEP = 0.0005
+"""Seconds; a shorter sweep is followed by no rest, which would cost more than it joins."""
+
+LONGEST_REST = 0.005
+"""Seconds; latency that joining may add at most."""
+
+
+class Flusher:
+    """Flushes marked links, in sweeps."""
+
+    __slots__ = ("_links", "_parked")
+
+    def __init__(self) -> None:
+        self._links: dict[Link, None] = {}
+        self._parked: trio.lowlevel.Task | None = None
+
+    def mark(self, link: Link) -> None:
+        """This link has something to write."""
+        self._links[link] = None
+        if self._parked is not None:
+            task, self._parked = self._parked, None
+            trio.lowlevel.reschedule(task)
+
+    async def run(self) -> None:
+        """The flusher's task."""
+        while True:
+            if not self._links:
+                await self._park()
+            links, self._links = self._links, {}
+            # Work, not protocol time: with a mock clock there is no rest, and nothing depends on it.
+            start = perf_counter()
+            for link in links:
+                link.flush()
+            duration = perf_counter() - start
+            if duration > SHORT_SWEEP:
+                await trio.sleep(min(duration, LONGEST_REST))
+            else:
+                await trio.lowlevel.checkpoint()
+
+    async def _park(self) -> None:
+        self._parked = trio.lowlevel.current_task()
+
+        def abort(_raise_cancel: object) -> trio.lowlevel.Abort:
+            self._parked = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(abort)

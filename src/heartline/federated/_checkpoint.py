@@ -1,0 +1,146 @@
+"""A training's state on disk: complete or absent, and never garbage.
+
+A file holds, in this order:
+
+- ``MAGIC``, a line of text that names the format and its version;
+- the SHA-256 digest of all that follows;
+- the length of the header as u32, big-endian, and the header, CBOR: every field but the model;
+- each array of the model in NumPy's own ``.npy`` format, one behind the other.
+
+Nothing in it is executed when it is read: no pickle. The functions block for as long as the disk does; call
+them in a thread.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import cbor2
+import msgspec
+import numpy as np
+
+from heartline.errors import SerializationError
+from heartline.federated._model import Model, check_model
+
+MAGIC = b"heartline checkpoint 1\n"
+_BODY = len(MAGIC) + hashlib.sha256().digest_size
+_LENGTH = struct.Struct("!I")
+
+
+class Checkpoint(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """What a training needs to go on as if it had never stopped.
+
+    - ``round``: the number of completed rounds, from 0.
+    - ``model``: the global model after that round.
+    - ``random_state``: of whatever draws the learners of a round; any value that CBOR can carry. Tuples
+      come back as lists.
+    - ``metadata``: anything else to keep, by name; CBOR as well.
+
+    Raises :exc:`ValueError` when made with a negative round or with a model that is none.
+    """
+
+    round: int
+    model: Model
+    random_state: Any = None
+    metadata: dict[str, Any] = {}
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.round, int) or self.round < 0:
+            raise ValueError(f"round must be an int of at least 0, got {self.round!r}")
+        check_model(self.model)
+
+
+def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
+    """Put ``checkpoint`` at ``path``, in place of the one before it.
+
+    The file is written beside ``path`` (with ``.new`` added to the name), flushed to the disk and then
+    renamed, so after a crash at any moment ``path`` is either the old checkpoint or the new one. One writer
+    per path at a time.
+
+    Raises :exc:`heartline.SerializationError` if ``random_state`` or ``metadata`` holds what CBOR cannot
+    carry, :exc:`OSError` if the disk refuses; the old checkpoint is then still there.
+    """
+    path = Path(path)
+    header = _encode_header(checkpoint)
+    new = path.with_name(path.name + ".new")
+    try:
+        with new.open("wb") as file:
+            _write(file, header, checkpoint.model)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(path)
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
+    _sync_directory(path.parent)
+
+
+def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
+    """Return the checkpoint at ``path``.
+
+    Raises :exc:`FileNotFoundError` if there is none, and :exc:`ValueError`, with the path and the reason, if
+    the file is not a checkpoint, is of another format version, is cut short or is damaged.
+    """
+    with open(path, "rb") as file:
+        magic = file.read(len(MAGIC))
+        if magic != MAGIC:
+            raise ValueError(
+                f"{os.fspath(path)} is no checkpoint of this version: it starts with {magic!r}, not {MAGIC!r}"
+            )
+        digest = file.read(_BODY - len(MAGIC))
+        if hashlib.file_digest(file, "sha256").digest() != digest:
+            raise ValueError(f"{os.fspath(path)} is cut short or damaged: its checksum does not match")
+        file.seek(_BODY)
+        return _read(file)
+
+
+class _HashingFile:
+    """The write side of a file that hashes what passes."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.hash = hashlib.sha256()
+
+    def write(self, data: Any) -> int:
+        self.hash.update(data)
+        return self._file.write(data)
+
+
+def _encode_header(checkpoint: Checkpoint) -> bytes:
+    fields = {name: getattr(checkpoint, name) for name in ("round", "random_state", "metadata")}
+    try:
+        header = cbor2.dumps(fields | {"arrays": len(checkpoint.model)})
+    except cbor2.CBOREncodeError as error:
+        raise SerializationError(f"random_state or metadata of a checkpoint: {error}") from error
+    return _LENGTH.pack(len(header)) + header
+
+
+def _write(file: BinaryIO, header: bytes, model: Model) -> None:
+    file.seek(_BODY)
+    body = _HashingFile(file)
+    body.write(header)
+    for array in model:
+        np.lib.format.write_array(body, array, allow_pickle=False)
+    # Written last: until then the file is no checkpoint.
+    file.seek(0)
+    file.write(MAGIC + body.hash.digest())
+
+
+def _read(file: BinaryIO) -> Checkpoint:
+    (length,) = _LENGTH.unpack(file.read(_LENGTH.size))
+    fields = cbor2.loads(file.read(length))
+    model = [np.lib.format.read_array(file, allow_pickle=False) for _ in range(fields.pop("arrays"))]
+    return Checkpoint(model=model, **fields)
+
+
+def _sync_directory(directory: Path) -> None:
+    """Make the rename itself last: a directory is written to disk on its own."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,252 @@
+"""The calls of one connection, in both directions.
+
+A waiting caller is a parked task: no event and no channel, the answer wakes it directly. Every pending call
+ends: with an answer, with its caller's cancellation (the peer is told), or with the link.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import outcome
+import trio
+
+from heartline.connection import Connection
+from heartline.connection._connection import ConnectionState
+from heartline.errors import (
+    CallInterrupted,
+    CallTimeout,
+    ConnectionLost,
+    HeartlineError,
+    Outcome,
+    RemoteProtocolError,
+    SerializationError,
+)
+from heartline.rpc._proxy import make_proxy
+from heartline.rpc._service import Bound, Mode, ServiceTable
+from heartline.rpc._wire import Fault, decode_call, decode_value, encode_call, encode_fault, encode_value, error_of
+from heartline.wire import Frame, FrameType, get_serializer
+
+__all__ = ["Calls"]
+
+logger = logging.getLogger("heartline")
+
+_CALL, _RESULT, _FAULT, _CANCEL = FrameType.CALL, FrameType.RESULT, FrameType.FAULT, FrameType.CANCEL
+
+
+class Calls:
+    """What is called and what is served on one connection."""
+
+    __slots__ = ("_connection", "_next", "_pending", "_running", "_services")
+
+    def __init__(self, services: ServiceTable, connection: Connection) -> None:
+        self._services = services
+        self._connection = connection
+        self._next = 0
+        self._pending: dict[int, trio.lowlevel.Task] = {}
+        self._running: dict[int, trio.CancelScope] = {}
+
+    def proxy(self, service: Any, retry: Any) -> Any:
+        """A proxy for a service class or name."""
+        return make_proxy(self, service, retry)
+
+    @property
+    def rng(self) -> random.Random:
+        """The endpoint's source of jitter."""
+        return self._connection.setup.rng
+
+    @property
+    def idle(self) -> bool:
+        """Whether no call is in progress, in either direction."""
+        return not self._pending and not self._running
+
+    # The caller's side
+
+    async def call(
+        self, name: str, target: bytes, args: tuple[Any, ...], kwargs: dict[str, Any], limit: float | None
+    ) -> Any:
+        """Call a method of the peer; ``limit`` is its own timeout in seconds beside the caller's deadline."""
+        if limit is None:
+            return await self._call(name, target, args, kwargs)
+        with trio.move_on_after(limit) as scope:
+            return await self._call(name, target, args, kwargs)
+        assert scope.cancelled_caught
+        raise CallTimeout(f"{name} did not answer", timeout=limit, outcome=Outcome.MAYBE_EXECUTED)
+
+    async def _call(
+        self, name: str, target: bytes, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        connection = self._connection
+        link = connection.link
+        pending = self._pending
+        if link is None or connection.state is not ConnectionState.OPEN:
+            raise self._not_sent(name)
+        peer = link.session.peer
+        assert peer is not None
+        if link.crowded or len(pending) >= peer.limits.calls:
+            try:
+                await link.wait_drained(lambda: link.crowded or len(pending) >= peer.limits.calls)
+            except ConnectionLost:
+                raise self._not_sent(name) from None
+        deadline = trio.current_effective_deadline()
+        timeout = deadline if deadline == math.inf else max(0.0, deadline - trio.current_time())
+        payload, flags = encode_call(connection.setup.serializer, target, args, kwargs, timeout)
+        number = self._next_number()
+        link.session.send(_CALL, 0, number, payload, flags)
+        lone = not pending
+        pending[number] = trio.lowlevel.current_task()
+        # Alone, the call leaves now; with others on their way it leaves joined with what this tick brings.
+        if lone:
+            link.flush()
+        else:
+            link.nudge()
+
+        def abort(_raise_cancel: object) -> trio.lowlevel.Abort:
+            del pending[number]
+            if connection.link is link:
+                connection.post(_CANCEL, 0, number, b"")
+            connection.leave_when_idle()
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        frame: Frame = await trio.lowlevel.wait_task_rescheduled(abort)
+        if frame.type == _RESULT:
+            return decode_value(frame)
+        raise error_of(frame, name, timeout)
+
+    def _next_number(self) -> int:
+        number = self._next
+        while number in self._pending:
+            number = (number + 1) & 0xFFFFFFFF
+        self._next = (number + 1) & 0xFFFFFFFF
+        return number
+
+    def _not_sent(self, name: str) -> CallInterrupted:
+        reason = self._connection.closed_error()
+        error = CallInterrupted(f"{name} was not called: {reason}", outcome=Outcome.NOT_SENT)
+        error.__cause__ = reason
+        return error
+
+    # Frames
+
+    def on_frame(self, frame: Frame) -> None:
+        """Handle a frame of the call family."""
+        kind = frame.type
+        if kind == _RESULT or kind == _FAULT:
+            task = self._pending.pop(frame.id, None)
+            if task is not None:  # otherwise its caller was cancelled, and the answer crossed the CANCEL
+                trio.lowlevel.reschedule(task, outcome.Value(frame))
+                if self._connection.state is ConnectionState.LEAVING:
+                    self._connection.leave_when_idle()
+        elif kind == _CALL:
+            self._on_call(frame)
+        elif kind == _CANCEL:
+            scope = self._running.pop(frame.id, None)
+            if scope is not None:
+                scope.cancel()
+        else:
+            raise RemoteProtocolError(f"{FrameType(kind).name} without a call that streams")
+
+    def on_link_open(self) -> None:
+        """Nothing is owed on a new link."""
+
+    def on_link_end(self, reason: HeartlineError, unsent: Callable[[int], set[int]]) -> None:
+        """Every call ends: the callers learn what is known, the handlers are cancelled."""
+        not_sent = unsent(_CALL) if self._pending else set()
+        for number, task in self._pending.items():
+            what = Outcome.NOT_SENT if number in not_sent else Outcome.MAYBE_EXECUTED
+            error = CallInterrupted(f"the connection went while the call was pending: {reason}", outcome=what)
+            error.__cause__ = reason
+            trio.lowlevel.reschedule(task, outcome.Error(error))
+        self._pending.clear()
+        for scope in self._running.values():
+            scope.cancel()
+        self._running.clear()
+
+    # The callee's side
+
+    def _on_call(self, frame: Frame) -> None:
+        connection = self._connection
+        target, timeout, named, content_id, body, segments = decode_call(frame)
+        number = frame.id
+        if number in self._running:
+            raise RemoteProtocolError(f"CALL with id {number}, which is in progress")
+        limit = connection.setup.limits.calls
+        link = connection.require_link()
+        if len(self._running) + link.session.outbox.waiting >= limit:
+            self._fault(number, Fault("overloaded", f"{limit} calls are in progress (Limits.calls)"))
+            return
+        bound = self._services.methods.get(target)
+        if bound is None:
+            self._fault(number, Fault("unknown", "the peer has no such public method"))
+            return
+        try:
+            args, kwargs = _arguments(bound, get_serializer(content_id).decode(body, segments), named)
+        except (SerializationError, TypeError, HeartlineError) as error:
+            self._fault(number, Fault("arguments", str(error)))
+            return
+        if bound.spec.mode is Mode.INLINE:
+            try:
+                result = bound.function(*args, **kwargs)
+            except Exception as error:
+                self._fault(number, _raised(bound, error))
+                return
+            self._result(number, result)
+        else:
+            scope = trio.CancelScope(deadline=trio.current_time() + timeout)
+            self._running[number] = scope
+            connection.spawn(self._run, number, scope, bound, args, kwargs)
+
+    async def _run(
+        self, number: int, scope: trio.CancelScope, bound: Bound, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        """The task of one call; it answers unless the caller, or the link, has gone."""
+        fault: Fault | None = None
+        result = None
+        with scope:
+            try:
+                if bound.spec.mode is Mode.THREAD:
+                    result = await trio.to_thread.run_sync(partial(bound.function, *args, **kwargs))
+                else:
+                    result = await bound.function(*args, **kwargs)
+            except Exception as error:
+                fault = _raised(bound, error)
+        if self._running.get(number) is not scope:
+            return
+        del self._running[number]
+        if scope.cancelled_caught:
+            fault = Fault("timeout", "its deadline passed at the peer")
+        if fault is None:
+            self._result(number, result)
+        else:
+            self._fault(number, fault)
+        self._connection.leave_when_idle()
+
+    def _result(self, number: int, result: Any) -> None:
+        try:
+            payload, flags = encode_value(self._connection.setup.serializer, result)
+            self._connection.post(_RESULT, 0, number, payload, flags)
+        except HeartlineError as error:
+            self._fault(number, Fault("raised", str(error), type_name=type(error).__name__))
+
+    def _fault(self, number: int, fault: Fault) -> None:
+        self._connection.post(_FAULT, 0, number, encode_fault(fault))
+
+
+def _arguments(bound: Bound, value: Any, named: bool) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    args, kwargs = value if named else (value, None)
+    if type(args) is not list or (named and type(kwargs) is not dict):
+        raise SerializationError("the arguments of a call are a list, or a list and a map")
+    return bound.spec.arguments(args, kwargs)
+
+
+def _raised(bound: Bound, error: Exception) -> Fault:
+    if isinstance(error, PermissionError):
+        return Fault("forbidden", str(error) or "not allowed")
+    logger.warning("%s raised %s", bound.function.__qualname__, type(error).__name__, exc_info=error)
+    return Fault("raised", str(error), type_name=type(error).__name__)

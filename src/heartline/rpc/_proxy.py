@@ -1,0 +1,117 @@
+"""Proxies: a remote service that looks like the object itself."""
+
+from __future__ import annotations
+
+import random
+from typing import Any, Protocol
+
+import trio
+
+from heartline.errors import CallError, ConfigurationError, InvalidArguments, Outcome, SerializationError
+from heartline.rpc._retry import Retry
+from heartline.rpc._service import MethodSpec, describe, service_name
+from heartline.wire import convert
+
+__all__ = ["Proxy", "RemoteMethod", "make_proxy"]
+
+
+class Caller(Protocol):
+    """What a proxy stands on."""
+
+    @property
+    def rng(self) -> random.Random:
+        """The source of jitter."""
+        ...
+
+    async def call(
+        self, name: str, target: bytes, args: tuple[Any, ...], kwargs: dict[str, Any], limit: float | None
+    ) -> Any:
+        """Make one call."""
+        ...
+
+
+class RemoteMethod:
+    """A method of a remote service; awaiting a call of it gives its result.
+
+    With a typed proxy the result is converted to the annotation; one that does not fit raises
+    :class:`InvalidArguments`.
+    """
+
+    __slots__ = ("_caller", "_limit", "_name", "_retry", "_returns", "_spec", "_target")
+
+    def __init__(self, caller: Caller, name: str, spec: MethodSpec | None, retry: Retry | None) -> None:
+        self._caller = caller
+        self._name = name
+        self._target = name.encode()
+        self._spec = spec
+        self._returns = spec.returns if spec is not None else Any
+        self._limit = spec.options.timeout if spec is not None else None
+        self._retry = retry
+
+    def __repr__(self) -> str:
+        return f"<heartline.RemoteMethod {self._name}>"
+
+    async def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call it."""
+        if self._retry is None:
+            result = await self._caller.call(self._name, self._target, args, kwargs, self._limit)
+        else:
+            result = await self._call_again(self._retry, args, kwargs)
+        if self._returns is Any:
+            return result
+        try:
+            return convert(result, self._returns)
+        except SerializationError as error:
+            raise InvalidArguments(
+                f"{self._name} returned what its annotation does not allow: {error}", outcome=Outcome.COMPLETED
+            ) from None
+
+    async def _call_again(self, retry: Retry, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        idempotent = self._spec is not None and self._spec.options.idempotent
+        delays = retry.backoff.delays(self._caller.rng)
+        for attempt in range(1, retry.attempts + 1):
+            try:
+                return await self._caller.call(self._name, self._target, args, kwargs, self._limit)
+            except CallError as error:
+                if attempt == retry.attempts or not retry.allows(error, idempotent=idempotent):
+                    raise
+            await trio.sleep(next(delays))
+        raise AssertionError("the last attempt returns or raises")
+
+
+class Proxy:
+    """A remote service; its attributes are :class:`RemoteMethod` objects."""
+
+    def __init__(
+        self, caller: Caller, name: str, specs: dict[str, MethodSpec] | None, retry: Retry | None
+    ) -> None:
+        self._caller = caller
+        self._name = name
+        self._specs = specs
+        self._retry = retry
+
+    def __repr__(self) -> str:
+        return f"<heartline.Proxy {self._name}>"
+
+    def __getattr__(self, name: str) -> RemoteMethod:
+        if name.startswith("_"):
+            raise AttributeError(f"{name!r} cannot be called: names with an underscore are private")
+        spec = None
+        if self._specs is not None:
+            spec = self._specs.get(name)
+            if spec is None:
+                raise AttributeError(f"service {self._name!r} has no public method {name!r}")
+        remote = RemoteMethod(self._caller, f"{self._name}.{name}", spec, self._retry)
+        self.__dict__[name] = remote  # found without __getattr__ from now on
+        return remote
+
+
+def make_proxy(caller: Caller, service: Any, retry: Any) -> Proxy:
+    """A proxy for a service class (typed) or name (dynamic)."""
+    if retry is not None and not isinstance(retry, Retry):
+        raise ConfigurationError(f"retry must be a heartline.Retry, not {retry!r}")
+    if isinstance(service, str):
+        return Proxy(caller, service, None, retry)
+    if isinstance(service, type):
+        return Proxy(caller, service_name(service), describe(service), retry)
+    raise ConfigurationError(f"service must be a service class or its name, not {service!r}")

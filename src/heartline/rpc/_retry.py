@@ -1,0 +1,37 @@
+"""When a failed call may be repeated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from heartline.connection import Backoff
+from heartline.errors import CallError, ConfigurationError, Outcome, Overloaded
+
+__all__ = ["Retry"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retry:
+    """Repeat calls that failed without harm.
+
+    A call that was not sent, or that an overloaded peer did not begin, is safe to repeat, and is. One that
+    may have been executed is repeated only when its method is declared ``@method(idempotent=True)`` (or the
+    proxy is dynamic and ``idempotent`` is set here). Errors of the method itself are never retried: it ran.
+    """
+
+    attempts: int = 3
+    """Attempts in all. Three outlast one lost link and one bad moment."""
+    backoff: Backoff = Backoff(initial=0.1, maximum=5.0)
+    """The delays between attempts: shorter than for connections, somebody waits."""
+    idempotent: bool = False
+    """For proxies made by name, which know no declarations: every method may be repeated."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.attempts, int) or self.attempts < 1:
+            raise ConfigurationError(f"Retry.attempts must be at least 1, not {self.attempts!r}")
+
+    def allows(self, error: CallError, *, idempotent: bool) -> bool:
+        """Whether a call that failed so may be made again."""
+        if error.outcome is Outcome.NOT_SENT or isinstance(error, Overloaded):
+            return True
+        return error.outcome is Outcome.MAYBE_EXECUTED and (idempotent or self.idempotent)

@@ -1,0 +1,196 @@
+"""The server's face: who is connected, and how to reach one or all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Protocol
+
+import trio
+
+from heartline.connection import (
+    Connection,
+    ConnectionEvent,
+    ConnectionState,
+    Events,
+    Flusher,
+    Message,
+    Setup,
+)
+from heartline.connection._channels import encode_message
+from heartline.errors import ConnectionClosed, ConnectionLost, LocalProtocolError
+from heartline.session import CloseCode
+from heartline.wire import HEADER, FrameType
+
+__all__ = ["Authenticate", "Broadcast", "Publisher", "Server", "ServerStatistics"]
+
+Authenticate = Callable[[Any, "str | None"], "str | None | Awaitable[str | None]"]
+"""``(credentials, identity) -> identity``: who the peer is, or ``None`` to take it at its word; raises
+:class:`PermissionError` to turn it away."""
+
+
+class Publisher(Protocol):
+    """What the push layer gives to a server."""
+
+    async def publish(self, topic: str, value: Any, wait: Any, timeout: float | None) -> Any:
+        """Publish an update."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerStatistics:
+    """A snapshot of a server."""
+
+    connections: int
+    accepted: int
+    """Connections let in so far."""
+    refused: int
+    """Handshakes that failed or were refused so far."""
+    handshaking: int
+    backlog: int
+    """Bytes that wait for all peers to read."""
+    events_dropped: int
+
+
+@dataclass(frozen=True, slots=True)
+class Broadcast:
+    """Whom a broadcast was queued for, and whom it passed by because they have no room."""
+
+    sent: int
+    skipped: tuple[str, ...]
+
+
+class Server:
+    """A server; made by :func:`heartline.open_server`."""
+
+    def __init__(self, setup: Setup, urls: tuple[str, ...], publisher: Publisher, flusher: Flusher) -> None:
+        self.urls = urls
+        """The addresses it listens on, with real port numbers."""
+        self.setup = setup
+        self.table: dict[str, Connection] = {}
+        self.connections: Mapping[str, Connection] = MappingProxyType(self.table)
+        """The open connections by id."""
+        self.accepted = 0
+        self.refused = 0
+        self.handshaking = 0
+        self.draining = trio.Event()
+        self._publisher = publisher
+        self._flusher = flusher
+        self._events: Events[ConnectionEvent] | None = None
+        self._left = trio.lowlevel.ParkingLot()
+
+    def __repr__(self) -> str:
+        return f"<heartline.Server {' '.join(self.urls)} with {len(self.table)} connections>"
+
+    async def send_to(self, connection_id: str, message: Any) -> None:
+        """Send a message to one peer, on its default channel; waits while it has no room.
+
+        Raises :class:`LocalProtocolError` when there is no such connection.
+        """
+        await self._get(connection_id).send(message)
+
+    async def broadcast(self, message: Any) -> Broadcast:
+        """Send a message to every peer, encoded once; nobody is waited for.
+
+        A peer without room for it is passed by, and named in the answer.
+        """
+        await trio.lowlevel.checkpoint()
+        connections = list(self.table.values())
+        if not connections:
+            return Broadcast(0, ())
+        number, payload, flags = encode_message(connections[0], message)
+        frame = HEADER.pack(len(payload), FrameType.DATA, flags, 0, number) + payload
+        skipped = []
+        mark = self._flusher.mark
+        for connection in connections:
+            link = connection.link
+            if link is not None and not link.crowded and link.session.outbox.offer(frame):
+                mark(link)
+            elif not connection.send_nowait(message) if link is not None else True:
+                skipped.append(connection.id)
+        return Broadcast(len(connections) - len(skipped), tuple(skipped))
+
+    async def publish(
+        self, topic: str, value: Any, *, wait: Any = None, timeout: float | None = None
+    ) -> Any:
+        """Publish an update of a topic; see :meth:`heartline.push.Publisher.publish`."""
+        return await self._publisher.publish(topic, value, wait, timeout)
+
+    def events(self) -> Events[ConnectionEvent]:
+        """What happens on all connections from now on, messages included.
+
+        There is one reader at a time: a later call takes over.
+        """
+        if self._events is not None:
+            self._events.end()
+        self._events = events = Events(self.setup.limits.events)
+        for connection in self.table.values():
+            connection.message_sink = events.send
+        return events
+
+    async def close_connection(
+        self, connection_id: str, *, code: int = CloseCode.KICKED, reason: str = "closed by the server"
+    ) -> None:
+        """Close a peer's connection; with the default code it does not come back by itself."""
+        connection = self._get(connection_id)
+        connection.close(code, reason)
+        while self.table.get(connection_id) is connection:
+            await self._left.park()
+
+    async def drain(self, timeout: float) -> bool:
+        """Let nobody in any more, let what is in progress end within ``timeout`` seconds, then close all.
+
+        Tells whether everything ended by itself.
+        """
+        self.draining.set()
+        for connection in list(self.table.values()):
+            connection.close(CloseCode.GOING_AWAY, "the server is draining", drain=timeout)
+            connection.leave_when_idle()
+        with trio.move_on_after(timeout):
+            while self.table:
+                await self._left.park()
+        in_time = not any(not connection.calls.idle for connection in self.table.values())
+        while self.table:  # each link ends a second after its drain at the latest
+            await self._left.park()
+        return in_time
+
+    def statistics(self) -> ServerStatistics:
+        """A snapshot of the server."""
+        return ServerStatistics(
+            connections=len(self.table),
+            accepted=self.accepted,
+            refused=self.refused,
+            handshaking=self.handshaking,
+            backlog=sum(c.link.backlog for c in self.table.values() if c.link is not None),
+            events_dropped=self._events.dropped if self._events else 0,
+        )
+
+    def _get(self, connection_id: str) -> Connection:
+        connection = self.table.get(connection_id)
+        if connection is None:
+            raise LocalProtocolError(f"no connection {connection_id!r}; see Server.connections")
+        return connection
+
+    # What the acceptor calls
+
+    def register(self, connection: Connection) -> None:
+        """Let a connection in; an older one with the same id has to go."""
+        old = self.table.pop(connection.id, None)
+        if old is not None:
+            old.close(CloseCode.REPLACED, "a newer connection with the same identity took over")
+        self.table[connection.id] = connection
+        self.accepted += 1
+        if self._events is not None:
+            connection.message_sink = self._events.send
+
+    def unregister(self, connection: Connection) -> None:
+        """The connection has ended; a newer one with its id stays."""
+        if self.table.get(connection.id) is connection:
+            del self.table[connection.id]
+        self._left.unpark_all()
+
+    def tell(self, event: ConnectionEvent) -> None:
+        """Hand an event to who listens."""
+        if self._events is not None:
+            self._events.send(event)

@@ -1,0 +1,265 @@
+"""What waits to be sent, and in which order it goes.
+
+- Control frames go first.
+- A message that fits in one frame goes next, in the order of sending.
+- A longer one is cut into fragments; such messages take turns, so none delays the others for longer than a
+  frame, and they take turns with the small ones too: each :meth:`Outbox.take` begins with those.
+
+Order is kept where someone can see it: frames of one channel, of one call and of one subscription (the *key*)
+never overtake each other. Everything else may.
+
+Messages on channels are paid for with credit. A message starts when the channel has any credit left and is
+charged whole, so that it never stops half way: a receiver holds at most a window and one message per channel.
+Each message costs its length and ``MESSAGE_COST``, so that empty ones are bounded too.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from heartline.errors import ConnectionLost, LocalProtocolError
+from heartline.session.messages import PeerLimits
+from heartline.wire import HEADER, HEADER_SIZE, Flag, FrameType
+
+__all__ = ["MESSAGE_COST", "Buffer", "Outbox"]
+
+MESSAGE_COST = 32
+"""Bytes of credit that a message costs beside its payload: about what the receiver's bookkeeping takes."""
+
+FRAGMENT_SIZE = 64 * 1024
+"""Bytes in a fragment: 20 µs of loopback, 5 ms of a 100 Mbit/s line; the longest that others wait."""
+
+STUCK_LIMIT = 8 * 1024 * 1024
+"""Bytes of small frames (answers, confirmations) for a peer that does not read; then it is given up."""
+
+_LANE_FAMILY = FrameType.OPEN >> 4
+
+Buffer = bytes | memoryview
+
+
+class _Message:
+    """One message that waits for its turn or is under way."""
+
+    __slots__ = ("channel", "flags", "id", "payload", "position", "type")
+
+    def __init__(self, frame_type: int, flags: int, channel: int, number: int, payload: bytes) -> None:
+        self.type, self.flags, self.channel, self.id = frame_type, flags, channel, number
+        self.payload = memoryview(payload)
+        self.position = 0
+
+
+class Outbox:
+    """The frames of one link that were not yet handed to the transport."""
+
+    __slots__ = (
+        "_control",
+        "_credit",
+        "_fragment",
+        "_halted",
+        "_queues",
+        "_ready",
+        "_started",
+        "_turns",
+        "limits",
+        "size",
+    )
+
+    def __init__(self) -> None:
+        self._control: list[bytes] = []
+        self._ready: list[bytes] = []
+        self._queues: dict[int, deque[_Message]] = {}
+        self._turns: list[int] = []
+        self._halted: set[int] = set()
+        self._credit: dict[int, int] = {}
+        self._started = 0
+        self._fragment = FRAGMENT_SIZE
+        self.limits: PeerLimits | None = None
+        self.size = 0
+        """Bytes waiting, headers included."""
+
+    def open(self, limits: PeerLimits) -> None:
+        """Take the peer's limits, from the handshake; channel 0 is open from now on."""
+        self.limits = limits
+        self._fragment = min(FRAGMENT_SIZE, limits.frame_size)
+        self._credit[0] = limits.window
+
+    @property
+    def waiting(self) -> int:
+        """Small frames that wait."""
+        return len(self._ready)
+
+    @property
+    def has_turns(self) -> bool:
+        """Whether fragments wait that could go now."""
+        return bool(self._turns)
+
+    def put_control(self, frame_type: int, number: int = 0, payload: bytes = b"") -> None:
+        """Queue a control frame, ahead of everything else."""
+        self._control.append(HEADER.pack(len(payload), frame_type, 0, 0, number) + payload)
+        self.size += HEADER_SIZE + len(payload)
+
+    def put(self, frame_type: int, channel: int, number: int, payload: bytes, flags: int = 0) -> None:
+        """Queue a message; raises :class:`LocalProtocolError` when the peer would refuse its length."""
+        length = len(payload)
+        if length <= self._fragment and frame_type != FrameType.DATA and not self._queues:
+            self._ready.append(HEADER.pack(length, frame_type, flags, channel, number) + payload)
+            self.size += HEADER_SIZE + length
+            if self.size > STUCK_LIMIT and not self._queues:
+                raise ConnectionLost(f"the peer does not read: {self.size} bytes of small frames wait for it")
+            return
+        self._put_slowly(frame_type, channel, number, payload, flags)
+
+    def offer(self, frame: bytes) -> bool:
+        """Queue a DATA frame for channel 0 that was encoded for many peers.
+
+        ``False`` when it has no room: no credit, a message before it, or longer than the peer's frames.
+        """
+        length = len(frame) - HEADER_SIZE
+        credit = self._credit[0]
+        if credit <= 0 or length > self._fragment or self._queues:
+            return False
+        self._credit[0] = credit - length - MESSAGE_COST
+        self._ready.append(frame)
+        self.size += len(frame)
+        return True
+
+    def _put_slowly(self, frame_type: int, channel: int, number: int, payload: bytes, flags: int) -> None:
+        length = len(payload)
+        if self.limits is not None and length > self.limits.message_size:
+            raise LocalProtocolError(
+                f"a message of {length} bytes: the peer accepts {self.limits.message_size} (Limits.message_size)"
+            )
+        key = _key(frame_type, channel, number)
+        queue = self._queues.get(key)
+        small = length <= self._fragment
+        if queue is None and small and (frame_type != FrameType.DATA or self._charge(channel, length)):
+            self._ready.append(HEADER.pack(length, frame_type, flags, channel, number) + payload)
+        else:
+            if queue is None:
+                queue = self._queues[key] = deque()
+                self._turns.append(key)
+            queue.append(_Message(frame_type, flags, channel, number, payload))
+        self.size += HEADER_SIZE + length
+
+    def unsent(self, frame_type: int) -> set[int]:
+        """The ids of the messages of this type of which no byte was taken."""
+        heads = [HEADER.unpack_from(frame) for frame in self._ready]
+        ids = {number for _, kind, _, _, number in heads if kind == frame_type}
+        for queue in self._queues.values():
+            ids |= {m.id for m in queue if m.type == frame_type and not m.position}
+        return ids
+
+    # Credit
+
+    def open_channel(self, channel: int) -> None:
+        """Give a new channel the peer's window."""
+        assert self.limits is not None
+        self._credit[channel] = self.limits.window
+
+    def close_channel(self, channel: int) -> None:
+        """Forget a channel: its credit, and every message of it that has not started."""
+        self._credit.pop(channel, None)
+        queue = self._queues.get(channel)
+        if queue is not None:
+            dropped = [message for message in queue if not message.position]
+            self.size -= sum(HEADER_SIZE + len(message.payload) for message in dropped)
+            kept = deque(message for message in queue if message.position)
+            if kept:
+                self._queues[channel] = kept
+            else:
+                del self._queues[channel]
+                self._halted.discard(channel)
+                if channel in self._turns:
+                    self._turns.remove(channel)
+
+    def grant(self, channel: int, credit: int) -> None:
+        """Take credit for a channel; credit for one that was closed meanwhile is void."""
+        if channel in self._credit:
+            self._credit[channel] += credit
+            if channel in self._halted:
+                self._halted.remove(channel)
+                self._turns.append(channel)
+
+    def blocked(self, channel: int) -> bool:
+        """Whether a message on this channel would have to wait for credit or for its predecessors."""
+        return channel in self._queues or self._credit.get(channel, 0) <= 0
+
+    def _charge(self, channel: int, length: int) -> bool:
+        credit = self._credit.get(channel)
+        if credit is None:
+            raise LocalProtocolError(f"channel {channel} is not open")
+        if credit <= 0:
+            return False
+        self._credit[channel] = credit - length - MESSAGE_COST
+        return True
+
+    # Taking turns
+
+    def take(self, budget: int) -> tuple[list[Buffer], int]:
+        """What to write next, and how many sequenced frames it holds.
+
+        All control frames and all small ones, then fragments until ``budget`` bytes are reached.
+        """
+        ready = self._ready
+        count = len(ready)
+        buffers: list[Buffer] = [*self._control, *ready]
+        self._control.clear()
+        ready.clear()
+        if not self._queues:
+            self.size = 0
+            return buffers, count
+        taken = sum(map(len, buffers))
+        while self._turns and taken < budget:
+            key = self._turns.pop(0)
+            message = self._queues[key][0]
+            if not message.position and not self._may_start(key, message):
+                continue
+            fragment = self._cut(message)
+            buffers += fragment
+            taken += len(fragment[0]) + len(fragment[1])
+            count += 1
+            self._end_turn(key, message)
+        self.size -= taken
+        return buffers, count
+
+    def _may_start(self, key: int, message: _Message) -> bool:
+        """Whether the first fragment may go: there is a free stream, and credit where it is needed."""
+        assert self.limits is not None
+        length = len(message.payload)
+        if length > self._fragment and self._started >= self.limits.streams:
+            self._halted.add(key)
+            return False
+        if message.type == FrameType.DATA and not self._charge(message.channel, length):
+            self._halted.add(key)
+            return False
+        self._started += length > self._fragment
+        return True
+
+    def _cut(self, message: _Message) -> tuple[bytes, memoryview]:
+        start = message.position
+        part = message.payload[start : start + self._fragment]
+        message.position = max(1, start + len(part))
+        more = Flag.MORE if message.position < len(message.payload) else 0
+        head = HEADER.pack(len(part), message.type, message.flags | more, message.channel, message.id)
+        if start:
+            self.size += HEADER_SIZE  # only the first header was counted when the message was put
+        return head, part
+
+    def _end_turn(self, key: int, message: _Message) -> None:
+        queue = self._queues[key]
+        if message.position >= len(message.payload):
+            queue.popleft()
+            if len(message.payload) > self._fragment:
+                self._started -= 1
+                self._turns += self._halted  # a stream is free; who lacks credit halts again
+                self._halted.clear()
+        if queue:
+            self._turns.append(key)
+        else:
+            del self._queues[key]
+
+
+def _key(frame_type: int, channel: int, number: int) -> int:
+    """What must stay in order: a channel, or the id within its family."""
+    family = frame_type >> 4
+    return channel if family == _LANE_FAMILY else family << 32 | number

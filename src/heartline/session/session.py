@@ -1,0 +1,293 @@
+"""The session: bytes and the time in, frames and bytes out.
+
+It answers PINGs, counts sequenced frames, keeps credit and puts fragments together by itself; what is left
+for the caller comes out of :meth:`Session.receive`: whole messages as frames, and the handshake's and the
+goodbye's messages as objects. The caller writes what :meth:`Session.take` gives, and calls
+:meth:`Session.check` when its time has come.
+
+Counting. Every frame that is not control has a position: the first one sent on a session is 1. The receiver
+counts them too and tells its count in every PING, PONG and ACK. The count can never exceed what was sent.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TypeAlias
+
+from heartline.errors import LocalProtocolError, RemoteProtocolError
+from heartline.session.assembly import Assembly
+from heartline.session.heartbeat import Heartbeat, Pulse
+from heartline.session.messages import (
+    CONFIRMATION,
+    MARK,
+    VERSION,
+    GoAway,
+    Hello,
+    PeerLimits,
+    Refuse,
+    Welcome,
+    parse,
+    render,
+)
+from heartline.session.outbox import MESSAGE_COST, Buffer, Outbox
+from heartline.session.states import TRANSITIONS, Role, State, Step
+from heartline.wire import Flag, Frame, FrameDecoder, FrameType, Limits
+
+__all__ = ["Event", "Session"]
+
+Event: TypeAlias = Frame | Hello | Welcome | Refuse | GoAway
+
+_FIRST_SEQUENCED = FrameType.OPEN
+_DATA = FrameType.DATA
+_MORE = int(Flag.MORE)
+_OPEN = State.OPEN
+_LEAVING = State.LEAVING
+
+
+class Session:
+    """One session on one link, without I/O, clock or chance."""
+
+    __slots__ = (
+        "_assembly",
+        "_decoder",
+        "_error",
+        "_limits",
+        "_pong",
+        "_windows",
+        "confirmed",
+        "outbox",
+        "peer",
+        "pulse",
+        "received",
+        "role",
+        "sent",
+        "state",
+    )
+
+    def __init__(self, role: Role, *, limits: Limits, heartbeat: Heartbeat, now: float) -> None:
+        self.role = role
+        self.state = State.NEW
+        self.pulse = Pulse(heartbeat, now)
+        self.outbox = Outbox()
+        self.peer: Hello | Welcome | None = None
+        self.sent = 0
+        """Sequenced frames handed to the transport."""
+        self.received = 0
+        """Sequenced frames received."""
+        self.confirmed = 0
+        """Sequenced frames that the peer says it received."""
+        self._limits = limits
+        self._decoder = FrameDecoder(limits)
+        self._assembly = Assembly(limits)
+        self._windows: dict[int, int] = {0: limits.window}
+        self._pong: bytes | None = None
+        self._error: RemoteProtocolError | None = None
+
+    # The handshake and the goodbye
+
+    def hello(self, *, identity: str | None = None, credentials: object = None) -> None:
+        """Client: open the session."""
+        self._step(Step.SEND_HELLO)
+        hello = Hello(
+            version=VERSION,
+            limits=PeerLimits.of(self._limits),
+            heartbeat_timeout=self.pulse.timeout,
+            identity=identity,
+            credentials=credentials,
+        )
+        payload = render(hello)
+        if len(payload) > self._limits.frame_size:
+            raise LocalProtocolError(
+                f"the credentials make a HELLO of {len(payload)} bytes, more than a frame"
+            )
+        self.outbox.put_control(FrameType.HELLO, payload=payload)
+
+    def welcome(self, session_id: str) -> None:
+        """Server: let the client in, under this id."""
+        self._step(Step.SEND_WELCOME)
+        answer = Welcome(
+            version=VERSION,
+            session=session_id,
+            limits=PeerLimits.of(self._limits),
+            heartbeat_timeout=self.pulse.timeout,
+        )
+        self.outbox.put_control(FrameType.WELCOME, payload=render(answer))
+
+    def refuse(self, code: int, reason: str) -> None:
+        """Server: turn the client away."""
+        self._step(Step.SEND_REFUSE)
+        self.outbox.put_control(FrameType.REFUSE, payload=render(Refuse(code=code, reason=reason)))
+
+    def go_away(self, code: int, reason: str, *, drain: float = 0.0) -> None:
+        """Begin nothing new; what is in progress may end within ``drain`` seconds."""
+        self._step(Step.SEND_GOAWAY)
+        payload = render(GoAway(code=code, reason=reason, drain=drain))
+        self.outbox.put_control(FrameType.GOAWAY, payload=payload)
+
+    def end(self) -> None:
+        """The link has ended."""
+        self._step(Step.END)
+
+    def _step(self, step: Step) -> None:
+        following = TRANSITIONS.get((self.role, self.state, step))
+        if following is None:
+            error = RemoteProtocolError if "RECEIVE" in step.name else LocalProtocolError
+            raise error(f"cannot {step.value} while the {self.role.value} side is {self.state.value}")
+        self.state = following
+
+    # Receiving
+
+    def receive(self, data: bytes, now: float) -> list[Event]:
+        """What these bytes bring; raises :class:`RemoteProtocolError` behind the last good event.
+
+        When good events precede the error in the same bytes they are returned first, and :attr:`failed` is
+        set: the next call raises, even for no bytes. So the events never depend on how the bytes were cut.
+        """
+        self.pulse.heard = now
+        events: list[Event] = []
+        try:
+            if self._error is not None:
+                raise self._error
+            for frame in self._decoder.feed(data):
+                event = self._control(frame, now) if frame.type < _FIRST_SEQUENCED else self._sequenced(frame)
+                if event is not None:
+                    events.append(event)
+        except RemoteProtocolError as error:
+            self._error = error
+            if not events:
+                raise
+        return events
+
+    def _sequenced(self, frame: Frame) -> Frame | None:
+        self.received += 1
+        if self.state is not _OPEN and self.state is not _LEAVING:
+            raise RemoteProtocolError(f"{FrameType(frame.type).name} while the session is {self.state.value}")
+        if frame.flags & _MORE or self._assembly.parts:
+            whole = self._assembly.add(frame)
+            if whole is None:
+                return None
+            frame = whole
+        if frame.type == _DATA:
+            self._charge(frame)
+        return frame
+
+    @property
+    def failed(self) -> bool:
+        """Whether the peer broke the protocol; :meth:`receive` raises the error, even for no bytes."""
+        return self._error is not None or self._decoder.failed
+
+    def receive_eof(self) -> None:
+        """The stream has ended; raises :class:`RemoteProtocolError` if that was inside a frame."""
+        self._decoder.close()
+
+    def _control(self, frame: Frame, now: float) -> Event | None:
+        if frame.channel:
+            raise RemoteProtocolError(
+                f"{FrameType(frame.type).name} on channel {frame.channel}: control is channel 0"
+            )
+        match frame.type:
+            case FrameType.HELLO:
+                self._step(Step.RECEIVE_HELLO)
+                return self._agree(parse(frame.payload, Hello))
+            case FrameType.WELCOME:
+                self._step(Step.RECEIVE_WELCOME)
+                return self._agree(parse(frame.payload, Welcome))
+            case FrameType.REFUSE:
+                self._step(Step.RECEIVE_REFUSE)
+                return parse(frame.payload, Refuse)
+            case FrameType.GOAWAY:
+                self._step(Step.RECEIVE_GOAWAY)
+                return parse(frame.payload, GoAway)
+        if self.state is not State.OPEN and self.state is not State.LEAVING:
+            raise RemoteProtocolError(f"{FrameType(frame.type).name} while the session is {self.state.value}")
+        try:
+            self._keep_going(frame, now)
+        except struct.error:
+            raise RemoteProtocolError(f"{FrameType(frame.type).name} of {len(frame.payload)} bytes") from None
+        return None
+
+    def _keep_going(self, frame: Frame, now: float) -> None:
+        """PING, PONG, ACK and CREDIT."""
+        if frame.type == FrameType.CREDIT:
+            (credit,) = CONFIRMATION.unpack(frame.payload)
+            self.outbox.grant(frame.id, credit)
+        elif frame.type == FrameType.ACK:
+            self._confirm(CONFIRMATION.unpack(frame.payload)[0])
+        else:
+            ping_time, count = MARK.unpack(frame.payload)
+            self._confirm(count)
+            if frame.type == FrameType.PONG:
+                self.pulse.pong(ping_time, now)
+            else:
+                # Only the latest is answered: a peer that sends PINGs and never reads costs one PONG.
+                self._pong = frame.payload[:8]
+
+    def _confirm(self, count: int) -> None:
+        if not self.confirmed <= count <= self.sent:
+            raise RemoteProtocolError(
+                f"{count} frames confirmed, after {self.confirmed} and of {self.sent} sent"
+            )
+        self.confirmed = count
+
+    def _agree(self, greeting: Hello | Welcome) -> Hello | Welcome:
+        self.peer = greeting
+        self.pulse.agree(greeting.heartbeat_timeout)
+        self.outbox.open(greeting.limits)
+        return greeting
+
+    # Channels
+
+    def open_channel(self, channel: int) -> None:
+        """Both directions of a channel get their window."""
+        self._windows[channel] = self._limits.window
+        self.outbox.open_channel(channel)
+
+    def close_channel(self, channel: int) -> None:
+        """Forget a channel that has ended in both directions, or was reset."""
+        self._windows.pop(channel, None)
+        self._assembly.drop(channel)
+        self.outbox.close_channel(channel)
+
+    def consume(self, channel: int, length: int) -> None:
+        """The reader took a message of this length: the sender gets its credit back."""
+        if channel in self._windows:
+            credit = length + MESSAGE_COST
+            self._windows[channel] += credit
+            self.outbox.put_control(FrameType.CREDIT, channel, CONFIRMATION.pack(credit))
+
+    def _charge(self, frame: Frame) -> None:
+        window = self._windows.get(frame.channel)
+        if window is None:
+            raise RemoteProtocolError(f"DATA on channel {frame.channel}, which is not open")
+        if window <= 0:
+            raise RemoteProtocolError(f"DATA on channel {frame.channel} without credit (Limits.window)")
+        self._windows[frame.channel] = window - len(frame.payload) - MESSAGE_COST
+
+    # Sending
+
+    def send(self, frame_type: int, channel: int, number: int, payload: bytes, flags: int = 0) -> None:
+        """Queue a message. Whether the state allows it is for the caller to have looked at."""
+        self.outbox.put(frame_type, channel, number, payload, flags)
+
+    def take(self, budget: int, now: float) -> list[Buffer]:
+        """What to write now: at most about ``budget`` bytes of fragments behind all that is small."""
+        if self._pong is not None:
+            self.outbox.put_control(FrameType.PONG, 0, self._pong + CONFIRMATION.pack(self.received))
+            self._pong = None
+        buffers, count = self.outbox.take(budget)
+        self.sent += count
+        if buffers:
+            self.pulse.spoke = now
+        return buffers
+
+    @property
+    def has_output(self) -> bool:
+        """Whether :meth:`take` would give anything (or messages wait for credit)."""
+        return self.outbox.size > 0 or self._pong is not None
+
+    def check(self, now: float) -> float:
+        """Queue a PING if one is due, and say when to check next; raises :class:`ConnectionLost`."""
+        if self.pulse.ping_due(now) and self.state in (State.OPEN, State.LEAVING):
+            self.pulse.ping_sent = self.pulse.spoke = now
+            self.outbox.put_control(FrameType.PING, 0, MARK.pack(now, self.received))
+        return self.pulse.next_check

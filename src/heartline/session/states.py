@@ -1,0 +1,73 @@
+"""The states of a session, as a table.
+
+The client speaks first: HELLO. The server looks at it (versions, credentials, room) and answers WELCOME, and
+the session is open, or REFUSE, and it is closed. In an open session every frame may flow in both directions,
+until one side says GOAWAY: from then on nothing new is begun, what is in progress may end, and whoever is
+ready first closes the link. A link that ends in any state ends the session's life on that link.
+
+What one side sends is the other's receipt of it, so each step has two rows. A step without a row in the
+present state is a protocol error: ours (``LocalProtocolError``) when we were about to take it, the peer's
+(``RemoteProtocolError``) when it came from there.
+"""
+
+from __future__ import annotations
+
+import enum
+
+__all__ = ["TRANSITIONS", "Role", "State", "Step"]
+
+
+class Role(enum.Enum):
+    """Which side opened the link."""
+
+    CLIENT = "client"
+    SERVER = "server"
+
+
+class State(enum.Enum):
+    """Where a session stands."""
+
+    NEW = "new"
+    """The link is there, nothing was said."""
+    GREETING = "greeting"
+    """HELLO was said, its answer is due."""
+    OPEN = "open"
+    """Everything may flow."""
+    LEAVING = "leaving"
+    """One side said GOAWAY: nothing new is begun."""
+    CLOSED = "closed"
+    """The end, on this link."""
+
+
+class Step(enum.Enum):
+    """What moves a session."""
+
+    SEND_HELLO = "send HELLO"
+    RECEIVE_HELLO = "receive HELLO"
+    SEND_WELCOME = "send WELCOME"
+    RECEIVE_WELCOME = "receive WELCOME"
+    SEND_REFUSE = "send REFUSE"
+    RECEIVE_REFUSE = "receive REFUSE"
+    SEND_GOAWAY = "send GOAWAY"
+    RECEIVE_GOAWAY = "receive GOAWAY"
+    END = "the link ends"
+
+
+C, S = Role.CLIENT, Role.SERVER
+
+TRANSITIONS: dict[tuple[Role, State, Step], State] = {
+    (C, State.NEW, Step.SEND_HELLO): State.GREETING,
+    (C, State.GREETING, Step.RECEIVE_WELCOME): State.OPEN,
+    (C, State.GREETING, Step.RECEIVE_REFUSE): State.CLOSED,
+    (S, State.NEW, Step.RECEIVE_HELLO): State.GREETING,
+    (S, State.NEW, Step.SEND_REFUSE): State.CLOSED,
+    (S, State.GREETING, Step.SEND_WELCOME): State.OPEN,
+    (S, State.GREETING, Step.SEND_REFUSE): State.CLOSED,
+    **{
+        (role, state, step): State.LEAVING
+        for role in Role
+        for state in (State.OPEN, State.LEAVING)
+        for step in (Step.SEND_GOAWAY, Step.RECEIVE_GOAWAY)
+    },
+    **{(role, state, Step.END): State.CLOSED for role in Role for state in State},
+}

@@ -1,0 +1,88 @@
+"""Byte streams by URL. A transport is a :class:`trio.abc.Stream`: there is no interface of our own.
+
+=================================  ==============================================================
+``memory://name``                  in one process; listen on ``memory://`` for a fresh name
+``tcp://host:port``                plain :class:`trio.SocketStream`
+``tls://host:port``                :class:`trio.SSLStream` over TCP
+``unix:///absolute/path``          :class:`trio.SocketStream` on a Unix socket
+``ws://host[:port][/path]``        binary WebSocket messages over TCP, default port 80
+``wss://host[:port][/path]``       the same over TLS, default port 443
+=================================  ==============================================================
+
+Further schemes come from :func:`register`, or from the entry point group ``heartline.transports``.
+"""
+
+from __future__ import annotations
+
+import ssl
+
+import trio
+
+from heartline.errors import ConnectionFailed
+
+from . import memory, tcp, unix, websocket
+from . import tls as _tls
+from ._listener import Listener
+from ._registry import OpenListeners, OpenStream, find, register
+
+__all__ = ["Listener", "OpenListeners", "OpenStream", "open_listeners", "open_stream", "register"]
+
+
+async def open_stream(url: str, *, tls: ssl.SSLContext | None = None) -> trio.abc.Stream:
+    """Connect to ``url`` and return the stream, its transport's own handshake (TLS, WebSocket) done.
+
+    ``tls`` is for ``tls://`` and ``wss://``; ``None`` there means ``ssl.create_default_context()``, which
+    reads the system's certificates each time: who reconnects often makes a context once.
+
+    There is no timeout: put the call into a cancel scope. Cancelled, it leaves no socket behind.
+
+    Raises :class:`~heartline.errors.ConfigurationError`, before any I/O, for a bad URL or a ``tls`` that does
+    not fit it; :class:`~heartline.errors.ConnectionFailed`, caused by the system's error, if there is no
+    connection.
+    """
+    transport = find(url)
+    try:
+        return await transport.open_stream(url, tls=tls)
+    except (OSError, trio.BrokenResourceError) as error:
+        raise _failed("connect to", url, error) from _root(error)
+
+
+async def open_listeners(url: str, *, tls: ssl.SSLContext | None = None) -> list[Listener]:
+    """Listen on ``url``: a listener for each of the host's addresses, all with the same ``url`` and port.
+
+    ``tls`` is the server's context, needed for ``tls://`` and ``wss://``. Handshakes happen at the first I/O
+    of an accepted stream, so a slow peer delays nobody; give that I/O a deadline.
+
+    Raises :class:`~heartline.errors.ConfigurationError`, before any I/O, for a bad URL or a ``tls`` that does
+    not fit it; :class:`~heartline.errors.ConnectionFailed`, caused by the system's error, if the address is
+    taken or not ours.
+    """
+    transport = find(url)
+    try:
+        return await transport.open_listeners(url, tls=tls)
+    except OSError as error:
+        raise _failed("listen on", url, error) from _root(error)
+
+
+def _failed(verb: str, url: str, error: Exception) -> ConnectionFailed:
+    root = _root(error)
+    reason = root.strerror if isinstance(root, OSError) and root.strerror else str(root)
+    return ConnectionFailed(f"cannot {verb} {url}: {reason}")
+
+
+def _root(error: BaseException) -> BaseException:
+    """The system's own error, below the ones in which Trio wraps it."""
+    cause = error.__cause__
+    if isinstance(cause, BaseExceptionGroup) and len(cause.exceptions) == 1:
+        return cause.exceptions[0]
+    if isinstance(error, trio.BrokenResourceError) and isinstance(cause, OSError):
+        return cause
+    return error
+
+
+register("memory", open_stream=memory.open_stream, open_listeners=memory.open_listeners)
+register("tcp", open_stream=tcp.open_stream, open_listeners=tcp.open_listeners)
+register("tls", open_stream=_tls.open_stream, open_listeners=_tls.open_listeners)
+register("unix", open_stream=unix.open_stream, open_listeners=unix.open_listeners)
+register("ws", open_stream=websocket.open_stream, open_listeners=websocket.open_listeners)
+register("wss", open_stream=websocket.open_stream, open_listeners=websocket.open_listeners)

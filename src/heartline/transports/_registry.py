@@ -1,0 +1,85 @@
+"""Which transport serves which URL scheme.
+
+The table is the one piece of module-level state in heartline: like the codecs of the standard library it is
+process-wide, only ever grows, and is reached through functions alone.
+"""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import Protocol
+
+import trio
+
+from heartline.errors import ConfigurationError
+
+from ._listener import Listener
+from ._url import SCHEME, split_scheme
+
+__all__ = ["OpenListeners", "OpenStream", "find", "register"]
+
+ENTRY_POINT_GROUP = "heartline.transports"
+
+
+class OpenStream(Protocol):
+    """Connects to ``url``.
+
+    Raises ``ConfigurationError`` before any I/O, ``OSError`` or ``trio.BrokenResourceError`` after.
+    """
+
+    async def __call__(self, url: str, *, tls: ssl.SSLContext | None) -> trio.abc.Stream: ...
+
+
+class OpenListeners(Protocol):
+    """Listens on ``url``; raises ``ConfigurationError`` before any I/O, ``OSError`` after."""
+
+    async def __call__(self, url: str, *, tls: ssl.SSLContext | None) -> list[Listener]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Transport:
+    """The two functions behind a scheme."""
+
+    open_stream: OpenStream
+    open_listeners: OpenListeners
+
+
+_transports: dict[str, Transport] = {}
+
+
+def register(scheme: str, *, open_stream: OpenStream, open_listeners: OpenListeners) -> None:
+    """Let URLs that start with ``scheme://`` be served by these two functions, for the whole process.
+
+    Both take ``url: str`` and ``tls: ssl.SSLContext | None``. A package can do without this call: an entry
+    point in the group ``heartline.transports``, named like the scheme, that leads to a module (or any object)
+    with these two functions is loaded when its scheme is first used.
+
+    Raises :class:`~heartline.errors.ConfigurationError` for a bad scheme, or one that is taken.
+    """
+    if not SCHEME.fullmatch(scheme):
+        raise ConfigurationError(f"scheme: {scheme!r} must be lower-case letters, digits, '+', '.' and '-'")
+    if scheme in _transports:
+        raise ConfigurationError(f"scheme: {scheme!r} is registered already; choose another name")
+    _transports[scheme] = Transport(open_stream, open_listeners)
+
+
+def find(url: str) -> Transport:
+    """The transport of a URL's scheme, loaded from its entry point if need be."""
+    scheme, _ = split_scheme(url)
+    if scheme not in _transports:
+        _load(scheme)
+    try:
+        return _transports[scheme]
+    except KeyError:
+        known = sorted(_transports.keys() | entry_points(group=ENTRY_POINT_GROUP).names)
+        raise ConfigurationError(
+            f"url: {url!r} has the unknown scheme {scheme!r}; known are {', '.join(known)}"
+        ) from None
+
+
+def _load(scheme: str) -> None:
+    for entry in entry_points(group=ENTRY_POINT_GROUP, name=scheme):
+        module = entry.load()
+        register(scheme, open_stream=module.open_stream, open_listeners=module.open_listeners)

@@ -1,0 +1,101 @@
+"""The opening handshake of a WebSocket, over any stream: wsproto knows the rules, this moves the bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+
+import trio
+import wsproto
+from wsproto.connection import ConnectionType
+from wsproto.events import AcceptConnection, Event, RejectConnection, RejectData, Request
+from wsproto.utilities import LocalProtocolError, RemoteProtocolError
+
+from heartline.errors import ConfigurationError
+
+from ._url import NetworkURL
+
+SUBPROTOCOL = "heartline"
+"""Offered by clients, chosen by servers if offered: a client of another make need not know it."""
+
+Write = Callable[[bytes], Awaitable[None]]
+
+
+def begin_request(target: NetworkURL) -> tuple[wsproto.WSConnection, bytes]:
+    """A client's protocol state and the bytes of its request: made before any I/O, as they may be refused."""
+    protocol = wsproto.WSConnection(ConnectionType.CLIENT)
+    request = Request(host=target.authority, target=target.path, subprotocols=[SUBPROTOCOL])
+    try:
+        return protocol, protocol.send(request)
+    except (LocalProtocolError, UnicodeError) as error:
+        raise ConfigurationError(f"url: {target} does not fit into a WebSocket request: {error}") from error
+
+
+async def await_acceptance(
+    protocol: wsproto.WSConnection, inner: trio.abc.Stream, write: Write, *, request: bytes
+) -> None:
+    """Send the request and read the answer; ``trio.BrokenResourceError`` if it is not the upgrade."""
+    await write(request)
+    while True:
+        try:
+            event = await _next_event(protocol, inner)
+        except RemoteProtocolError as error:
+            raise trio.BrokenResourceError(f"the server's WebSocket handshake is wrong: {error}") from error
+        if isinstance(event, AcceptConnection):
+            return
+        if isinstance(event, RejectConnection):
+            raise trio.BrokenResourceError(
+                f"the server answered HTTP {event.status_code} instead of a WebSocket upgrade"
+            )
+
+
+async def answer_request(
+    protocol: wsproto.WSConnection, inner: trio.abc.Stream, write: Write, *, path: str
+) -> None:
+    """Read the client's request and accept it; one that asks for something else gets a 4xx.
+
+    Cancelled while reading, it can be called again. Raises ``trio.BrokenResourceError`` for a request that
+    was turned down.
+    """
+    try:
+        event = await _next_event(protocol, inner)
+    except RemoteProtocolError as error:
+        answer = error.event_hint
+        assert isinstance(answer, RejectConnection)
+        await _reject(protocol, write, answer.status_code, str(error), answer.headers)
+    except UnicodeError:
+        await _reject(protocol, write, 400, "a header is not ASCII")
+    else:
+        assert isinstance(event, Request)
+        if event.target.partition("?")[0] != path:
+            await _reject(protocol, write, 404, f"nothing at this path, try {path}")
+        chosen = SUBPROTOCOL if SUBPROTOCOL in event.subprotocols else None
+        await write(protocol.send(AcceptConnection(subprotocol=chosen)))
+
+
+async def _next_event(protocol: wsproto.WSConnection, inner: trio.abc.Stream) -> Event:
+    while True:
+        for event in protocol.events():
+            return event
+        data = await inner.receive_some()
+        if not data:
+            raise trio.BrokenResourceError("the peer left during the WebSocket handshake")
+        protocol.receive_data(bytes(data))
+
+
+async def _reject(
+    protocol: wsproto.WSConnection,
+    write: Write,
+    status: int,
+    reason: str,
+    headers: Iterable[tuple[bytes, bytes]] = (),
+) -> None:
+    body = f"This port speaks WebSocket: {reason}\n".encode()
+    fields = [
+        *headers,
+        (b"content-type", b"text/plain; charset=utf-8"),
+        (b"content-length", str(len(body)).encode()),
+        (b"connection", b"close"),
+    ]
+    answer = protocol.send(RejectConnection(status_code=status, headers=fields, has_body=True))
+    await write(answer + protocol.send(RejectData(data=body)))
+    raise trio.BrokenResourceError(f"turned down a WebSocket handshake with HTTP {status}: {reason}")

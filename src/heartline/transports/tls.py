@@ -1,0 +1,80 @@
+"""``tls://host:port``: :class:`trio.SSLStream` over TCP.
+
+The streams are ``https_compatible``, in Trio's words: closing sends no ``close_notify``, and its absence is
+an ordinary end of stream. Heartline says goodbye in its own protocol (a cut connection is resumed, not
+believed to be over), so nothing is lost by that, and closing waits neither for a peer that does not read nor
+for a handshake that never ends. Whoever uses such a stream for another protocol must mark its end there.
+"""
+
+from __future__ import annotations
+
+import ssl
+
+import trio
+
+from heartline.errors import ConfigurationError
+
+from . import tcp
+from ._listener import Listener
+from ._url import NetworkURL, parse_network
+
+__all__ = ["open_listeners", "open_stream"]
+
+
+async def open_stream(url: str, *, tls: ssl.SSLContext | None) -> trio.SSLStream[trio.SocketStream]:
+    """Connect to ``tls://host:port`` and shake hands; the certificate must be ``host``'s."""
+    target = parse_network(url, listening=False)
+    return await connect(target, client_context(tls))
+
+
+async def open_listeners(url: str, *, tls: ssl.SSLContext | None) -> list[Listener]:
+    """Listen on ``tls://host:port``; the handshake happens at a stream's first I/O."""
+    target = parse_network(url, listening=True)
+    context = server_context(url, tls)
+    listeners, bound = await tcp.listen(target)
+    return [Listener(wrap_listener(listener, context), str(bound)) for listener in listeners]
+
+
+async def connect(target: NetworkURL, context: ssl.SSLContext) -> trio.SSLStream[trio.SocketStream]:
+    """A TLS stream to a target, shaken hands."""
+    inner = await trio.open_tcp_stream(target.host, target.port)
+    try:
+        # A scope (%eth0) or the root's dot are for reaching the host; certificates do not name them.
+        name = target.host.partition("%")[0].rstrip(".")
+        stream = trio.SSLStream(inner, context, server_hostname=name, https_compatible=True)
+        await stream.do_handshake()
+    except BaseException:
+        await trio.aclose_forcefully(inner)
+        raise
+    return stream
+
+
+def wrap_listener(
+    listener: trio.SocketListener, context: ssl.SSLContext
+) -> trio.SSLListener[trio.SocketStream]:
+    """A listener whose streams are encrypted."""
+    return trio.SSLListener(listener, context, https_compatible=True)
+
+
+def client_context(tls: ssl.SSLContext | None) -> ssl.SSLContext:
+    """The given context, if it is one for clients; by default one that trusts the system's authorities."""
+    if tls is None:
+        return ssl.create_default_context()
+    _check_context(tls, unfit=ssl.PROTOCOL_TLS_SERVER, right="ssl.create_default_context()")
+    return tls
+
+
+def server_context(url: str, tls: ssl.SSLContext | None) -> ssl.SSLContext:
+    """The given context, if it is one for servers."""
+    right = "ssl.create_default_context(ssl.Purpose.CLIENT_AUTH) with load_cert_chain()"
+    if tls is None:
+        raise ConfigurationError(f"tls: listening on {url!r} needs a certificate; pass {right}")
+    _check_context(tls, unfit=ssl.PROTOCOL_TLS_CLIENT, right=right)
+    return tls
+
+
+def _check_context(tls: ssl.SSLContext, *, unfit: ssl._SSLMethod, right: str) -> None:
+    if not isinstance(tls, ssl.SSLContext):
+        raise ConfigurationError(f"tls: {tls!r} is not an ssl.SSLContext; pass {right}")
+    if tls.protocol is unfit:
+        raise ConfigurationError(f"tls: a {unfit.name} context is for the other side; pass {right}")

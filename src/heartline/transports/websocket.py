@@ -1,0 +1,80 @@
+"""``ws://host[:port][/path]`` and ``wss://``: binary WebSocket messages as a byte stream.
+
+Browsers may connect from any site: who is let in is decided by credentials, never by a cookie or an address.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable
+from functools import partial
+
+import trio
+import wsproto
+from wsproto.connection import ConnectionType
+
+from . import tcp
+from . import tls as tls_transport
+from ._listener import Listener
+from ._url import NetworkURL, parse_network, refuse_tls
+from ._websocket_handshake import answer_request, await_acceptance, begin_request
+from ._websocket_stream import WebSocketStream
+
+__all__ = ["WebSocketStream", "open_listeners", "open_stream"]
+
+_DEFAULT_PORTS = {"ws": 80, "wss": 443}
+
+
+async def open_stream(url: str, *, tls: ssl.SSLContext | None) -> WebSocketStream:
+    """Connect to ``ws://`` or ``wss://`` and shake hands; a query after the path is sent along."""
+    target = _parse(url, listening=False)
+    protocol, request = begin_request(target)
+    inner: trio.abc.Stream
+    if target.scheme == "wss":
+        inner = await tls_transport.connect(target, tls_transport.client_context(tls))
+    else:
+        refuse_tls(url, tls)
+        inner = await trio.open_tcp_stream(target.host, target.port)
+    stream = WebSocketStream(inner, protocol, partial(await_acceptance, request=request))
+    try:
+        await stream.do_handshake()
+    except BaseException:
+        await trio.aclose_forcefully(stream)
+        raise
+    return stream
+
+
+async def open_listeners(url: str, *, tls: ssl.SSLContext | None) -> list[Listener]:
+    """Listen on ``ws://`` or ``wss://``; the handshakes happen at a stream's first I/O."""
+    target = _parse(url, listening=True)
+    wrap: Callable[[trio.SocketListener], trio.abc.Listener[trio.abc.Stream]]
+    if target.scheme == "wss":
+        wrap = partial(tls_transport.wrap_listener, context=tls_transport.server_context(url, tls))
+    else:
+        refuse_tls(url, tls)
+        wrap = _as_it_is
+    listeners, bound = await tcp.listen(target)
+    return [Listener(_WebSocketListener(wrap(inner), target.path), str(bound)) for inner in listeners]
+
+
+def _as_it_is(listener: trio.SocketListener) -> trio.SocketListener:
+    return listener
+
+
+class _WebSocketListener(trio.abc.Listener[WebSocketStream]):
+    def __init__(self, inner: trio.abc.Listener[trio.abc.Stream], path: str) -> None:
+        self._inner = inner
+        self._path = path
+
+    async def accept(self) -> WebSocketStream:
+        stream = await self._inner.accept()
+        protocol = wsproto.WSConnection(ConnectionType.SERVER)
+        return WebSocketStream(stream, protocol, partial(answer_request, path=self._path))
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+def _parse(url: str, *, listening: bool) -> NetworkURL:
+    scheme = url.partition(":")[0].lower()
+    return parse_network(url, listening=listening, default_port=_DEFAULT_PORTS[scheme], has_path=True)
