@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from heartline.wire import CONTROL_TYPES, HEADER, Flag, Frame, FrameType, encode
+from heartline.wire.serializers import SEGMENT_TAG
 
 FRAME_SIZE = 300
 """The limit of the decoders under test, in bytes: generated frames come close to it, and go beyond."""
@@ -28,65 +29,45 @@ UNKNOWN_TYPES = sorted(set(range(256)) - set(FrameType))
 # Streams of frames.
 
 
-def frames(max_size: int = FRAME_SIZE) -> st.SearchStrategy[Frame]:
-    """Frames of known types with flags that they may carry."""
-    return st.sampled_from(FrameType).flatmap(
-        lambda kind: st.builds(
-            Frame,
-            type=st.just(int(kind)),
-            flags=st.sampled_from(
-                [0, Flag.IGNORABLE]
-                if kind in CONTROL_TYPES
-                else [0, Flag.MORE, Flag.RAW, Flag.MORE | Flag.RAW, Flag.IGNORABLE | Flag.RAW]
-            ).map(int),
-            channel=st.integers(0, 0xFFFF),
-            id=st.integers(0, 0xFFFF_FFFF),
-            payload=st.binary(max_size=max_size),
-        )
-    )
+_channels = st.integers(0, 0xFFFF)
+_ids = st.integers(0, 0xFFFF_FFFF)
+_payloads = st.binary(max_size=FRAME_SIZE)
 
+_CARRIED = [
+    (int(kind), int(flags))
+    for kind in FrameType
+    for flags in (0, Flag.IGNORABLE, Flag.MORE, Flag.RAW, Flag.MORE | Flag.RAW, Flag.RAW | Flag.IGNORABLE)
+    if kind not in CONTROL_TYPES or flags in (0, Flag.IGNORABLE)
+]
 
-def skipped_frames() -> st.SearchStrategy[Frame]:
-    """Frames of unknown types that a receiver skips."""
-    return st.builds(
-        Frame,
-        type=st.sampled_from(UNKNOWN_TYPES),
-        flags=st.integers(0, 0x7F).map(lambda flags: flags | Flag.IGNORABLE),
-        channel=st.integers(0, 0xFFFF),
-        id=st.integers(0, 0xFFFF_FFFF),
-        payload=st.binary(max_size=FRAME_SIZE),
-    )
+frames = st.builds(
+    lambda kind, channel, number, payload: Frame(*kind, channel, number, payload),
+    st.sampled_from(_CARRIED),
+    _channels,
+    _ids,
+    _payloads,
+)
+"""Frames of known types with flags that they may carry."""
 
+skipped_frames = st.builds(
+    Frame,
+    type=st.sampled_from(UNKNOWN_TYPES),
+    flags=st.integers(0x80, 0xFF),
+    channel=_channels,
+    id=_ids,
+    payload=_payloads,
+)
+"""Frames of unknown types that a receiver skips."""
 
-def headers() -> st.SearchStrategy[bytes]:
-    """Headers with anything in them: most are at fault, many only just."""
-    return st.builds(
-        HEADER.pack,
-        st.sampled_from([0, FRAME_SIZE - 1, FRAME_SIZE, FRAME_SIZE + 1, 0xFFFF_FFFF]) | st.integers(0, 500),
-        st.sampled_from(FrameType).map(int) | st.integers(0, 255),
-        st.sampled_from([0, 1, 2, 4, 0x80]) | st.integers(0, 255),
-        st.integers(0, 0xFFFF),
-        st.integers(0, 0xFFFF_FFFF),
-    )
-
-
-def streams() -> st.SearchStrategy[bytes]:
-    """Byte streams: whole frames, broken ones, and noise, cut off anywhere."""
-    piece = st.one_of(
-        frames().map(lambda frame: encode([frame])),
-        skipped_frames().map(lambda frame: encode([frame])),
-        headers(),
-        st.binary(max_size=40),
-    )
-    whole = st.lists(frames() | skipped_frames(), max_size=8).map(encode)
-    return whole | mutated(whole) | st.lists(piece, max_size=8).map(b"".join) | st.binary(max_size=100)
-
-
-@st.composite
-def partitions(draw: st.DrawFn, data: bytes) -> list[bytes]:
-    """``data`` in pieces, cut anywhere; pieces may be empty."""
-    cuts = sorted(draw(st.lists(st.integers(0, len(data)), max_size=12)))
-    return [data[start:stop] for start, stop in zip([0, *cuts], [*cuts, len(data)], strict=True)]
+_headers = st.builds(
+    HEADER.pack,
+    st.sampled_from([0, FRAME_SIZE - 1, FRAME_SIZE, FRAME_SIZE + 1, 0xFFFF_FFFF]) | st.integers(0, 500),
+    st.sampled_from(FrameType).map(int) | st.integers(0, 255),
+    st.sampled_from([0, 1, 2, 4, 0x80]) | st.integers(0, 255),
+    _channels,
+    _ids,
+)
+"""Headers with anything in them: most are at fault, many only just."""
 
 
 @st.composite
@@ -100,16 +81,34 @@ def mutated(draw: st.DrawFn, source: st.SearchStrategy[bytes]) -> bytes:
     return bytes(data)
 
 
+_whole_streams = st.lists(frames | skipped_frames, max_size=6).map(encode)
+_pieces = frames.map(lambda f: encode([f])) | skipped_frames.map(lambda f: encode([f])) | _headers
+
+streams = st.one_of(
+    _whole_streams,
+    mutated(_whole_streams),
+    st.lists(_pieces | st.binary(max_size=40), max_size=6).map(b"".join),
+    st.binary(max_size=100),
+)
+"""Byte streams: whole frames, broken ones, and noise, cut off anywhere."""
+
+
+@st.composite
+def partitions(draw: st.DrawFn, data: bytes) -> list[bytes]:
+    """``data`` in pieces, cut anywhere; pieces may be empty."""
+    cuts = sorted(draw(st.lists(st.integers(0, len(data)), max_size=12)))
+    return [data[start:stop] for start, stop in zip([0, *cuts], [*cuts, len(data)], strict=True)]
+
+
 # Values.
 
-offsets = st.timedeltas(
-    min_value=datetime.timedelta(hours=-23, minutes=-59), max_value=datetime.timedelta(hours=23, minutes=59)
-)
+# Whole seconds, as local times before 1970 have them.
+_offsets = st.integers(-86_399, 86_399).map(lambda seconds: datetime.timedelta(seconds=seconds))
 # The first and the last year are left out: there, another offset may be out of range.
 instants = st.datetimes(
     min_value=datetime.datetime(2, 1, 1),
     max_value=datetime.datetime(9998, 12, 31),
-    timezones=st.just(datetime.UTC) | st.builds(datetime.timezone, offsets),
+    timezones=st.just(datetime.UTC) | st.builds(datetime.timezone, _offsets),
 )
 text = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=20)
 keys = text | st.sampled_from(["$segment", "id", "x"])
@@ -256,27 +255,7 @@ def _cbor_items(major: int, items: list[bytes], count: int) -> st.SearchStrategy
     return _cbor_head(major, count).map(lambda head: head + body) | st.just(indefinite)
 
 
-_TAGS = [
-    *range(6),
-    21,
-    24,
-    25,
-    28,
-    29,
-    30,
-    35,
-    36,
-    37,
-    52,
-    100,
-    256,
-    258,
-    260,
-    1004,
-    43000,
-    55799,
-    0x68656172,
-]
+_TAGS = [*range(6), 24, 25, 28, 29, 30, 35, 36, 37, 52, 100, 256, 258, 260, 1004, 43000, 55799, SEGMENT_TAG]
 
 _date_like = st.sampled_from(["2020-01-01T00:00:00Z", "2020-01-01", "2020-13-01T00:00:00+99:99", "1", ""])
 

@@ -146,7 +146,7 @@ def test_a_peer_that_drips_costs_no_more_memory_than_its_bytes() -> None:
 
 
 def test_nothing_is_held_after_an_error() -> None:
-    decoder = FrameDecoder(Limits(frame_size=10))
+    decoder = FrameDecoder()
     tracemalloc.start()
     try:
         assert len(decoder.feed(STREAM + header(0x7F) + bytes(2**20))) == len(FRAMES)

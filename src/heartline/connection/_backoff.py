@@ -31,7 +31,9 @@ class Backoff:
         for name, least in (("initial", 0.0), ("maximum", self.initial), ("factor", 1.0)):
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or not least <= value < float("inf"):
-                raise ConfigurationError(f"Backoff.{name} must be a number of at least {least:g}, not {value!r}")
+                raise ConfigurationError(
+                    f"Backoff.{name} must be a number of at least {least:g}, not {value!r}"
+                )
         if self.attempts is not None and self.attempts < 1:
             raise ConfigurationError(f"Backoff.attempts must be at least 1 or None, not {self.attempts!r}")
 

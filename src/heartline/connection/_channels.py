@@ -36,7 +36,11 @@ def encode_message(connection: Connection, message: Any) -> tuple[int, bytes, in
     serializer = connection.setup.serializer
     segments: list[Any] = []
     body = serializer.encode(message, segments)
-    return (serializer.content_id, wrap(body, segments), Flag.RAW) if segments else (serializer.content_id, body, 0)
+    return (
+        (serializer.content_id, wrap(body, segments), Flag.RAW)
+        if segments
+        else (serializer.content_id, body, 0)
+    )
 
 
 def decode_message(frame: Frame) -> Any:
@@ -185,7 +189,9 @@ class Channels:
         if frame.type == FrameType.OPEN:
             self._on_open(frame, channel)
         elif channel is None:
-            raise RemoteProtocolError(f"{FrameType(frame.type).name} on channel {frame.channel}, which is not open")
+            raise RemoteProtocolError(
+                f"{FrameType(frame.type).name} on channel {frame.channel}, which is not open"
+            )
         elif frame.type == FrameType.DATA:
             channel.deliver(frame)
         else:

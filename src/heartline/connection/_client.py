@@ -40,9 +40,7 @@ async def connect(
     try:
         with trio.fail_after(limits.handshake_timeout):
             stream = await dial()
-            session = Session(
-                Role.CLIENT, limits=limits, heartbeat=setup.heartbeat, now=trio.current_time()
-            )
+            session = Session(Role.CLIENT, limits=limits, heartbeat=setup.heartbeat, now=trio.current_time())
             link = Link(stream, session, setup.nursery, write_buffer=limits.write_buffer)
             session.hello(identity=connection.id or identity, credentials=credentials)
             link.flush()
@@ -66,9 +64,7 @@ def _welcomed(events: list[Event]) -> str:
         raise ConnectionFailed("the peer ended the stream in the handshake")
     answer = events[0]
     if isinstance(answer, Refuse):
-        raise ConnectionRefusedByPeer(
-            answer.code, answer.reason, terminal=CloseCode.is_terminal(answer.code)
-        )
+        raise ConnectionRefusedByPeer(answer.code, answer.reason, terminal=CloseCode.is_terminal(answer.code))
     assert isinstance(answer, Welcome), "the session lets nothing else through"
     return answer.session
 
@@ -115,6 +111,4 @@ async def _reconnect(
 
 
 def _is_final(reason: HeartlineError) -> bool:
-    return isinstance(reason, ConnectionClosed) and (
-        not reason.by_peer or CloseCode.is_terminal(reason.code)
-    )
+    return isinstance(reason, ConnectionClosed) and (not reason.by_peer or CloseCode.is_terminal(reason.code))

@@ -394,9 +394,7 @@ class Connection:
     def leave_when_idle(self) -> None:
         """A call has ended: a link that the peer wants to drain ends with the last one."""
         if self.state is ConnectionState.LEAVING and self.calls.idle and self._link is not None:
-            self._link.scope.deadline = min(
-                self._link.scope.deadline, trio.current_time() + GOODBYE_GRACE
-            )
+            self._link.scope.deadline = min(self._link.scope.deadline, trio.current_time() + GOODBYE_GRACE)
 
     def _say_goodbye(self, link: Link, code: int, reason: str) -> None:
         if link.session.state in (State.OPEN, State.LEAVING):
@@ -404,7 +402,9 @@ class Connection:
 
     async def _end(self, link: Link, reason: HeartlineError | None) -> None:
         if self._reason is None:
-            self._reason = reason or link.failure or ConnectionLost("the peer ended the stream without a goodbye")
+            self._reason = (
+                reason or link.failure or ConnectionLost("the peer ended the stream without a goodbye")
+            )
         self._link = None
         self.setup.timer.discard(link)
         unsent = link.unsent_calls

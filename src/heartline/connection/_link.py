@@ -26,6 +26,10 @@ READ_SIZE = 256 * 1024
 BURST = 256 * 1024
 """Bytes of fragments per write: what a control frame has to wait for at most."""
 
+SLICE = 16
+"""Frames that are handled between two writes: while this side works on the next slice, the peer already works
+on the answers to the last one."""
+
 Handle = Callable[[list[Event]], None]
 
 
@@ -136,7 +140,7 @@ class Link:
     @property
     def crowded(self) -> bool:
         """Whether senders should wait before they queue more."""
-        return self.backlog >= self.write_buffer
+        return self.session.outbox.size + len(self._unwritten) >= self.write_buffer
 
     async def wait_drained(self, condition: Callable[[], bool]) -> None:
         """Wait until ``condition`` no longer holds; it is looked at after each write and each grant of credit.
@@ -171,7 +175,9 @@ class Link:
             try:
                 data = await self.stream.receive_some(READ_SIZE)
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-                raise ConnectionLost(f"the link broke in the handshake: {error.__cause__ or error}") from error
+                raise ConnectionLost(
+                    f"the link broke in the handshake: {error.__cause__ or error}"
+                ) from error
             if not data:
                 self.session.receive_eof()
                 return []
@@ -203,15 +209,21 @@ class Link:
             self._received(bytes(data), handle)
 
     def _received(self, data: bytes, handle: Handle) -> None:
+        events = self.session.receive(data, trio.current_time())
+        if self.session.failed:
+            self._handle(events, handle)
+            events = self.session.receive(b"", trio.current_time())
+        for start in range(0, len(events), SLICE):
+            self._handle(events[start : start + SLICE] if len(events) > SLICE else events, handle)
+        self._wake_drained()
+
+    def _handle(self, events: list[Event], handle: Handle) -> None:
         self.corked = True
         try:
-            handle(self.session.receive(data, trio.current_time()))
-            if self.session.failed:
-                handle(self.session.receive(b"", trio.current_time()))
+            handle(events)
         finally:
             self.corked = False
         self.flush()
-        self._wake_drained()
 
     # The end
 

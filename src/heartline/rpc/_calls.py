@@ -18,6 +18,7 @@ import trio
 
 from heartline.connection import Connection
 from heartline.connection._connection import ConnectionState
+from heartline.connection._link import SLICE
 from heartline.errors import (
     CallInterrupted,
     CallTimeout,
@@ -29,7 +30,15 @@ from heartline.errors import (
 )
 from heartline.rpc._proxy import make_proxy
 from heartline.rpc._service import Bound, Mode, ServiceTable
-from heartline.rpc._wire import Fault, decode_call, decode_value, encode_call, encode_fault, encode_value, error_of
+from heartline.rpc._wire import (
+    Fault,
+    decode_call,
+    decode_value,
+    encode_call,
+    encode_fault,
+    encode_value,
+    error_of,
+)
 from heartline.wire import Frame, FrameType, get_serializer
 
 __all__ = ["Calls"]
@@ -37,6 +46,7 @@ __all__ = ["Calls"]
 logger = logging.getLogger("heartline")
 
 _CALL, _RESULT, _FAULT, _CANCEL = FrameType.CALL, FrameType.RESULT, FrameType.FAULT, FrameType.CANCEL
+_OPEN = ConnectionState.OPEN
 
 
 class Calls:
@@ -67,25 +77,24 @@ class Calls:
 
     # The caller's side
 
-    async def call(
-        self, name: str, target: bytes, args: tuple[Any, ...], kwargs: dict[str, Any], limit: float | None
+    async def call_within(
+        self, limit: float, name: str, target: bytes, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        """Call a method of the peer; ``limit`` is its own timeout in seconds beside the caller's deadline."""
-        if limit is None:
-            return await self._call(name, target, args, kwargs)
-        with trio.move_on_after(limit) as scope:
-            return await self._call(name, target, args, kwargs)
-        assert scope.cancelled_caught
+        """Call a method that has a timeout of its own, in seconds, beside the caller's deadline."""
+        with trio.move_on_after(limit):
+            return await self.call(name, target, args, kwargs)
         raise CallTimeout(f"{name} did not answer", timeout=limit, outcome=Outcome.MAYBE_EXECUTED)
 
-    async def _call(
-        self, name: str, target: bytes, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        await trio.lowlevel.checkpoint_if_cancelled()
+    async def call(self, name: str, target: bytes, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call a method of the peer and wait for its result.
+
+        The deadline of the scopes around the call travels with it.
+        """
         connection = self._connection
         link = connection.link
         pending = self._pending
-        if link is None or connection.state is not ConnectionState.OPEN:
+        if link is None or connection.state is not _OPEN:
+            await trio.lowlevel.checkpoint()
             raise self._not_sent(name)
         peer = link.session.peer
         assert peer is not None
@@ -94,15 +103,18 @@ class Calls:
                 await link.wait_drained(lambda: link.crowded or len(pending) >= peer.limits.calls)
             except ConnectionLost:
                 raise self._not_sent(name) from None
-        deadline = trio.current_effective_deadline()
-        timeout = deadline if deadline == math.inf else max(0.0, deadline - trio.current_time())
+        timeout = trio.current_effective_deadline()
+        if timeout != math.inf:
+            # A scope that is cancelled has the deadline -inf; one that expired is about to be.
+            await trio.lowlevel.checkpoint_if_cancelled()
+            timeout = max(0.0, timeout - trio.current_time())
         payload, flags = encode_call(connection.setup.serializer, target, args, kwargs, timeout)
         number = self._next_number()
         link.session.send(_CALL, 0, number, payload, flags)
         lone = not pending
         pending[number] = trio.lowlevel.current_task()
-        # Alone, the call leaves now; with others on their way it leaves joined with what this tick brings.
-        if lone:
+        # Alone, or with enough others queued, the call leaves now; otherwise joined with what this tick brings.
+        if lone or link.session.outbox.waiting >= SLICE:
             link.flush()
         else:
             link.nudge()
@@ -203,7 +215,12 @@ class Calls:
             connection.spawn(self._run, number, scope, bound, args, kwargs)
 
     async def _run(
-        self, number: int, scope: trio.CancelScope, bound: Bound, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        number: int,
+        scope: trio.CancelScope,
+        bound: Bound,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
     ) -> None:
         """The task of one call; it answers unless the caller, or the link, has gone."""
         fault: Fault | None = None

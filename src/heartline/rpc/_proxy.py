@@ -23,10 +23,14 @@ class Caller(Protocol):
         """The source of jitter."""
         ...
 
-    async def call(
-        self, name: str, target: bytes, args: tuple[Any, ...], kwargs: dict[str, Any], limit: float | None
-    ) -> Any:
+    async def call(self, name: str, target: bytes, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Make one call."""
+        ...
+
+    async def call_within(
+        self, limit: float, name: str, target: bytes, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Make one call with a timeout in seconds."""
         ...
 
 
@@ -37,7 +41,7 @@ class RemoteMethod:
     :class:`InvalidArguments`.
     """
 
-    __slots__ = ("_caller", "_limit", "_name", "_retry", "_returns", "_spec", "_target")
+    __slots__ = ("_caller", "_limit", "_name", "_plain", "_retry", "_returns", "_spec", "_target")
 
     def __init__(self, caller: Caller, name: str, spec: MethodSpec | None, retry: Retry | None) -> None:
         self._caller = caller
@@ -47,14 +51,17 @@ class RemoteMethod:
         self._returns = spec.returns if spec is not None else Any
         self._limit = spec.options.timeout if spec is not None else None
         self._retry = retry
+        self._plain = retry is None and self._limit is None
 
     def __repr__(self) -> str:
         return f"<heartline.RemoteMethod {self._name}>"
 
     async def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call it."""
-        if self._retry is None:
-            result = await self._caller.call(self._name, self._target, args, kwargs, self._limit)
+        if self._plain:
+            result = await self._caller.call(self._name, self._target, args, kwargs)
+        elif self._retry is None:
+            result = await self._call_once(args, kwargs)
         else:
             result = await self._call_again(self._retry, args, kwargs)
         if self._returns is Any:
@@ -63,15 +70,21 @@ class RemoteMethod:
             return convert(result, self._returns)
         except SerializationError as error:
             raise InvalidArguments(
-                f"{self._name} returned what its annotation does not allow: {error}", outcome=Outcome.COMPLETED
+                f"{self._name} returned what its annotation does not allow: {error}",
+                outcome=Outcome.COMPLETED,
             ) from None
+
+    async def _call_once(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if self._limit is None:
+            return await self._caller.call(self._name, self._target, args, kwargs)
+        return await self._caller.call_within(self._limit, self._name, self._target, args, kwargs)
 
     async def _call_again(self, retry: Retry, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         idempotent = self._spec is not None and self._spec.options.idempotent
         delays = retry.backoff.delays(self._caller.rng)
         for attempt in range(1, retry.attempts + 1):
             try:
-                return await self._caller.call(self._name, self._target, args, kwargs, self._limit)
+                return await self._call_once(args, kwargs)
             except CallError as error:
                 if attempt == retry.attempts or not retry.allows(error, idempotent=idempotent):
                     raise

@@ -22,7 +22,16 @@ import msgspec
 from heartline.errors import ConfigurationError, SerializationError
 from heartline.wire import convert
 
-__all__ = ["MethodOptions", "MethodSpec", "Mode", "ServiceTable", "describe", "method", "service", "service_name"]
+__all__ = [
+    "MethodOptions",
+    "MethodSpec",
+    "Mode",
+    "ServiceTable",
+    "describe",
+    "method",
+    "service",
+    "service_name",
+]
 
 C = TypeVar("C", bound=type)
 F = TypeVar("F", bound=Callable[..., Any])
@@ -64,7 +73,9 @@ def service(
     def mark(cls: C) -> C:
         full = (name or cls.__name__) + (f"@{version}" if version else "")
         if not full.isprintable() or "." in full or full.startswith("$"):
-            raise ConfigurationError(f"service name {full!r}: no dots, no leading $, only printable characters")
+            raise ConfigurationError(
+                f"service name {full!r}: no dots, no leading $, only printable characters"
+            )
         setattr(cls, _SERVICE, full)
         return cls
 
@@ -184,7 +195,10 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
             f"{function.__qualname__}: an annotation cannot be resolved ({error}); it must name a type that the "
             "service's module can see when it runs"
         ) from None
-    return {name: Any if hint is inspect.Parameter.empty else _checkable(function, hint) for name, hint in hints.items()}
+    return {
+        name: Any if hint is inspect.Parameter.empty else _checkable(function, hint)
+        for name, hint in hints.items()
+    }
 
 
 def _checkable(function: Callable[..., Any], hint: Any) -> Any:

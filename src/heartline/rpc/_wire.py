@@ -37,7 +37,16 @@ from heartline.errors import (
 )
 from heartline.wire import CborSerializer, Flag, Frame, Serializer, get_serializer, unwrap, wrap
 
-__all__ = ["CALL_HEAD", "Fault", "decode_call", "decode_value", "encode_call", "encode_fault", "encode_value", "error_of"]
+__all__ = [
+    "CALL_HEAD",
+    "Fault",
+    "decode_call",
+    "decode_value",
+    "encode_call",
+    "encode_fault",
+    "encode_value",
+    "error_of",
+]
 
 CALL_HEAD = struct.Struct("!BBHI")
 _HEAD_SIZE = CALL_HEAD.size

@@ -101,9 +101,7 @@ async def _identify(server: Server, authenticate: Authenticate | None, hello: He
     if identity is None:
         return f"{server.setup.rng.getrandbits(64):016x}"
     if not 0 < len(identity) <= MAX_IDENTITY or not identity.isprintable():
-        raise _Refused(
-            CloseCode.PROTOCOL_ERROR, f"an identity has 1 to {MAX_IDENTITY} printable characters"
-        )
+        raise _Refused(CloseCode.PROTOCOL_ERROR, f"an identity has 1 to {MAX_IDENTITY} printable characters")
     return identity
 
 

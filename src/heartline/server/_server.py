@@ -111,9 +111,7 @@ class Server:
                 skipped.append(connection.id)
         return Broadcast(len(connections) - len(skipped), tuple(skipped))
 
-    async def publish(
-        self, topic: str, value: Any, *, wait: Any = None, timeout: float | None = None
-    ) -> Any:
+    async def publish(self, topic: str, value: Any, *, wait: Any = None, timeout: float | None = None) -> Any:
         """Publish an update of a topic; see :meth:`heartline.push.Publisher.publish`."""
         return await self._publisher.publish(topic, value, wait, timeout)
 

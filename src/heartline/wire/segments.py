@@ -67,7 +67,7 @@ def unwrap(payload: bytes) -> tuple[bytes, list[Segment]]:
     try:
         (header_length,) = _LENGTH.unpack_from(payload)
         position = _LENGTH.size + header_length
-        header = loads(payload[_LENGTH.size : position], max_depth=3)
+        header = loads(payload[_LENGTH.size : position])
         inner_length, *descriptions = msgspec.convert(header, list[Any])
         inner_length = msgspec.convert(inner_length, int)
         shapes = msgspec.convert(descriptions, list[tuple[str, list[int]]])

@@ -27,7 +27,7 @@ import cbor2
 import msgspec
 
 from heartline.errors import ConfigurationError, SerializationError
-from heartline.wire.cbor import MAX_DEPTH, loads
+from heartline.wire.cbor import MAX_DEPTH, loads, loads_with
 from heartline.wire.segments import Segment
 
 __all__ = [
@@ -139,6 +139,9 @@ _ENCODERS: dict[type, Any] = {
     type(cbor2.undefined): _refuse_value,
     memoryview: _encode_other,
 }
+# A scalar or a flat row of them, as most arguments are, needs no look at the encoders: half the time.
+_SCALARS = frozenset({int, float, str, bytes, bool, type(None)})
+_ROWS = frozenset({list, tuple})
 _dumps = partial(cbor2.dumps, default=_encode_other, encoders=_ENCODERS)
 
 
@@ -152,6 +155,8 @@ class CborSerializer:
         """The bytes of ``value``; its arrays are appended to ``segments``."""
         try:
             try:
+                if _SCALARS.issuperset(map(type, value if type(value) in _ROWS else (value,))):
+                    return cbor2.dumps(value)
                 return _dumps(value)
             except _HasSegments:
                 return self._encode_with(value, segments)
@@ -175,7 +180,7 @@ class CborSerializer:
         try:
             if not segments:
                 return loads(data)
-            return loads(data, tag_hook=lambda tag, _immutable: _placed(segments, tag.tag, tag.value))
+            return loads_with(data, lambda tag, _immutable: _placed(segments, tag.tag, tag.value))
         except Exception as error:
             raise SerializationError(f"cannot decode CBOR: {error}") from None
 
