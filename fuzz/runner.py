@@ -44,7 +44,7 @@ class Tally:
     def line(self) -> str:
         """One row of the report."""
         speed = self.examples / self.seconds if self.seconds else 0.0
-        return f"{self.name:<48}{self.examples:>12,}{self.seconds:>10.1f} s{speed:>10,.0f} / s"
+        return f"{self.name:<56}{self.examples:>12,}{self.seconds:>10.1f} s{speed:>10,.0f} / s"
 
 
 def properties_of(*modules: ModuleType) -> list[Property]:
@@ -96,6 +96,7 @@ def run(properties: Sequence[Property], *, seconds: float) -> int:
 
 
 def _take_turns(properties: Sequence[Property], tallies: list[Tally], started: float, end: float) -> None:
+    print(f"{len(properties)} properties, {end - started:.0f} s", flush=True)
     report_at = started + PROGRESS_EVERY
     while True:
         for prop, tally in zip(properties, tallies, strict=True):

@@ -102,13 +102,17 @@ def partitions(draw: st.DrawFn, data: bytes) -> list[bytes]:
 
 # Values.
 
-# Whole seconds, as local times before 1970 have them.
-_offsets = st.integers(-86_399, 86_399).map(lambda seconds: datetime.timedelta(seconds=seconds))
+_offsets = st.timedeltas(datetime.timedelta(hours=-23, minutes=-59), datetime.timedelta(hours=23, minutes=59))
+_time_zones = st.one_of(
+    st.just(datetime.UTC),
+    st.integers(-1439, 1439).map(lambda minutes: datetime.timezone(datetime.timedelta(minutes=minutes))),
+    _offsets.map(datetime.timezone),
+)
 # The first and the last year are left out: there, another offset may be out of range.
 instants = st.datetimes(
     min_value=datetime.datetime(2, 1, 1),
     max_value=datetime.datetime(9998, 12, 31),
-    timezones=st.just(datetime.UTC) | st.builds(datetime.timezone, _offsets),
+    timezones=_time_zones,
 )
 text = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=20)
 keys = text | st.sampled_from(["$segment", "id", "x"])
@@ -153,7 +157,7 @@ LAYOUTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "C order": lambda a: a,
     "Fortran order": np.asfortranarray,
     "transposed": lambda a: a.T,
-    "reversed": lambda a: a[(slice(None, None, -1),) * a.ndim],
+    "reversed": lambda a: a[(..., *[slice(None, None, -1)] * a.ndim)],
     "every second": lambda a: np.repeat(a, 2, axis=-1)[..., ::2] if a.ndim else a,
     "broadcast": lambda a: np.broadcast_to(a, (3, *a.shape)),
 }
@@ -166,7 +170,7 @@ def arrays(draw: st.DrawFn) -> np.ndarray:
     shape = draw(hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4))
     random = np.random.default_rng(draw(st.integers(0, 2**32)))
     if dtype.kind == "b":
-        array = random.integers(0, 2, shape).astype(dtype)
+        array = np.asarray(random.integers(0, 2, shape)).astype(dtype)
     else:
         size = int(np.prod(shape)) * dtype.itemsize
         array = np.frombuffer(random.bytes(size), dtype).reshape(shape)

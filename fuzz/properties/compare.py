@@ -20,9 +20,15 @@ def same(a: Any, b: Any) -> bool:
     if isinstance(a, float):
         return (math.isnan(a) and math.isnan(b)) or (a == b and math.copysign(1, a) == math.copysign(1, b))
     if isinstance(a, datetime.datetime):
-        return a == b and a.utcoffset() == b.utcoffset()
+        return a == b and _offset(a) == _offset(b)
     if isinstance(a, memoryview):
         return a.tobytes() == b.tobytes()
     if isinstance(a, np.ndarray):
         return a.dtype.str == b.dtype.str and a.shape == b.shape and a.tobytes() == b.tobytes()
     return bool(a == b)
+
+
+def _offset(value: datetime.datetime) -> datetime.timedelta | None:
+    """What arrives of a time zone: an offset that is no whole minute does not."""
+    offset = value.utcoffset()
+    return datetime.timedelta(0) if offset and offset % datetime.timedelta(minutes=1) else offset

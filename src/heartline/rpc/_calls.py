@@ -18,12 +18,13 @@ import trio
 
 from heartline.connection import Connection
 from heartline.connection._connection import ConnectionState
-from heartline.connection._link import SLICE
+from heartline.connection._link import SLICE, Link
 from heartline.errors import (
     CallInterrupted,
     CallTimeout,
     ConnectionLost,
     HeartlineError,
+    InvalidArguments,
     Outcome,
     RemoteProtocolError,
     SerializationError,
@@ -39,7 +40,7 @@ from heartline.rpc._wire import (
     encode_value,
     error_of,
 )
-from heartline.wire import Frame, FrameType, get_serializer
+from heartline.wire import Frame, FrameType, convert, get_serializer
 
 __all__ = ["Calls"]
 
@@ -77,16 +78,16 @@ class Calls:
 
     # The caller's side
 
-    async def call_within(
-        self, limit: float, name: str, target: bytes, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        """Call a method that has a timeout of its own, in seconds, beside the caller's deadline."""
+    async def call_within(self, limit: float, name: str, *rest: Any) -> Any:
+        """:meth:`call` with a timeout of its own, in seconds, beside the caller's deadline."""
         with trio.move_on_after(limit):
-            return await self.call(name, target, args, kwargs)
+            return await self.call(name, *rest)
         raise CallTimeout(f"{name} did not answer", timeout=limit, outcome=Outcome.MAYBE_EXECUTED)
 
-    async def call(self, name: str, target: bytes, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Call a method of the peer and wait for its result.
+    async def call(
+        self, name: str, target: bytes, args: tuple[Any, ...], kwargs: dict[str, Any], returns: Any
+    ) -> Any:
+        """Call a method of the peer and wait for its result, converted to the annotation ``returns``.
 
         The deadline of the scopes around the call travels with it.
         """
@@ -96,25 +97,24 @@ class Calls:
         if link is None or connection.state is not _OPEN:
             await trio.lowlevel.checkpoint()
             raise self._not_sent(name)
-        peer = link.session.peer
-        assert peer is not None
-        if link.crowded or len(pending) >= peer.limits.calls:
-            try:
-                await link.wait_drained(lambda: link.crowded or len(pending) >= peer.limits.calls)
-            except ConnectionLost:
-                raise self._not_sent(name) from None
+        outbox = link.session.outbox
+        if outbox.size >= link.write_buffer or len(pending) >= outbox.limits.calls:
+            await self._wait_room(link, name)
         timeout = trio.current_effective_deadline()
         if timeout != math.inf:
             # A scope that is cancelled has the deadline -inf; one that expired is about to be.
             await trio.lowlevel.checkpoint_if_cancelled()
             timeout = max(0.0, timeout - trio.current_time())
         payload, flags = encode_call(connection.setup.serializer, target, args, kwargs, timeout)
-        number = self._next_number()
-        link.session.send(_CALL, 0, number, payload, flags)
+        number = self._next
+        while number in pending:  # after four billion calls the ids begin anew
+            number = (number + 1) & 0xFFFFFFFF
+        self._next = (number + 1) & 0xFFFFFFFF
+        outbox.put(_CALL, 0, number, payload, flags)
         lone = not pending
         pending[number] = trio.lowlevel.current_task()
         # Alone, or with enough others queued, the call leaves now; otherwise joined with what this tick brings.
-        if lone or link.session.outbox.waiting >= SLICE:
+        if lone or outbox.waiting >= SLICE:
             link.flush()
         else:
             link.nudge()
@@ -127,16 +127,25 @@ class Calls:
             return trio.lowlevel.Abort.SUCCEEDED
 
         frame: Frame = await trio.lowlevel.wait_task_rescheduled(abort)
-        if frame.type == _RESULT:
-            return decode_value(frame)
-        raise error_of(frame, name, timeout)
+        if frame.type != _RESULT:
+            raise error_of(frame, name, timeout)
+        value = decode_value(frame)
+        if returns is Any:
+            return value
+        try:
+            return convert(value, returns)
+        except SerializationError as error:
+            raise InvalidArguments(
+                f"{name} returned what its annotation does not allow: {error}", outcome=Outcome.COMPLETED
+            ) from None
 
-    def _next_number(self) -> int:
-        number = self._next
-        while number in self._pending:
-            number = (number + 1) & 0xFFFFFFFF
-        self._next = (number + 1) & 0xFFFFFFFF
-        return number
+    async def _wait_room(self, link: Link, name: str) -> None:
+        """Wait while the link is crowded or the peer's limit of calls is reached."""
+        outbox, pending = link.session.outbox, self._pending
+        try:
+            await link.wait_drained(lambda: link.crowded or len(pending) >= outbox.limits.calls)
+        except ConnectionLost:
+            raise self._not_sent(name) from None
 
     def _not_sent(self, name: str) -> CallInterrupted:
         reason = self._connection.closed_error()

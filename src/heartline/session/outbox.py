@@ -37,6 +37,9 @@ _LANE_FAMILY = FrameType.OPEN >> 4
 Buffer = bytes | memoryview
 
 
+UNKNOWN = PeerLimits(frame_size=0, message_size=0, streams=0, window=0, calls=0, channels=0)
+
+
 class _Message:
     """One message that waits for its turn or is under way."""
 
@@ -73,7 +76,8 @@ class Outbox:
         self._credit: dict[int, int] = {}
         self._started = 0
         self._fragment = FRAGMENT_SIZE
-        self.limits: PeerLimits | None = None
+        self.limits = UNKNOWN
+        """The peer's limits, once the handshake has told them."""
         self.size = 0
         """Bytes waiting, headers included."""
 
@@ -125,7 +129,7 @@ class Outbox:
 
     def _put_slowly(self, frame_type: int, channel: int, number: int, payload: bytes, flags: int) -> None:
         length = len(payload)
-        if self.limits is not None and length > self.limits.message_size:
+        if length > self.limits.message_size:
             raise LocalProtocolError(
                 f"a message of {length} bytes: the peer accepts {self.limits.message_size} (Limits.message_size)"
             )
@@ -153,7 +157,6 @@ class Outbox:
 
     def open_channel(self, channel: int) -> None:
         """Give a new channel the peer's window."""
-        assert self.limits is not None
         self._credit[channel] = self.limits.window
 
     def close_channel(self, channel: int) -> None:
@@ -224,7 +227,6 @@ class Outbox:
 
     def _may_start(self, key: int, message: _Message) -> bool:
         """Whether the first fragment may go: there is a free stream, and credit where it is needed."""
-        assert self.limits is not None
         length = len(message.payload)
         if length > self._fragment and self._started >= self.limits.streams:
             self._halted.add(key)

@@ -276,11 +276,10 @@ async def _cancelled_soon(wait: Callable[[], Awaitable[T]]) -> T | None:
         await trio.lowlevel.checkpoint()
         racing.cancel_scope.cancel()
 
-    result: T | None = None
     async with trio.open_nursery() as racing:
         racing.start_soon(cancel)
-        result = await wait()
-    return result
+        return await wait()
+    return None
 
 
 async def _has_room(stream: trio.abc.SendStream) -> bool:

@@ -32,6 +32,8 @@ PATIENCE = 1.0
 
 CLEAN_CLOSES = {CloseReason.NORMAL_CLOSURE, CloseReason.GOING_AWAY, CloseReason.NO_STATUS_RCVD}
 
+OPEN_STATES = {ConnectionState.OPEN, ConnectionState.REMOTE_CLOSING}
+
 Write = Callable[[bytes], Awaitable[None]]
 Handshake = Callable[[wsproto.WSConnection, trio.abc.Stream, Write], Awaitable[None]]
 
@@ -88,8 +90,9 @@ class WebSocketStream(trio.abc.Stream):
             if self._received or self._incoming_end is not None:
                 await trio.lowlevel.checkpoint()
             while not self._received and self._incoming_end is None:
-                self._feed(await self.transport_stream.receive_some(RECEIVE_SIZE))
-                await self._answer()
+                data = await self.transport_stream.receive_some(RECEIVE_SIZE)
+                if self._feed(data):
+                    await self._answer()
             self._check_open()
             if self._received or not self._incoming_end:
                 return self._take(max_bytes)
@@ -126,11 +129,12 @@ class WebSocketStream(trio.abc.Stream):
 
         The peer's own close is not awaited: it may never read again.
         """
-        if not self._closed and not isinstance(self._owed, CloseConnection):
+        if self._protocol.state in OPEN_STATES and not isinstance(self._owed, CloseConnection):
             self._owed = CloseConnection(code=CloseReason.NORMAL_CLOSURE)
         self._closed = True
         try:
-            await self._answer()
+            if self._owed is not None:
+                await self._answer()
         except BaseException:
             await trio.aclose_forcefully(self.transport_stream)
             raise
@@ -145,12 +149,15 @@ class WebSocketStream(trio.abc.Stream):
         if self._outgoing_end is not None:
             raise trio.BrokenResourceError(self._outgoing_end)
 
-    def _feed(self, data: bytes | bytearray) -> None:
+    def _feed(self, data: bytes | bytearray) -> bool:
+        """Take in what was received; true if it asked for an answer."""
+        owed_before = self._owed
         if data:
             self._protocol.receive_data(bytes(data))
             self._digest()
         else:
             self._incoming_end = "the connection ended without a WebSocket close"
+        return self._owed is not owed_before
 
     def _digest(self) -> None:
         for event in self._protocol.events():
@@ -191,7 +198,7 @@ class WebSocketStream(trio.abc.Stream):
         It waits neither for this side's own ``send_all`` nor long for the peer: two ends that stop reading
         until they have written can wait for each other forever.
         """
-        if self._owed is None or self._frames.locked():
+        if self._torn or self._handshake is not None or self._frames.locked():
             return
         try:
             async with self._frames:
@@ -206,9 +213,7 @@ class WebSocketStream(trio.abc.Stream):
 
     async def _write_owed(self) -> None:
         owed, self._owed = self._owed, None
-        if owed is None or self._torn or self._handshake is not None:
-            return
-        if self._protocol.state in (ConnectionState.OPEN, ConnectionState.REMOTE_CLOSING):
+        if owed is not None and self._protocol.state in OPEN_STATES:
             await self._write(self._protocol.send(owed))
 
     async def _write(self, data: bytes) -> None:

@@ -119,8 +119,20 @@ def _encode_list(encoder: cbor2.CBOREncoder, value: Any) -> None:
     encoder.encode(list(value))
 
 
-# cbor2 would encode these in ways that the hardened decoder refuses, and a memoryview as a list of integers,
-# a hundred times slower than its bytes.
+_MINUTE = datetime.timedelta(minutes=1)
+
+
+def _rounded(value: datetime.datetime) -> datetime.datetime:
+    """The same instant with an offset of whole minutes: dates as text, in CBOR and in JSON, have no other."""
+    return value.astimezone(datetime.UTC) if (value.utcoffset() or _MINUTE) % _MINUTE else value
+
+
+def _encode_datetime(encoder: cbor2.CBOREncoder, value: datetime.datetime) -> None:
+    encoder.encode_datetime(_rounded(value))
+
+
+# cbor2 would encode these in ways that the hardened decoder refuses (a datetime: its own decoder too), and a
+# memoryview as a list of integers, a hundred times slower than its bytes.
 _ENCODERS: dict[type, Any] = {
     decimal.Decimal: _refuse_value,
     fractions.Fraction: _refuse_value,
@@ -134,6 +146,7 @@ _ENCODERS: dict[type, Any] = {
     ipaddress.IPv6Network: _refuse_value,
     set: _encode_list,
     frozenset: _encode_list,
+    datetime.datetime: _encode_datetime,
     cbor2.CBORTag: _refuse_value,
     cbor2.CBORSimpleValue: _refuse_value,
     type(cbor2.undefined): _refuse_value,
@@ -194,15 +207,6 @@ def _placed(segments: Sequence[Segment], tag: int, index: Any) -> Segment:
 # What JSON has no type for, and msgspec turns into the text that it also reads back.
 _TEXTUAL = (bytes, bytearray, datetime.datetime, datetime.date, datetime.time, uuid.UUID)
 
-_MINUTE = datetime.timedelta(minutes=1)
-
-
-def _text(value: Any) -> Any:
-    if isinstance(value, datetime.datetime) and (value.utcoffset() or _MINUTE) % _MINUTE:
-        # ISO 8601 has no such offset, and msgspec would round it: another instant.
-        value = value.astimezone(datetime.UTC)
-    return msgspec.to_builtins(value)
-
 
 def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
@@ -224,7 +228,9 @@ class JsonSerializer:
             if is_segment(value):
                 segments.append(value)
                 return {self._PLACEHOLDER: len(segments) - 1}
-            return _text(value) if isinstance(value, _TEXTUAL) else plain(value)
+            if isinstance(value, datetime.datetime):
+                value = _rounded(value)
+            return msgspec.to_builtins(value) if isinstance(value, _TEXTUAL) else plain(value)
 
         try:
             text = json.dumps(
@@ -267,8 +273,7 @@ class JsonSerializer:
         return {key: self._restore(item, segments, levels - 1) for key, item in value.items()}
 
 
-_by_name: dict[str, Serializer] = {}
-_by_id: dict[int, Serializer] = {}
+_registered: dict[str | int, Serializer] = {}
 
 
 def register_serializer(serializer: Serializer) -> None:
@@ -279,21 +284,20 @@ def register_serializer(serializer: Serializer) -> None:
     """
     if not 1 <= serializer.content_id <= 255:
         raise ConfigurationError(f"serializer {serializer.name!r}: content_id must be 1 to 255")
-    for taken in (_by_name.get(serializer.name), _by_id.get(serializer.content_id)):
+    for taken in (_registered.get(serializer.name), _registered.get(serializer.content_id)):
         if taken is not None:
             raise ConfigurationError(
                 f"serializer {serializer.name!r} with id {serializer.content_id}: "
                 f"{taken.name!r} ({taken.content_id}) is registered already"
             )
-    _by_name[serializer.name] = serializer
-    _by_id[serializer.content_id] = serializer
+    _registered[serializer.name] = _registered[serializer.content_id] = serializer
 
 
 def get_serializer(key: str | int) -> Serializer:
     """The serializer of this name or content id; :class:`ConfigurationError` lists the known ones."""
-    found = _by_name.get(key) if isinstance(key, str) else _by_id.get(key)
+    found = _registered.get(key)
     if found is None:
-        known = ", ".join(sorted(_by_name))
+        known = ", ".join(sorted({serializer.name for serializer in _registered.values()}))
         raise ConfigurationError(f"serializer {key!r} is not known; registered: {known}")
     return found
 
