@@ -1,7 +1,106 @@
-"""heartline: connections that live for days, on Trio."""
+"""heartline: connections that live for days, on Trio.
 
-from heartline.connection import Backoff, Connection
+Open a server and a connection, call methods across it, publish and subscribe, federate learning; every name
+that is meant to be used is here or in one of the public subpackages: ``wire``, ``transports``, ``federated``
+and ``testing``.
+"""
+
+from heartline.connection import (
+    Backoff,
+    Channel,
+    Closed,
+    Connection,
+    ConnectionState,
+    ConnectionStatistics,
+    Lost,
+    Message,
+    Opened,
+    Reconnected,
+    current_connection,
+)
 from heartline.endpoints import open_connection, open_server, serve
+from heartline.errors import (
+    CallError,
+    CallInterrupted,
+    CallTimeout,
+    ConfigurationError,
+    ConnectionClosed,
+    ConnectionFailed,
+    ConnectionLost,
+    ConnectionRefusedByPeer,
+    Forbidden,
+    HeartlineError,
+    HistoryGap,
+    InvalidArguments,
+    LocalProtocolError,
+    Outcome,
+    Overloaded,
+    ProtocolError,
+    PushError,
+    RemoteError,
+    RemoteProtocolError,
+    SerializationError,
+    SlowConsumer,
+    UnknownMethod,
+)
+from heartline.push import NEWEST, OLDEST, History, Position, Receipt, SlowPolicy, Subscription, Update
 from heartline.rpc import Retry, method, service
-from heartline.session import Heartbeat
+from heartline.server import Broadcast, Server, ServerStatistics
+from heartline.session import CloseCode, Heartbeat
 from heartline.wire import Limits
+
+__all__ = [
+    "NEWEST",
+    "OLDEST",
+    "Backoff",
+    "Broadcast",
+    "CallError",
+    "CallInterrupted",
+    "CallTimeout",
+    "Channel",
+    "CloseCode",
+    "Closed",
+    "ConfigurationError",
+    "Connection",
+    "ConnectionClosed",
+    "ConnectionFailed",
+    "ConnectionLost",
+    "ConnectionRefusedByPeer",
+    "ConnectionState",
+    "ConnectionStatistics",
+    "Forbidden",
+    "Heartbeat",
+    "HeartlineError",
+    "History",
+    "HistoryGap",
+    "InvalidArguments",
+    "Limits",
+    "LocalProtocolError",
+    "Lost",
+    "Message",
+    "Opened",
+    "Outcome",
+    "Overloaded",
+    "Position",
+    "ProtocolError",
+    "PushError",
+    "Receipt",
+    "Reconnected",
+    "RemoteError",
+    "RemoteProtocolError",
+    "Retry",
+    "SerializationError",
+    "Server",
+    "ServerStatistics",
+    "SlowConsumer",
+    "SlowPolicy",
+    "Subscription",
+    "UnknownMethod",
+    "Update",
+    "current_connection",
+    "method",
+    "open_connection",
+    "open_server",
+    "serve",
+    "service",
+]

@@ -2,7 +2,7 @@
 
 from heartline.connection._backoff import Backoff
 from heartline.connection._channels import Channel
-from heartline.connection._client import run_client
+from heartline.connection._client import connect, run_client
 from heartline.connection._connection import (
     Connection,
     ConnectionState,
@@ -44,6 +44,7 @@ __all__ = [
     "PushPart",
     "Reconnected",
     "Setup",
+    "connect",
     "current_connection",
     "open_plain_nursery",
     "run_client",

@@ -105,6 +105,8 @@ class Link:
             self.nudge()
         elif self.session.outbox.has_turns:
             self.nudge()
+        else:
+            self._wake_drained()
 
     async def _write_loop(self) -> None:
         """The writer task: waits for the stream, so that nobody else has to."""
@@ -187,12 +189,12 @@ class Link:
     async def _read_socket(self, handle: Handle) -> None:
         fd = self._fd
         while True:
-            await trio.lowlevel.wait_readable(fd)
             try:
+                await trio.lowlevel.wait_readable(fd)
                 data = os.read(fd, READ_SIZE)
             except BlockingIOError:
                 continue
-            except OSError as error:
+            except (OSError, trio.ClosedResourceError) as error:
                 raise ConnectionLost(f"the link broke while reading: {error}") from error
             if not data:
                 return

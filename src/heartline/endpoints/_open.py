@@ -1,4 +1,4 @@
-"""``open_connection``, ``open_server`` and ``serve``."""
+"""``open_connection``, ``open_server`` and ``serve``: the layers put together."""
 
 from __future__ import annotations
 
@@ -17,58 +17,20 @@ from heartline.connection import (
     Flusher,
     HeartbeatTimer,
     Setup,
+    connect,
     open_plain_nursery,
     run_client,
 )
-from heartline.connection._client import connect
+from heartline.endpoints._builtin import PushService
 from heartline.errors import ConfigurationError, ConnectionFailed
+from heartline.push import History, Publisher, make_push
 from heartline.rpc import Calls, ServiceTable
-from heartline.server import Authenticate, Server
-from heartline.server._acceptor import serve_stream
-from heartline.session import CloseCode, Heartbeat, Role
+from heartline.server import Authenticate, Server, serve_stream
+from heartline.session import Heartbeat, Role
 from heartline.transports import open_listeners, open_stream
 from heartline.wire import Limits, get_serializer
 
 __all__ = ["open_connection", "open_server", "serve"]
-
-
-def _setup(
-    nursery: trio.Nursery,
-    services: Iterable[Any],
-    heartbeat: Heartbeat,
-    limits: Limits,
-    serializer: str,
-    rng: random.Random | None,
-) -> Setup:
-    table = ServiceTable()
-    for instance in services:
-        table.add(instance)
-    timer = HeartbeatTimer()
-    nursery.start_soon(timer.run)
-    return Setup(
-        limits=limits,
-        heartbeat=heartbeat,
-        serializer=get_serializer(serializer),
-        rng=rng or random.SystemRandom(),
-        nursery=nursery,
-        timer=timer,
-        make_calls=partial(Calls, table),
-        make_push=_NoPush,
-    )
-
-
-class _NoPush:
-    def __init__(self, connection):
-        pass
-
-    def on_frame(self, frame):
-        pass
-
-    def on_link_open(self):
-        pass
-
-    def on_link_end(self, reason, unsent):
-        pass
 
 
 @asynccontextmanager
@@ -79,49 +41,53 @@ async def open_connection(
     identity: str | None = None,
     credentials: Any = None,
     tls: ssl.SSLContext | None = None,
-    reconnect: Backoff | None = Backoff(),  # noqa: B008
-    heartbeat: Heartbeat = Heartbeat(),  # noqa: B008
-    limits: Limits = Limits(),  # noqa: B008
+    reconnect: Backoff | None = Backoff(),  # noqa: B008 - frozen
+    heartbeat: Heartbeat = Heartbeat(),  # noqa: B008 - frozen
+    limits: Limits = Limits(),  # noqa: B008 - frozen
     serializer: str = "cbor",
     rng: random.Random | None = None,
 ) -> AsyncIterator[Connection]:
-    """x"""
+    """Connect to a server, and stay connected until the block is left.
+
+    ``target`` is a URL (``tcp://``, ``tls://``, ``unix://``, ``ws://``, ``wss://``, ``memory://`` or a
+    registered scheme) or a stream that is open already. ``services`` are objects whose methods the server
+    may call. ``identity`` names this client to the server, for as long as it lives and longer; without one
+    the server makes up an id, which reconnects keep. ``credentials`` is any value, for the server's
+    ``authenticate``. ``reconnect`` says how to come back after a loss, ``None``: not at all. ``rng`` is the
+    source of jitter; give a seeded one for a run that can be repeated.
+
+    The first connection is made or refused at once, because a wrong address is a mistake to hear about:
+    raises :class:`ConfigurationError`, :class:`ConnectionFailed`, :class:`ConnectionRefusedByPeer` or
+    :class:`RemoteProtocolError`. Leaving the block says goodbye and ends every task, socket and call.
+    """
     async with open_plain_nursery() as nursery:
-        setup = _setup(nursery, services, heartbeat, limits, serializer, rng)
+        setup = _setup(nursery, services, None, heartbeat, limits, serializer, rng)
         connection = Connection(setup, Role.CLIENT)
         if isinstance(target, str):
             dial = partial(open_stream, target, tls=tls)
             connection.address = target
         else:
-            dial = _Once(target)
+            dial = partial(_give, [target])
             reconnect = None
         again = partial(connect, connection, dial, identity=identity, credentials=credentials)
-        link, early = await again()
-        nursery.start_soon(run_client, connection, link, early, again, reconnect)
         try:
+            link, early = await again()
+            nursery.start_soon(run_client, connection, link, early, again, reconnect)
             await connection.wait_open()
-            yield connection
-            await connection.aclose()
+            try:
+                yield connection
+            finally:
+                await connection.aclose()
         finally:
             nursery.cancel_scope.cancel()
 
 
-class _Once:
-    """Dials a stream that is already there, once."""
-
-    def __init__(self, stream: trio.abc.Stream) -> None:
-        self._stream: trio.abc.Stream | None = stream
-
-    async def __call__(self) -> trio.abc.Stream:
-        stream, self._stream = self._stream, None
-        if stream is None:
-            raise ConnectionFailed("a stream that was given cannot be opened again")
-        return stream
-
-
-class _NoPublisher:
-    async def publish(self, *a):
-        raise NotImplementedError
+async def _give(streams: list[trio.abc.Stream]) -> trio.abc.Stream:
+    """Dial a stream that is there already: it works once."""
+    await trio.lowlevel.checkpoint()
+    if not streams:
+        raise ConnectionFailed("a stream that was given cannot be opened again")
+    return streams.pop()
 
 
 @asynccontextmanager
@@ -130,25 +96,43 @@ async def open_server(
     services: Iterable[Any] = (),
     authenticate: Authenticate | None = None,
     tls: ssl.SSLContext | None = None,
-    heartbeat: Heartbeat = Heartbeat(),  # noqa: B008
-    limits: Limits = Limits(),  # noqa: B008
+    heartbeat: Heartbeat = Heartbeat(),  # noqa: B008 - frozen
+    limits: Limits = Limits(),  # noqa: B008 - frozen
+    history: History = History(),  # noqa: B008 - frozen
     serializer: str = "cbor",
     rng: random.Random | None = None,
 ) -> AsyncIterator[Server]:
-    """x"""
+    """Listen on every URL, and serve whoever connects until the block is left.
+
+    With port 0 the system picks one; ``Server.urls`` has the real addresses. ``services`` are the objects
+    whose methods clients may call. ``authenticate(credentials, identity)`` returns the id under which a
+    client is let in (``None``: the identity it claims), or raises :class:`PermissionError`; it may be async.
+    ``history`` is what topics retain by default. ``rng`` makes ids and epochs.
+
+    Leaving the block says goodbye to every client, which will try to come back, and ends every task, socket
+    and call. For a gentle end call :meth:`Server.drain` first.
+    """
     if not urls:
         raise ConfigurationError("open_server needs at least one URL to listen on, such as tcp://127.0.0.1:0")
     async with AsyncExitStack() as stack:
         listeners = []
         for url in urls:
             for listener in await open_listeners(url, tls=tls):
-                listeners.append(listener)
                 await stack.enter_async_context(listener)
+                listeners.append(listener)
         nursery = await stack.enter_async_context(open_plain_nursery())
-        setup = _setup(nursery, services, heartbeat, limits, serializer, rng)
         flusher = Flusher()
         nursery.start_soon(flusher.run)
-        server = Server(setup, tuple(dict.fromkeys(l.url for l in listeners)), _NoPublisher(), flusher)
+        rng = rng or random.SystemRandom()
+        publisher = Publisher(
+            serializer=get_serializer(serializer),
+            flusher=flusher,
+            history=history,
+            make_epoch=lambda: f"{rng.getrandbits(64):016x}",
+        )
+        setup = _setup(nursery, services, publisher, heartbeat, limits, serializer, rng)
+        addresses = tuple(dict.fromkeys(listener.url for listener in listeners))
+        server = Server(setup, addresses, publisher, flusher)
         handler = partial(serve_stream, server, authenticate)
         nursery.start_soon(partial(trio.serve_listeners, handler, listeners, handler_nursery=nursery))
         try:
@@ -161,7 +145,37 @@ async def open_server(
 async def serve(
     *urls: str, task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED, **settings: Any
 ) -> None:
-    """x"""
+    """Serve until cancelled; ``settings`` are those of :func:`open_server`.
+
+    ``server = await nursery.start(heartline.serve, url)`` gives the :class:`Server`.
+    """
     async with open_server(*urls, **settings) as server:
         task_status.started(server)
         await trio.sleep_forever()
+
+
+def _setup(
+    nursery: trio.Nursery,
+    services: Iterable[Any],
+    publisher: Publisher | None,
+    heartbeat: Heartbeat,
+    limits: Limits,
+    serializer: str,
+    rng: random.Random | None,
+) -> Setup:
+    table = ServiceTable()
+    table.add(PushService(), "$push")
+    for instance in services:
+        table.add(instance)
+    timer = HeartbeatTimer()
+    nursery.start_soon(timer.run)
+    return Setup(
+        limits=limits,
+        heartbeat=heartbeat,
+        serializer=get_serializer(serializer),
+        rng=rng or random.SystemRandom(),
+        nursery=nursery,
+        timer=timer,
+        make_calls=partial(Calls, table),
+        make_push=partial(make_push, publisher),
+    )

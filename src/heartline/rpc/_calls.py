@@ -274,5 +274,7 @@ def _arguments(bound: Bound, value: Any, named: bool) -> tuple[tuple[Any, ...], 
 def _raised(bound: Bound, error: Exception) -> Fault:
     if isinstance(error, PermissionError):
         return Fault("forbidden", str(error) or "not allowed")
+    if isinstance(error, InvalidArguments):
+        return Fault("arguments", str(error))  # a value that no annotation can judge
     logger.warning("%s raised %s", bound.function.__qualname__, type(error).__name__, exc_info=error)
     return Fault("raised", str(error), type_name=type(error).__name__)

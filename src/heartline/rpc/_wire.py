@@ -87,7 +87,8 @@ def encode_call(
 
 def decode_call(frame: Frame) -> tuple[bytes, float, bool, int, bytes, list[Any]]:
     """Target, timeout (seconds), whether named arguments follow, content id, body and segments."""
-    payload, segments = frame.payload, []
+    segments: list[Any] = []
+    payload = frame.payload
     try:
         if frame.flags & _RAW:
             payload, segments = unwrap(payload)
@@ -110,7 +111,8 @@ def encode_value(serializer: Serializer, value: Any) -> tuple[bytes, int]:
 
 def decode_value(frame: Frame) -> Any:
     """The value of a RESULT; raises :class:`SerializationError`."""
-    payload, segments = frame.payload, []
+    segments: list[Any] = []
+    payload = frame.payload
     if frame.flags & _RAW:
         payload, segments = unwrap(payload)
     if not payload:

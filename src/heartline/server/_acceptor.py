@@ -22,7 +22,7 @@ MAX_IDENTITY = 256
 """Characters in an identity: any name or UUID; it stands in every receipt and log line."""
 
 
-class _Refused(Exception):  # noqa: N818
+class _Refused(Exception):
     """The peer is not let in."""
 
     def __init__(self, code: int, reason: str) -> None:

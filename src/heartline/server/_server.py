@@ -12,29 +12,35 @@ import trio
 from heartline.connection import (
     Connection,
     ConnectionEvent,
-    ConnectionState,
     Events,
     Flusher,
-    Message,
     Setup,
 )
 from heartline.connection._channels import encode_message
-from heartline.errors import ConnectionClosed, ConnectionLost, LocalProtocolError
+from heartline.errors import LocalProtocolError
 from heartline.session import CloseCode
 from heartline.wire import HEADER, FrameType
 
-__all__ = ["Authenticate", "Broadcast", "Publisher", "Server", "ServerStatistics"]
+__all__ = ["Authenticate", "Broadcast", "Server", "ServerStatistics", "Topics"]
 
 Authenticate = Callable[[Any, "str | None"], "str | None | Awaitable[str | None]"]
 """``(credentials, identity) -> identity``: who the peer is, or ``None`` to take it at its word; raises
 :class:`PermissionError` to turn it away."""
 
 
-class Publisher(Protocol):
+class Topics(Protocol):
     """What the push layer gives to a server."""
 
-    async def publish(self, topic: str, value: Any, wait: Any, timeout: float | None) -> Any:
+    async def publish(self, name: str, value: Any, wait: Any, timeout: float | None) -> Any:
         """Publish an update."""
+        ...
+
+    def declare(self, name: str, *, history: Any) -> None:
+        """Make a topic known."""
+        ...
+
+    def statistics(self) -> Mapping[str, Any]:
+        """A snapshot of every topic."""
         ...
 
 
@@ -51,6 +57,8 @@ class ServerStatistics:
     backlog: int
     """Bytes that wait for all peers to read."""
     events_dropped: int
+    topics: Mapping[str, Any]
+    """A :class:`heartline.push.TopicStatistics` by topic."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +72,7 @@ class Broadcast:
 class Server:
     """A server; made by :func:`heartline.open_server`."""
 
-    def __init__(self, setup: Setup, urls: tuple[str, ...], publisher: Publisher, flusher: Flusher) -> None:
+    def __init__(self, setup: Setup, urls: tuple[str, ...], topics: Topics, flusher: Flusher) -> None:
         self.urls = urls
         """The addresses it listens on, with real port numbers."""
         self.setup = setup
@@ -75,7 +83,7 @@ class Server:
         self.refused = 0
         self.handshaking = 0
         self.draining = trio.Event()
-        self._publisher = publisher
+        self._topics = topics
         self._flusher = flusher
         self._events: Events[ConnectionEvent] | None = None
         self._left = trio.lowlevel.ParkingLot()
@@ -112,8 +120,21 @@ class Server:
         return Broadcast(len(connections) - len(skipped), tuple(skipped))
 
     async def publish(self, topic: str, value: Any, *, wait: Any = None, timeout: float | None = None) -> Any:
-        """Publish an update of a topic; see :meth:`heartline.push.Publisher.publish`."""
-        return await self._publisher.publish(topic, value, wait, timeout)
+        """Publish an update of a topic to its subscribers, and keep it in the topic's history.
+
+        ``wait`` is ``None`` (return at once), ``"sent"`` (until it was handed to every subscriber's link) or
+        ``"confirmed"`` (until every subscriber has handled it), for ``timeout`` seconds at most. With a
+        timeout a subscriber whose link is lost meanwhile is waited for; without one it is left behind, as it
+        is at the timeout: it catches up from the history when it is back.
+
+        Returns a :class:`heartline.Receipt` that names who has it and who has not. Raises
+        :class:`SerializationError` for a value that cannot be sent.
+        """
+        return await self._topics.publish(topic, value, wait, timeout)
+
+    def declare_topic(self, topic: str, *, history: Any = None) -> None:
+        """Give a topic a :class:`heartline.History` of its own, before its first use."""
+        self._topics.declare(topic, history=history)
 
     def events(self) -> Events[ConnectionEvent]:
         """What happens on all connections from now on, messages included.
@@ -122,7 +143,8 @@ class Server:
         """
         if self._events is not None:
             self._events.end()
-        self._events = events = Events(self.setup.limits.events)
+        events: Events[ConnectionEvent] = Events(self.setup.limits.events)
+        self._events = events
         for connection in self.table.values():
             connection.message_sink = events.send
         return events
@@ -162,6 +184,7 @@ class Server:
             handshaking=self.handshaking,
             backlog=sum(c.link.backlog for c in self.table.values() if c.link is not None),
             events_dropped=self._events.dropped if self._events else 0,
+            topics=self._topics.statistics(),
         )
 
     def _get(self, connection_id: str) -> Connection:

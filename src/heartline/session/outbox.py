@@ -113,6 +113,14 @@ class Outbox:
             return
         self._put_slowly(frame_type, channel, number, payload, flags)
 
+    def put_encoded(self, frame: bytes) -> bool:
+        """Queue a PUSH frame that was encoded for many peers; ``False`` when it has to go the usual way."""
+        if self._queues or len(frame) - HEADER_SIZE > self._fragment:
+            return False
+        self._ready.append(frame)
+        self.size += len(frame)
+        return True
+
     def offer(self, frame: bytes) -> bool:
         """Queue a DATA frame for channel 0 that was encoded for many peers.
 

@@ -45,7 +45,6 @@ class _Pipe:
 
     def end_receiving(self) -> None:
         self.receiver_gone = True
-        self.buffer.clear()
         self.changed.unpark_all()
 
     async def wait_data(self) -> None:
@@ -96,7 +95,7 @@ class MemoryStream(trio.abc.HalfCloseableStream):
         with self._sending, memoryview(data) as view:
             sent = 0
             while True:
-                await self._outgoing.wait_room(min(1, len(view)))
+                await self._outgoing.wait_room(1)
                 self._check_sendable()
                 free = self._outgoing.capacity - len(self._outgoing.buffer)
                 self._outgoing.buffer += view[sent : sent + free]

@@ -34,8 +34,10 @@ _HARDENED: dict[str, Any] = {
     "strict_hashable_types": True,
     "semantic_decoders": dict.fromkeys(_REFUSED, _refuse_tag),
 }
-_decoder = partial(cbor2.CBORDecoder, **_HARDENED)
-_loads = partial(cbor2.loads, max_depth=MAX_DEPTH + 1, tag_hook=_refuse_tag, **_HARDENED)
+_decoder: Callable[..., cbor2.CBORDecoder] = partial(cbor2.CBORDecoder, **_HARDENED)
+_loads: Callable[[bytes], Any] = partial(
+    cbor2.loads, max_depth=MAX_DEPTH + 1, tag_hook=_refuse_tag, **_HARDENED
+)
 
 _PAIR: Final = b"\x82"
 _END: Final = b"\x1b\xc0\xff\xee\x68\x65\x61\x72\x74"

@@ -1,0 +1,130 @@
+"""The history of a topic, without I/O: a bounded log of encoded updates.
+
+Every subscriber is a cursor into the same log, so a slow one costs nothing but its place in it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from heartline.errors import ConfigurationError
+from heartline.wire import HEADER, FrameType
+
+__all__ = ["Entry", "History", "TopicLog"]
+
+
+SHARED_SIZE = 16 * 1024
+"""Bytes; a longer update is joined with its header for each subscriber, cheap against its transfer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class History:
+    """How much of a topic is retained; whichever bound is reached first drops the oldest updates.
+
+    The newest update is always retained while ``age`` allows, however long it is.
+    """
+
+    count: int = 1024
+    """Updates: a minute of 17 a second, which outlasts a reconnect with backoff."""
+    size: int = 64 * 1024 * 1024
+    """Bytes of encoded updates."""
+    age: float = math.inf
+    """Seconds."""
+
+    def __post_init__(self) -> None:
+        for name in ("count", "size", "age"):
+            value = getattr(self, name)
+            if not isinstance(value, (int, float)) or not value > 0:
+                raise ConfigurationError(f"History.{name} must be above 0, not {value!r}")
+
+
+class Entry:
+    """One retained update."""
+
+    __slots__ = ("flags", "frame", "offset", "payload", "time", "total")
+
+    def __init__(self, offset: int, payload: bytes, flags: int, time: float, total: int, number: int) -> None:
+        self.offset = offset
+        self.payload = payload
+        self.flags = flags
+        self.time = time
+        self.total = total
+        """Bytes of all updates up to this one, for the length of any range."""
+        head = HEADER.pack(len(payload), FrameType.PUSH, flags, 0, number)
+        self.frame = head + payload if len(payload) <= SHARED_SIZE else b""
+        """The whole frame of a small update, encoded once for all that share the topic's number."""
+
+
+class TopicLog:
+    """The retained updates of one topic."""
+
+    __slots__ = ("_entries", "epoch", "history", "last", "number", "total")
+
+    def __init__(self, epoch: str, number: int, history: History) -> None:
+        self.epoch = epoch
+        self.number = number
+        self.history = history
+        self.last = 0
+        """The newest offset given out."""
+        self.total = 0
+        """Bytes of all updates so far."""
+        self._entries: deque[Entry] = deque()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(self._entries)
+
+    @property
+    def first(self) -> int:
+        """The oldest offset that is retained; one beyond :attr:`last` when nothing is."""
+        return self.last - len(self._entries) + 1
+
+    @property
+    def size(self) -> int:
+        """Bytes retained."""
+        return self.total - self.total_before(self.first)
+
+    @property
+    def newest(self) -> Entry | None:
+        """The newest update, if it is retained."""
+        return self._entries[-1] if self._entries else None
+
+    def get(self, offset: int) -> Entry | None:
+        """The update with this offset, if it is retained."""
+        index = offset - self.first
+        return self._entries[index] if 0 <= index < len(self._entries) else None
+
+    def total_before(self, offset: int) -> int:
+        """Bytes of all updates before this one; for a dropped one the least that is known."""
+        entry = self.get(max(offset, self.first))
+        return self.total if entry is None else entry.total - len(entry.payload)
+
+    def append(self, payload: bytes, flags: int, now: float) -> Entry:
+        """Take the next update and drop what the history no longer holds."""
+        self.last += 1
+        self.total += len(payload)
+        entry = Entry(self.last, payload, flags, now, self.total, self.number)
+        self._entries.append(entry)
+        self.trim(now)
+        return entry
+
+    def would_drop(self, length: int, offset: int) -> bool:
+        """Whether taking an update of this length would drop the one with this offset."""
+        entry = self.get(offset)
+        if entry is None:
+            return False
+        kept = self.total - entry.total + len(entry.payload) + length
+        return self.last - offset + 2 > self.history.count or kept > self.history.size
+
+    def trim(self, now: float) -> None:
+        """Drop what the history no longer holds."""
+        entries, history = self._entries, self.history
+        while len(entries) > history.count or (len(entries) > 1 and self.size > history.size):
+            entries.popleft()
+        while entries and now - entries[0].time > history.age:
+            entries.popleft()

@@ -1,0 +1,59 @@
+"""What publishers and subscribers talk about."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+__all__ = ["NEWEST", "OLDEST", "Position", "Since", "SlowPolicy", "Update"]
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A place in a topic: after the update ``offset`` of the topic's life ``epoch``.
+
+    Keep it, and a later subscription can go on from there. The epoch is new whenever the history began anew,
+    so offsets of different lives are never mixed up.
+    """
+
+    epoch: str
+    offset: int
+
+
+NEWEST: Final = "newest"
+"""Begin with the newest update that is retained, if there is one, then go on: for state."""
+
+OLDEST: Final = "oldest"
+"""Begin with the oldest update that is retained: for logs."""
+
+Since = Position | Literal["newest", "oldest"] | None
+
+
+class SlowPolicy(enum.Enum):
+    """What happens when a subscriber does not keep up with its topic."""
+
+    DROP_OLDEST = "drop oldest"
+    """It is left behind; what leaves the history before it comes is lost to it, and it is told with a
+    :class:`~heartline.HistoryGap`. The default: nobody waits, and no loss is silent."""
+    KEEP_NEWEST = "keep newest"
+    """It gets the newest update whenever it is ready, and skips those between: for state."""
+    BLOCK = "block"
+    """The publisher waits before it would lose an update that this subscriber has not got."""
+    DISCONNECT = "disconnect"
+    """Its subscription ends with :class:`~heartline.SlowConsumer`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """One update of a topic; offsets of an epoch count up from 1 without holes."""
+
+    topic: str
+    epoch: str
+    offset: int
+    value: Any
+
+    @property
+    def position(self) -> Position:
+        """The place after this update."""
+        return Position(self.epoch, self.offset)
