@@ -1,0 +1,35 @@
+"""Federated learning: a trainer at the server, learners at its clients, one connection each.
+
+The trainer calls ``train`` on the learners over their own connections, aggregates what comes back and pushes
+the new model to all of them on the topic ``model_push``. What a learner or trainer says is the same on every
+transport.
+"""
+
+from heartline.federated._checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from heartline.federated._learner import Learner, run_learner
+from heartline.federated._model import Evaluation, Model, TrainResult
+from heartline.federated._proxy import LearnerProxy
+from heartline.federated._strategies import Aggregation, FedAvg, Strategy
+from heartline.federated._stub import MODEL_TOPIC, LearnerStub, ModelPush, Order
+from heartline.federated._trainer import RoundReport, Trainer
+
+__all__ = [
+    "MODEL_TOPIC",
+    "Aggregation",
+    "Checkpoint",
+    "Evaluation",
+    "FedAvg",
+    "Learner",
+    "LearnerProxy",
+    "LearnerStub",
+    "Model",
+    "ModelPush",
+    "Order",
+    "RoundReport",
+    "Strategy",
+    "TrainResult",
+    "Trainer",
+    "load_checkpoint",
+    "run_learner",
+    "save_checkpoint",
+]

@@ -101,7 +101,7 @@ class PushLayer:
             )
         served.confirmed = offset
         served.advance()
-        served.topic.changed.unpark_all()
+        served.topic.note(served)
 
     # Links
 

@@ -161,6 +161,8 @@ class Topic:
         self.flusher = flusher
         self.served: dict[Served, None] = {}
         self.skipped = 0
+        self.awaited: list[tuple[int, set[str]]] = []
+        """Offsets that publishers wait for, and who has not confirmed them yet."""
         self.changed = trio.lowlevel.ParkingLot()
         """Wakes who waits for confirmations or for room."""
 
@@ -172,6 +174,13 @@ class Topic:
     def leave(self, served: Served) -> None:
         """The subscriber has gone."""
         self.served.pop(served, None)
+        self.changed.unpark_all()
+
+    def note(self, served: Served) -> None:
+        """A subscriber has confirmed: whoever waits for it learns so, even if it leaves in the next moment."""
+        for offset, missing in self.awaited:
+            if served.confirmed >= offset:
+                missing.discard(served.connection.id)
         self.changed.unpark_all()
 
     def blockers(self, length: int) -> list[Served]:
@@ -206,13 +215,19 @@ class Publisher:
         self._numbers = self._numbers % 0xFFFFFFFF + 1
         return self._numbers
 
-    def declare(self, name: str, *, history: History | None = None) -> None:
-        """Make a topic known, with a history of its own; raises :class:`ConfigurationError` if it exists."""
-        if name in self._topics:
-            raise ConfigurationError(f"topic {name!r} exists; declare it before its first use")
-        self.topic(name, history)
+    def declare(self, name: str, *, history: History) -> None:
+        """Give a topic a history of its own; raises :class:`ConfigurationError` once it has updates."""
+        log = self.topic(name).log
+        if log.last:
+            raise ConfigurationError(f"topic {name!r} has updates already; declare it before its first one")
+        log.history = history
 
-    def topic(self, name: str, history: History | None = None) -> Topic:
+    def subscribers(self, name: str) -> frozenset[str]:
+        """The ids of the connections that are subscribed to a topic."""
+        topic = self._topics.get(name)
+        return frozenset(served.connection.id for served in topic.served) if topic else frozenset()
+
+    def topic(self, name: str) -> Topic:
         """The topic of this name, made if it is new."""
         topic = self._topics.get(name)
         if topic is None:
@@ -222,7 +237,7 @@ class Publisher:
                 )
             if len(self._topics) >= MAX_TOPICS:
                 self._forget_unused()
-            log = TopicLog(self._make_epoch(), self.next_number(), history or self._history)
+            log = TopicLog(self._make_epoch(), self.next_number(), self._history)
             topic = self._topics[name] = Topic(name, log, self._flusher)
         return topic
 
@@ -284,14 +299,13 @@ class Publisher:
 
     async def _wait_confirmed(self, topic: Topic, entry: Entry, missing: set[str], *, patient: bool) -> None:
         """Wait for the missing ones; with a deadline (``patient``) also for those that went and may return."""
-        while True:
-            for served in topic.served:
-                if served.confirmed >= entry.offset:
-                    missing.discard(served.connection.id)
-            present = {served.connection.id for served in topic.served}
-            if not missing or (not patient and not missing & present):
-                return
-            await topic.changed.park()
+        awaited = (entry.offset, missing)
+        topic.awaited.append(awaited)
+        try:
+            while missing and (patient or missing & {served.connection.id for served in topic.served}):
+                await topic.changed.park()
+        finally:
+            topic.awaited.remove(awaited)
 
     def statistics(self) -> dict[str, TopicStatistics]:
         """A snapshot of every topic."""

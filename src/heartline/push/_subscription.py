@@ -128,7 +128,9 @@ class Subscription:
         what = parse_notice(frame.payload)
         if what[0] == "end":
             self._ended = what[1]
-            self._number = None
+            if self._number is not None:
+                self._push.detach(self._number)
+                self._number = None
             return
         _, newest_offset, payload, flags = what
         newest = None

@@ -39,6 +39,10 @@ class Topics(Protocol):
         """Make a topic known."""
         ...
 
+    def subscribers(self, name: str) -> frozenset[str]:
+        """Who is subscribed."""
+        ...
+
     def statistics(self) -> Mapping[str, Any]:
         """A snapshot of every topic."""
         ...
@@ -132,9 +136,13 @@ class Server:
         """
         return await self._topics.publish(topic, value, wait, timeout)
 
-    def declare_topic(self, topic: str, *, history: Any = None) -> None:
-        """Give a topic a :class:`heartline.History` of its own, before its first use."""
+    def declare_topic(self, topic: str, *, history: Any) -> None:
+        """Give a topic a :class:`heartline.History` of its own, before its first update."""
         self._topics.declare(topic, history=history)
+
+    def subscribers(self, topic: str) -> frozenset[str]:
+        """The ids of the connections that are subscribed to a topic."""
+        return self._topics.subscribers(topic)
 
     def events(self) -> Events[ConnectionEvent]:
         """What happens on all connections from now on, messages included.

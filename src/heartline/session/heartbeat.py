@@ -12,7 +12,10 @@ from dataclasses import dataclass
 
 from heartline.errors import ConfigurationError, ConnectionLost
 
-__all__ = ["Heartbeat", "Pulse"]
+__all__ = ["SHORTEST_TIMEOUT", "Heartbeat", "Pulse"]
+
+SHORTEST_TIMEOUT = 0.01
+"""Seconds; a peer with a shorter one would make us send more than 300 PINGs a second."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,11 +30,16 @@ class Heartbeat:
     def __post_init__(self) -> None:
         for name in ("interval", "timeout"):
             value = getattr(self, name)
-            if not isinstance(value, (int, float)) or not value > 0:
-                raise ConfigurationError(f"Heartbeat.{name} must be seconds above 0, not {value!r}")
+            if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < math.inf:
+                raise ConfigurationError(f"Heartbeat.{name} must be finite seconds above 0, not {value!r}")
         if self.timeout <= self.interval:
             raise ConfigurationError(
                 f"Heartbeat.timeout ({self.timeout}) must be longer than its interval ({self.interval})"
+            )
+        if self.interval < SHORTEST_TIMEOUT / 3 or self.timeout < SHORTEST_TIMEOUT:
+            raise ConfigurationError(
+                f"Heartbeat.timeout ({self.timeout}) must be {SHORTEST_TIMEOUT} s or more, "
+                f"and its interval ({self.interval}) a third of that"
             )
 
 
@@ -45,7 +53,7 @@ class Pulse:
         self.timeout = settings.timeout
         self.heard = now
         self.spoke = now
-        self.ping_sent = -math.inf
+        self.ping_sent = math.nan  # equals nothing, so without a PING no PONG answers one
         self.rtt: float | None = None
 
     def agree(self, peer_timeout: float) -> None:
@@ -54,17 +62,18 @@ class Pulse:
 
     def ping_due(self, now: float) -> bool:
         """Whether a PING must go out; raises :class:`ConnectionLost` when the peer was silent too long."""
-        silence = now - self.heard
-        if silence >= self.timeout:
+        # The same sums as in next_check: differences are rounded in other ways, and a check would be in vain.
+        if now >= self.heard + self.timeout:
             raise ConnectionLost(
-                f"nothing was heard for {silence:.3g} s (heartbeat timeout {self.timeout:g} s)"
+                f"nothing was heard for {now - self.heard:.3g} s (heartbeat timeout {self.timeout:g} s)"
             )
-        return now - self.spoke >= self.interval
+        return now >= self.spoke + self.interval
 
     def pong(self, ping_time: float, now: float) -> None:
         """Take the answer to a PING; one that answers no PING of ours changes nothing."""
         if ping_time == self.ping_sent:
             self.rtt = now - ping_time
+            self.ping_sent = math.nan
 
     @property
     def next_check(self) -> float:

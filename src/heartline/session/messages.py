@@ -1,16 +1,18 @@
 """The payloads of the handshake and of the goodbye: CBOR maps, checked field by field.
 
-Unknown fields are skipped, so that a later version may add some; every field but ``version`` has a default.
+Unknown fields are skipped, so that a later version may add some; those that it adds have defaults.
 """
 
 from __future__ import annotations
 
+import math
 import struct
 from typing import Any, TypeVar
 
 import msgspec
 
 from heartline.errors import RemoteProtocolError, SerializationError
+from heartline.session.heartbeat import SHORTEST_TIMEOUT
 from heartline.wire import CborSerializer, Limits
 
 __all__ = [
@@ -24,6 +26,7 @@ __all__ = [
     "Welcome",
     "parse",
     "render",
+    "shorten",
 ]
 
 VERSION = 1
@@ -34,6 +37,13 @@ MARK = struct.Struct("!dQ")
 
 CONFIRMATION = struct.Struct("!Q")
 """ACK: the count of sequenced frames received. CREDIT: bytes granted to the channel in the frame's id."""
+
+SMALLEST_FRAME = 2048
+"""Bytes that every peer must accept in a frame: a WELCOME or a GOAWAY fits, and a message in fragments does
+not cost many times its own bytes."""
+
+REASON_SIZE = 1024
+"""Bytes of a reason that travel: it is for a person, and fits in the smallest frame."""
 
 _cbor = CborSerializer()
 M = TypeVar("M", bound=msgspec.Struct)
@@ -55,10 +65,13 @@ class PeerLimits(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return cls(**{name: getattr(limits, name) for name in cls.__struct_fields__})
 
     def check(self) -> None:
-        """Refuse limits under which nothing could be sent."""
+        """Refuse limits under which nothing could be sent, or only at an absurd cost."""
         for name in self.__struct_fields__:
-            if getattr(self, name) < 1:
-                raise RemoteProtocolError(f"the peer announces {name} = {getattr(self, name)}")
+            least = SMALLEST_FRAME if name == "frame_size" else 1
+            if getattr(self, name) < least:
+                raise RemoteProtocolError(
+                    f"the peer announces {name} = {getattr(self, name)}, at least {least} is needed"
+                )
 
 
 class Hello(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,8 +118,17 @@ class GoAway(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def render(message: msgspec.Struct) -> bytes:
-    """The payload of a message."""
-    return _cbor.encode(message, [])
+    """The payload of a message; raises :class:`SerializationError`."""
+    segments: list[Any] = []
+    payload = _cbor.encode(message, segments)
+    if segments:
+        raise SerializationError("arrays cannot be sent in the handshake; make them lists or bytes first")
+    return payload
+
+
+def shorten(reason: str) -> str:
+    """As much of a reason as travels, in proper Unicode."""
+    return reason.encode(errors="replace")[:REASON_SIZE].decode(errors="ignore")
 
 
 def parse(payload: bytes, kind: type[M]) -> M:
@@ -115,10 +137,19 @@ def parse(payload: bytes, kind: type[M]) -> M:
         message = msgspec.convert(_cbor.decode(payload), kind)
     except (SerializationError, msgspec.ValidationError) as error:
         raise RemoteProtocolError(f"malformed {kind.__name__.upper()}: {error}") from None
+    _check(message)
+    return message
+
+
+def _check(message: msgspec.Struct) -> None:
+    """What the types do not say."""
+    if isinstance(message, Welcome) and message.version != VERSION:
+        raise RemoteProtocolError(f"the peer answers in version {message.version}, not in {VERSION}")
     if isinstance(message, (Hello, Welcome)):
         message.limits.check()
-        if not 0 < message.heartbeat_timeout < float("inf"):
+        if not SHORTEST_TIMEOUT <= message.heartbeat_timeout < math.inf:
             raise RemoteProtocolError(
-                f"the peer announces a heartbeat timeout of {message.heartbeat_timeout}"
+                f"the peer announces a heartbeat timeout of {message.heartbeat_timeout} s"
             )
-    return message
+    elif isinstance(message, GoAway) and not message.drain >= 0:
+        raise RemoteProtocolError(f"the peer wants to drain for {message.drain} s")

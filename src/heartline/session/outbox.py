@@ -3,7 +3,8 @@
 - Control frames go first.
 - A message that fits in one frame goes next, in the order of sending.
 - A longer one is cut into fragments; such messages take turns, so none delays the others for longer than a
-  frame, and they take turns with the small ones too: each :meth:`Outbox.take` begins with those.
+  frame, and they take turns with the small ones too: each :meth:`Outbox.take` begins with those, and has
+  room for at least one fragment behind them.
 
 Order is kept where someone can see it: frames of one channel, of one call and of one subscription (the *key*)
 never overtake each other. Everything else may.
@@ -30,7 +31,8 @@ FRAGMENT_SIZE = 64 * 1024
 """Bytes in a fragment: 20 µs of loopback, 5 ms of a 100 Mbit/s line; the longest that others wait."""
 
 STUCK_LIMIT = 8 * 1024 * 1024
-"""Bytes of small frames (answers, confirmations) for a peer that does not read; then it is given up."""
+"""Bytes of small frames (answers, confirmations) for a peer that does not read, beyond what those who wait
+for room may queue (``Limits.write_buffer``); then the peer is given up."""
 
 _LANE_FAMILY = FrameType.OPEN >> 4
 
@@ -52,9 +54,14 @@ class _Message:
 
 
 class Outbox:
-    """The frames of one link that were not yet handed to the transport."""
+    """The frames of one link that were not yet handed to the transport.
+
+    Every queue's key is either in ``_turns`` (its head may be able to go) or in ``_halted`` (its head lacks
+    credit or a free stream), never in both: what ends the lack moves it back.
+    """
 
     __slots__ = (
+        "_bulk",
         "_control",
         "_credit",
         "_fragment",
@@ -62,20 +69,23 @@ class Outbox:
         "_queues",
         "_ready",
         "_started",
+        "_stuck",
         "_turns",
         "limits",
         "size",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, write_buffer: int) -> None:
         self._control: list[bytes] = []
         self._ready: list[bytes] = []
         self._queues: dict[int, deque[_Message]] = {}
-        self._turns: list[int] = []
-        self._halted: set[int] = set()
+        self._turns: deque[int] = deque()
+        self._halted: dict[int, None] = {}
         self._credit: dict[int, int] = {}
         self._started = 0
         self._fragment = FRAGMENT_SIZE
+        self._stuck = write_buffer + STUCK_LIMIT
+        self._bulk = 0
         self.limits = UNKNOWN
         """The peer's limits, once the handshake has told them."""
         self.size = 0
@@ -84,13 +94,13 @@ class Outbox:
     def open(self, limits: PeerLimits) -> None:
         """Take the peer's limits, from the handshake; channel 0 is open from now on."""
         self.limits = limits
-        self._fragment = min(FRAGMENT_SIZE, limits.frame_size)
+        self._fragment = min(FRAGMENT_SIZE, limits.frame_size, limits.message_size)
         self._credit[0] = limits.window
 
     @property
     def waiting(self) -> int:
-        """Small frames that wait."""
-        return len(self._ready)
+        """Small frames that wait, and queues of longer messages."""
+        return len(self._ready) + len(self._queues)
 
     @property
     def has_turns(self) -> bool:
@@ -103,13 +113,17 @@ class Outbox:
         self.size += HEADER_SIZE + len(payload)
 
     def put(self, frame_type: int, channel: int, number: int, payload: bytes, flags: int = 0) -> None:
-        """Queue a message; raises :class:`LocalProtocolError` when the peer would refuse its length."""
+        """Queue a message.
+
+        Raises :class:`LocalProtocolError` when the peer would refuse it, and :class:`ConnectionLost` when it
+        stands behind more small frames than a peer that reads would leave.
+        """
         length = len(payload)
         if length <= self._fragment and frame_type != FrameType.DATA and not self._queues:
             self._ready.append(HEADER.pack(length, frame_type, flags, channel, number) + payload)
             self.size += HEADER_SIZE + length
-            if self.size > STUCK_LIMIT and not self._queues:
-                raise ConnectionLost(f"the peer does not read: {self.size} bytes of small frames wait for it")
+            if self.size > self._stuck:
+                raise self._stuck_error()
             return
         self._put_slowly(frame_type, channel, number, payload, flags)
 
@@ -139,19 +153,36 @@ class Outbox:
         length = len(payload)
         if length > self.limits.message_size:
             raise LocalProtocolError(
-                f"a message of {length} bytes: the peer accepts {self.limits.message_size} (Limits.message_size)"
+                f"a message of {length} bytes, the peer accepts {self.limits.message_size} (Limits.message_size)"
             )
+        if frame_type == FrameType.DATA and channel not in self._credit:
+            raise LocalProtocolError(f"channel {channel} is not open")
         key = _key(frame_type, channel, number)
         queue = self._queues.get(key)
         small = length <= self._fragment
         if queue is None and small and (frame_type != FrameType.DATA or self._charge(channel, length)):
             self._ready.append(HEADER.pack(length, frame_type, flags, channel, number) + payload)
-        else:
-            if queue is None:
-                queue = self._queues[key] = deque()
-                self._turns.append(key)
-            queue.append(_Message(frame_type, flags, channel, number, payload))
-        self.size += HEADER_SIZE + length
+            self.size += HEADER_SIZE + length
+            if self.size - self._bulk > self._stuck:
+                raise self._stuck_error()
+            return
+        if queue is None:
+            queue = self._queues[key] = deque()
+            self._turns.append(key)
+        message = _Message(frame_type, flags, channel, number, payload)
+        queue.append(message)
+        size = self._size_of(message)
+        self.size += size
+        self._bulk += size
+
+    def _size_of(self, message: _Message) -> int:
+        """Bytes of a message and of the headers of all its fragments."""
+        length = len(message.payload)
+        return length + HEADER_SIZE * max(1, -(-length // self._fragment))
+
+    def _stuck_error(self) -> ConnectionLost:
+        waiting = self.size - self._bulk
+        return ConnectionLost(f"the peer does not read: {waiting} bytes of small frames wait for it")
 
     def unsent(self, frame_type: int) -> set[int]:
         """The ids of the messages of this type of which no byte was taken."""
@@ -168,37 +199,44 @@ class Outbox:
         self._credit[channel] = self.limits.window
 
     def close_channel(self, channel: int) -> None:
-        """Forget a channel: its credit, and every message of it that has not started."""
+        """Forget a channel: its credit, and the messages on it that have not started (not its CLOSE)."""
         self._credit.pop(channel, None)
         queue = self._queues.get(channel)
-        if queue is not None:
-            dropped = [message for message in queue if not message.position]
-            self.size -= sum(HEADER_SIZE + len(message.payload) for message in dropped)
-            kept = deque(message for message in queue if message.position)
-            if kept:
-                self._queues[channel] = kept
-            else:
-                del self._queues[channel]
-                self._halted.discard(channel)
-                if channel in self._turns:
-                    self._turns.remove(channel)
+        if queue is None:
+            return
+        kept = deque(message for message in queue if message.position or message.type != FrameType.DATA)
+        dropped = sum(map(self._size_of, queue)) - sum(map(self._size_of, kept))
+        self.size -= dropped
+        self._bulk -= dropped
+        if kept:
+            self._queues[channel] = kept
+            self._resume(channel)
+        else:
+            del self._queues[channel]
+            self._halted.pop(channel, None)
+            if channel in self._turns:
+                self._turns.remove(channel)
 
     def grant(self, channel: int, credit: int) -> None:
         """Take credit for a channel; credit for one that was closed meanwhile is void."""
         if channel in self._credit:
             self._credit[channel] += credit
-            if channel in self._halted:
-                self._halted.remove(channel)
-                self._turns.append(channel)
+            self._resume(channel)
+
+    def _resume(self, key: int) -> None:
+        if key in self._halted:
+            del self._halted[key]
+            self._turns.append(key)
 
     def blocked(self, channel: int) -> bool:
-        """Whether a message on this channel would have to wait for credit or for its predecessors."""
-        return channel in self._queues or self._credit.get(channel, 0) <= 0
+        """Whether a message on this channel would have to wait for credit or for its predecessors.
+
+        On a channel that is not open nothing waits: there, sending is an error at once.
+        """
+        return channel in self._queues or self._credit.get(channel, 1) <= 0
 
     def _charge(self, channel: int, length: int) -> bool:
-        credit = self._credit.get(channel)
-        if credit is None:
-            raise LocalProtocolError(f"channel {channel} is not open")
+        credit = self._credit[channel]
         if credit <= 0:
             return False
         self._credit[channel] = credit - length - MESSAGE_COST
@@ -209,7 +247,8 @@ class Outbox:
     def take(self, budget: int) -> tuple[list[Buffer], int]:
         """What to write next, and how many sequenced frames it holds.
 
-        All control frames and all small ones, then fragments until ``budget`` bytes are reached.
+        All control frames and all small ones, then fragments until ``budget`` bytes are reached: at least
+        one, so that no stream of small frames holds them up.
         """
         ready = self._ready
         count = len(ready)
@@ -220,27 +259,28 @@ class Outbox:
             self.size = 0
             return buffers, count
         taken = sum(map(len, buffers))
-        while self._turns and taken < budget:
-            key = self._turns.pop(0)
+        bulk = 0
+        while self._turns and (taken + bulk < budget or not bulk):
+            key = self._turns.popleft()
             message = self._queues[key][0]
-            if not message.position and not self._may_start(key, message):
+            if not message.position and not self._may_start(message):
+                self._halted[key] = None
                 continue
-            fragment = self._cut(message)
-            buffers += fragment
-            taken += len(fragment[0]) + len(fragment[1])
+            head, part = self._cut(message)
+            buffers += (head, part)
+            bulk += HEADER_SIZE + len(part)
             count += 1
             self._end_turn(key, message)
-        self.size -= taken
+        self.size -= taken + bulk
+        self._bulk -= bulk
         return buffers, count
 
-    def _may_start(self, key: int, message: _Message) -> bool:
+    def _may_start(self, message: _Message) -> bool:
         """Whether the first fragment may go: there is a free stream, and credit where it is needed."""
         length = len(message.payload)
         if length > self._fragment and self._started >= self.limits.streams:
-            self._halted.add(key)
             return False
         if message.type == FrameType.DATA and not self._charge(message.channel, length):
-            self._halted.add(key)
             return False
         self._started += length > self._fragment
         return True
@@ -250,10 +290,7 @@ class Outbox:
         part = message.payload[start : start + self._fragment]
         message.position = max(1, start + len(part))
         more = Flag.MORE if message.position < len(message.payload) else 0
-        head = HEADER.pack(len(part), message.type, message.flags | more, message.channel, message.id)
-        if start:
-            self.size += HEADER_SIZE  # only the first header was counted when the message was put
-        return head, part
+        return HEADER.pack(len(part), message.type, message.flags | more, message.channel, message.id), part
 
     def _end_turn(self, key: int, message: _Message) -> None:
         queue = self._queues[key]
@@ -261,7 +298,8 @@ class Outbox:
             queue.popleft()
             if len(message.payload) > self._fragment:
                 self._started -= 1
-                self._turns += self._halted  # a stream is free; who lacks credit halts again
+                # A stream is free, and who waited longest is first; who lacks credit halts again.
+                self._turns.extendleft(reversed(self._halted))
                 self._halted.clear()
         if queue:
             self._turns.append(key)

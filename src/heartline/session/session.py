@@ -28,6 +28,7 @@ from heartline.session.messages import (
     Welcome,
     parse,
     render,
+    shorten,
 )
 from heartline.session.outbox import MESSAGE_COST, Buffer, Outbox
 from heartline.session.states import TRANSITIONS, Role, State, Step
@@ -51,7 +52,9 @@ class Session:
         "_assembly",
         "_decoder",
         "_error",
+        "_granted",
         "_limits",
+        "_ping",
         "_pong",
         "_windows",
         "confirmed",
@@ -68,7 +71,7 @@ class Session:
         self.role = role
         self.state = State.NEW
         self.pulse = Pulse(heartbeat, now)
-        self.outbox = Outbox()
+        self.outbox = Outbox(limits.write_buffer)
         self.peer: Hello | Welcome | None = None
         self.sent = 0
         """Sequenced frames handed to the transport."""
@@ -80,14 +83,20 @@ class Session:
         self._decoder = FrameDecoder(limits)
         self._assembly = Assembly(limits)
         self._windows: dict[int, int] = {0: limits.window}
+        # Said once with the next take, however often it became due: a peer that never reads costs no more.
+        self._ping = False
         self._pong: bytes | None = None
+        self._granted: dict[int, int] = {}
         self._error: RemoteProtocolError | None = None
 
     # The handshake and the goodbye
 
     def hello(self, *, identity: str | None = None, credentials: object = None) -> None:
-        """Client: open the session."""
-        self._step(Step.SEND_HELLO)
+        """Client: open the session.
+
+        Raises :class:`SerializationError` for credentials that cannot be sent, and
+        :class:`LocalProtocolError` for ones too long.
+        """
         hello = Hello(
             version=VERSION,
             limits=PeerLimits.of(self._limits),
@@ -100,6 +109,7 @@ class Session:
             raise LocalProtocolError(
                 f"the credentials make a HELLO of {len(payload)} bytes, more than a frame"
             )
+        self._step(Step.SEND_HELLO)
         self.outbox.put_control(FrameType.HELLO, payload=payload)
 
     def welcome(self, session_id: str) -> None:
@@ -116,13 +126,16 @@ class Session:
     def refuse(self, code: int, reason: str) -> None:
         """Server: turn the client away."""
         self._step(Step.SEND_REFUSE)
-        self.outbox.put_control(FrameType.REFUSE, payload=render(Refuse(code=code, reason=reason)))
+        refusal = Refuse(code=code, reason=shorten(reason))
+        self.outbox.put_control(FrameType.REFUSE, payload=render(refusal))
 
     def go_away(self, code: int, reason: str, *, drain: float = 0.0) -> None:
         """Begin nothing new; what is in progress may end within ``drain`` seconds."""
+        if not drain >= 0:
+            raise LocalProtocolError(f"a link cannot drain for {drain} s")
         self._step(Step.SEND_GOAWAY)
-        payload = render(GoAway(code=code, reason=reason, drain=drain))
-        self.outbox.put_control(FrameType.GOAWAY, payload=payload)
+        goodbye = GoAway(code=code, reason=shorten(reason), drain=drain)
+        self.outbox.put_control(FrameType.GOAWAY, payload=render(goodbye))
 
     def end(self) -> None:
         """The link has ended."""
@@ -187,17 +200,13 @@ class Session:
             )
         match frame.type:
             case FrameType.HELLO:
-                self._step(Step.RECEIVE_HELLO)
-                return self._agree(parse(frame.payload, Hello))
+                return self._agree(Step.RECEIVE_HELLO, parse(frame.payload, Hello))
             case FrameType.WELCOME:
-                self._step(Step.RECEIVE_WELCOME)
-                return self._agree(parse(frame.payload, Welcome))
+                return self._agree(Step.RECEIVE_WELCOME, parse(frame.payload, Welcome))
             case FrameType.REFUSE:
-                self._step(Step.RECEIVE_REFUSE)
-                return parse(frame.payload, Refuse)
+                return self._told(Step.RECEIVE_REFUSE, parse(frame.payload, Refuse))
             case FrameType.GOAWAY:
-                self._step(Step.RECEIVE_GOAWAY)
-                return parse(frame.payload, GoAway)
+                return self._told(Step.RECEIVE_GOAWAY, parse(frame.payload, GoAway))
         if self.state is not State.OPEN and self.state is not State.LEAVING:
             raise RemoteProtocolError(f"{FrameType(frame.type).name} while the session is {self.state.value}")
         try:
@@ -229,7 +238,12 @@ class Session:
             )
         self.confirmed = count
 
-    def _agree(self, greeting: Hello | Welcome) -> Hello | Welcome:
+    def _told(self, step: Step, message: Event) -> Event:
+        self._step(step)
+        return message
+
+    def _agree(self, step: Step, greeting: Hello | Welcome) -> Hello | Welcome:
+        self._step(step)
         self.peer = greeting
         self.pulse.agree(greeting.heartbeat_timeout)
         self.outbox.open(greeting.limits)
@@ -245,6 +259,7 @@ class Session:
     def close_channel(self, channel: int) -> None:
         """Forget a channel that has ended in both directions, or was reset."""
         self._windows.pop(channel, None)
+        self._granted.pop(channel, None)
         self._assembly.drop(channel)
         self.outbox.close_channel(channel)
 
@@ -253,7 +268,7 @@ class Session:
         if channel in self._windows:
             credit = length + MESSAGE_COST
             self._windows[channel] += credit
-            self.outbox.put_control(FrameType.CREDIT, channel, CONFIRMATION.pack(credit))
+            self._granted[channel] = self._granted.get(channel, 0) + credit
 
     def _charge(self, frame: Frame) -> None:
         window = self._windows.get(frame.channel)
@@ -271,23 +286,35 @@ class Session:
 
     def take(self, budget: int, now: float) -> list[Buffer]:
         """What to write now: at most about ``budget`` bytes of fragments behind all that is small."""
-        if self._pong is not None:
-            self.outbox.put_control(FrameType.PONG, 0, self._pong + CONFIRMATION.pack(self.received))
-            self._pong = None
+        if self._granted or self._pong is not None or self._ping:
+            self._put_due(now)
         buffers, count = self.outbox.take(budget)
         self.sent += count
         if buffers:
             self.pulse.spoke = now
         return buffers
 
+    def _put_due(self, now: float) -> None:
+        put = self.outbox.put_control
+        if self._pong is not None:
+            put(FrameType.PONG, 0, self._pong + CONFIRMATION.pack(self.received))
+            self._pong = None
+        if self._ping:
+            self.pulse.ping_sent = now
+            put(FrameType.PING, 0, MARK.pack(now, self.received))
+            self._ping = False
+        for channel, credit in self._granted.items():
+            put(FrameType.CREDIT, channel, CONFIRMATION.pack(credit))
+        self._granted.clear()
+
     @property
     def has_output(self) -> bool:
         """Whether :meth:`take` would give anything (or messages wait for credit)."""
-        return self.outbox.size > 0 or self._pong is not None
+        return self.outbox.size > 0 or self._pong is not None or self._ping or bool(self._granted)
 
     def check(self, now: float) -> float:
         """Queue a PING if one is due, and say when to check next; raises :class:`ConnectionLost`."""
-        if self.pulse.ping_due(now) and self.state in (State.OPEN, State.LEAVING):
-            self.pulse.ping_sent = self.pulse.spoke = now
-            self.outbox.put_control(FrameType.PING, 0, MARK.pack(now, self.received))
+        if self.pulse.ping_due(now):
+            self.pulse.spoke = now
+            self._ping = self.state is _OPEN or self.state is _LEAVING
         return self.pulse.next_check

@@ -161,9 +161,10 @@ class FrameDecoder:
                 return []
             data = b"".join(self._chunks)
             self._chunks.clear()
-        frames, position = self._decode(bytes(data))
+        data = bytes(data)
+        frames, position = self._decode(data)
         self._offset += position
-        rest = b"" if self._error is not None else data[position:] if position else bytes(data)
+        rest = data[position:] if self._error is None else b""
         self._buffered = len(rest)
         if rest:
             self._chunks.append(rest)

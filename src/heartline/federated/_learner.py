@@ -1,0 +1,101 @@
+"""The learner: what a user writes, and the program that keeps it connected."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import trio
+
+from heartline.connection import Backoff, Connection
+from heartline.endpoints import open_connection
+from heartline.errors import ConfigurationError, ConnectionFailed, ConnectionRefusedByPeer
+from heartline.federated._model import Evaluation, Model, TrainResult
+from heartline.federated._stub import MODEL_TOPIC, LearnerStub, ModelPush
+from heartline.push import NEWEST, SlowPolicy
+from heartline.wire import convert
+
+__all__ = ["Learner", "run_learner"]
+
+OnPush = Callable[[Model, int], None]
+
+
+class Learner:
+    """A participant with data of its own; subclass it and write :meth:`train`.
+
+    ``train`` and ``evaluate`` may be sync, which is right for anything that computes: they then run in a
+    worker thread, and heartbeats go on meanwhile. Or async, for what waits. Only one of them runs at a time.
+    """
+
+    model: Model | None = None
+    """The local model: the last global one, until ``train`` replaces it."""
+
+    def train(self, model: Model, config: dict[str, Any]) -> TrainResult | Awaitable[TrainResult]:
+        """Train from the global ``model`` on this learner's data.
+
+        ``config`` is what the trainer sends with the order of this round.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define train(model, config)")
+
+    def evaluate(self, model: Model, config: dict[str, Any]) -> Evaluation | Awaitable[Evaluation]:
+        """Measure the global ``model`` on this learner's data."""
+        raise NotImplementedError(f"{type(self).__name__} does not define evaluate(model, config)")
+
+    def get_model(self) -> Model | None:
+        """The local model, at once."""
+        return self.model
+
+    def on_model(self, model: Model, version: int) -> None:
+        """A new global model has arrived; called in the event loop, so keep it short."""
+        self.model = model
+
+
+async def run_learner(
+    target: str,
+    learner: Learner,
+    *,
+    identity: str | None = None,
+    patience: float = 60.0,
+    on_push: OnPush | None = None,
+    reconnect: Backoff = Backoff(),  # noqa: B008 - frozen
+    rng: random.Random | None = None,
+    **settings: Any,
+) -> None:
+    """Take part in a federation until its trainer has finished.
+
+    Connects to ``target``, registers, takes every new model and trains when asked; comes back by itself
+    after a loss, with the current model. ``identity`` should be the same at every start, so that the trainer
+    knows it again. ``patience``: seconds to wait for a server that is not there yet, a minute because the
+    parts of a federation are started in any order. ``on_push(model, version)`` is called beside
+    ``learner.on_model``. ``settings`` are those of :func:`heartline.open_connection`.
+
+    Raises what ended the connection for good, :class:`ConnectionRefusedByPeer` among it.
+    """
+    if not isinstance(learner, Learner):
+        raise ConfigurationError(f"learner must be a heartline.federated.Learner, not {learner!r}")
+    rng = rng or random.SystemRandom()
+    stub = LearnerStub(learner, on_push)
+    deadline = trio.current_time() + patience
+    for delay in Backoff(initial=reconnect.initial, maximum=1.0).delays(rng):
+        try:
+            async with open_connection(
+                target, services=[stub], identity=identity, reconnect=reconnect, rng=rng, **settings
+            ) as connection:
+                await _follow(connection, stub)
+            return
+        except ConnectionRefusedByPeer as error:
+            if error.terminal or trio.current_time() >= deadline:
+                raise
+        except ConnectionFailed:
+            if stub.version is not None or trio.current_time() >= deadline:
+                raise
+        await trio.sleep(delay)
+
+
+async def _follow(connection: Connection, stub: LearnerStub) -> None:
+    """Take every model, until the last one."""
+    async with connection.subscribe(MODEL_TOPIC, since=NEWEST, policy=SlowPolicy.KEEP_NEWEST) as updates:
+        async for update in updates:
+            if stub.receive(convert(update.value, ModelPush)):
+                return

@@ -1,0 +1,113 @@
+"""The learner's end of the wire: what the trainer calls, and the pushes it takes.
+
+Models are numbered by their versions, and a training order names the version to start from. The order waits
+for that version: the push and the order travel on one connection, but the push may have been lost with a link
+and come again. A version lower than the one that is there is old news and is dropped, unless it belongs to
+another run.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+import trio
+
+from heartline.federated._model import Evaluation, Model, TrainResult, check_model
+from heartline.rpc import service
+
+if TYPE_CHECKING:
+    from heartline.federated._learner import Learner
+
+__all__ = ["MODEL_TOPIC", "LearnerStub", "ModelPush", "Order"]
+
+MODEL_TOPIC = "model_push"
+"""The topic on which the trainer pushes every new model."""
+
+R = TypeVar("R")
+
+
+class ModelPush(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """An update of :data:`MODEL_TOPIC`."""
+
+    run: str
+    """The training; versions of different runs are not compared."""
+    version: int
+    """Rounds that this model has been through; 0 is the initial one."""
+    model: Model
+    last: bool = False
+    """The training has finished, and this is its result."""
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """What the trainer wants: work on this version of the model."""
+
+    run: str
+    version: int
+    round: int
+    config: dict[str, Any]
+
+
+@service(name="Learner")
+class LearnerStub:
+    """The service that a learner's connection offers to its trainer."""
+
+    def __init__(self, learner: Learner, on_push: Callable[[Model, int], None] | None) -> None:
+        self._learner = learner
+        self._on_push = on_push
+        self._current: ModelPush | None = None
+        self._arrived = trio.lowlevel.ParkingLot()
+        self._working = trio.Lock()
+
+    @property
+    def version(self) -> int | None:
+        """The version of the model that is here."""
+        return self._current.version if self._current else None
+
+    def receive(self, push: ModelPush) -> bool:
+        """Take a pushed model; tells whether it is the last."""
+        current = self._current
+        if current is not None and push.run == current.run and push.version < current.version:
+            return False
+        check_model(push.model)
+        self._current = push
+        self._learner.on_model(push.model, push.version)
+        if self._on_push is not None:
+            self._on_push(push.model, push.version)
+        self._arrived.unpark_all()
+        return push.last
+
+    async def train(self, order: Order) -> TrainResult:
+        """Train from the ordered version; answers with the result."""
+        model = await self._wait_for(order)
+        return await self._work(self._learner.train, model, order, TrainResult)
+
+    async def evaluate(self, order: Order) -> Evaluation:
+        """Evaluate the ordered version."""
+        model = await self._wait_for(order)
+        return await self._work(self._learner.evaluate, model, order, Evaluation)
+
+    def get_model(self) -> Model | None:
+        """The learner's model, at once."""
+        return self._learner.get_model()
+
+    async def _wait_for(self, order: Order) -> Model:
+        while True:
+            current = self._current
+            if current is not None and current.run == order.run and current.version >= order.version:
+                return current.model
+            await self._arrived.park()
+
+    async def _work(self, function: Callable[..., Any], model: Model, order: Order, kind: type[R]) -> R:
+        async with self._working:
+            if inspect.iscoroutinefunction(function):
+                result = await function(model, order.config)
+            else:
+                result = await trio.to_thread.run_sync(function, model, order.config)
+        if not isinstance(result, kind):
+            raise TypeError(
+                f"{function.__qualname__} must return a {kind.__name__}, not a {type(result).__name__}"
+            )
+        return result
