@@ -59,6 +59,14 @@ class Unbounded(Wrapped):
         await trio.lowlevel.checkpoint()
 
 
+class ConfusesClosedWithEnded(Wrapped):
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        try:
+            return await super().receive_some(max_bytes)
+        except trio.ClosedResourceError:
+            return b""
+
+
 class EndsNever(Wrapped):
     async def aclose(self) -> None:
         await trio.lowlevel.checkpoint()
@@ -84,6 +92,7 @@ async def check_with(faulty: type[Wrapped], check: Callable[..., Awaitable[None]
         (Corrupts, conformance._check_transfer, "not those sent"),
         (EndsEarly, conformance._check_end_after_data, "29999 of 30000"),
         (EndsNever, conformance._check_end_wakes_receiver, "hung for"),
+        (ConfusesClosedWithEnded, conformance._check_end_wakes_receiver, "did not raise ClosedResource"),
         (EndsNever, conformance._check_end_after_data, "hung for"),
         (Unbounded, conformance._check_back_pressure, "no back pressure"),
     ],

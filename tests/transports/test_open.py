@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import ssl
 from contextlib import suppress
@@ -223,6 +224,28 @@ async def test_the_addresses_of_a_name_share_one_free_port() -> None:
                 await trio.aclose_forcefully(await listener.accept())
 
 
+@pytest.mark.parametrize("taken", [1, 2])
+async def test_a_port_that_only_one_address_has_free(taken: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each address offers a port for both; the first that is ``taken`` on the other is passed over."""
+    trio.socket.set_custom_hostname_resolver(TwoAddresses())
+    real, refused = trio.open_tcp_listeners, []
+
+    async def open_tcp_listeners(port: int, *, host: str) -> list[trio.SocketListener]:
+        if port and len(refused) < taken:
+            refused.append(port)
+            raise OSError(errno.EADDRINUSE, "Address already in use")
+        return await real(port, host=host)
+
+    monkeypatch.setattr(trio, "open_tcp_listeners", open_tcp_listeners)
+    if taken == 2:
+        with pytest.raises(ConnectionFailed, match="in use"):
+            await open_listeners("tcp://both.example:0")
+        return
+    first, second = await open_listeners("tcp://both.example:0")
+    async with first, second:
+        assert first.url == second.url
+
+
 async def test_the_error_of_two_addresses_names_both() -> None:
     trio.socket.set_custom_hostname_resolver(TwoAddresses())
     first, second = await open_listeners("tcp://both.example:0")
@@ -238,7 +261,7 @@ async def test_a_lack_of_file_descriptors_stays_visible(monkeypatch: pytest.Monk
     (listener,) = await open_listeners("ws://127.0.0.1:0")
 
     async def accept(self: trio.SocketListener) -> trio.SocketStream:
-        raise OSError(24, "Too many open files")
+        raise OSError(errno.EMFILE, "Too many open files")
 
     monkeypatch.setattr(trio.SocketListener, "accept", accept)
     async with listener:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 import trio
@@ -175,6 +175,27 @@ class TestHandshake:
 
         trio.run(main, clock=MockClock(autojump_threshold=0))
 
+    @given(st.binary(max_size=300), st.integers(0, 200))
+    def test_garbage_from_a_server_only_fails(self, garbage: bytes, keep: int) -> None:
+        """A good answer, cut, and garbage instead of its rest."""
+
+        async def main() -> None:
+            near, far = memory_pair()
+            client, _ = websocket_over(near, near)
+            async with client, far, trio.open_nursery() as nursery:
+
+                async def answer() -> None:
+                    server = WSConnection(ConnectionType.SERVER)
+                    server.receive_data(await far.receive_some())
+                    await far.send_all(server.send(AcceptConnection())[:keep] + garbage)
+                    await far.send_eof()
+
+                nursery.start_soon(answer)
+                with pytest.raises(trio.BrokenResourceError):
+                    await drain(client)
+
+        trio.run(main, clock=MockClock(autojump_threshold=0))
+
     async def test_cancelled_it_can_be_tried_again(self) -> None:
         near, far = memory_pair()
         async with far, server_over(near) as stream:
@@ -205,6 +226,12 @@ class TestHandshake:
             assert (await peer.receive())[0] == BytesMessage(data=b"hello")
             await peer.send(BytesMessage(data=b"x"))
 
+    async def test_waiting_for_room_shakes_hands_too(self) -> None:
+        near, far = memory_pair()
+        async with far, server_over(near) as stream, trio.open_nursery() as nursery:
+            nursery.start_soon(stream.wait_send_all_might_not_block)
+            await Peer(far).shake()
+
     async def test_frames_sent_with_the_acceptance_are_kept(self) -> None:
         near, far = memory_pair()
         client, _ = websocket_over(near, near)
@@ -221,6 +248,7 @@ class TestHandshake:
             (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "HTTP 404"),
             (b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhel", "HTTP 200"),
             (b"HTTP/1.1 101 Switching Protocols\r\n\r\n", "handshake is wrong"),
+            (b"HTTP/1.1 101 Switching Protocols\r\nConnection: \xff\r\n\r\n", "handshake is wrong"),
             (b"SSH-2.0-OpenSSH\r\n\r\n", "handshake is wrong"),
             (b"", "the peer left"),
         ],
@@ -283,6 +311,7 @@ class TestMessages:
                         wire += peer.protocol.send(BytesMessage(data=fragment, message_finished=False))
                         wire += peer.protocol.send(Ping(payload=bytes([number])))
                     wire += peer.protocol.send(BytesMessage(data=fragments[-1]))
+                wire += peer.protocol.send(Pong(payload=b"nobody asked"))
                 wire += peer.protocol.send(Ping(payload=b"last"))
                 wire += peer.protocol.send(CloseConnection(code=1000))
 
@@ -384,6 +413,17 @@ class TestEnds:
             (answer,) = await peer.receive()
             assert isinstance(answer, CloseConnection)
             assert answer.code == 1002
+
+    @given(st.lists(st.binary(max_size=30) | st.just(bytes([0x82, 0x81, 0, 0, 0, 0, 65])), max_size=5))
+    def test_garbage_frames_only_break_the_stream(self, garbage: list[bytes]) -> None:
+        async def main() -> None:
+            async with connected() as (stream, peer):
+                await peer.stream.send_all(b"".join(garbage))
+                await peer.stream.send_eof()
+                with suppress(trio.BrokenResourceError):  # a close frame can come about, too
+                    await drain(stream)
+
+        trio.run(main, clock=MockClock(autojump_threshold=0))
 
     async def test_closing_tells_the_peer(self) -> None:
         async with connected() as (stream, peer):

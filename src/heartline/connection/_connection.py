@@ -261,8 +261,9 @@ class Connection:
         return self._link
 
     def closed_error(self) -> HeartlineError:
-        """Why there is no link."""
-        if self.state is ConnectionState.CLOSED and isinstance(self._reason, ConnectionClosed):
+        """Why there is no link, or none for anything new."""
+        over = self.state in (ConnectionState.LEAVING, ConnectionState.CLOSED)
+        if over and isinstance(self._reason, ConnectionClosed):
             return ConnectionClosed(str(self._reason), code=self._reason.code, by_peer=self._reason.by_peer)
         error = ConnectionLost("there is no link at the moment")
         error.__cause__ = self._reason
@@ -407,9 +408,8 @@ class Connection:
             )
         self._link = None
         self.setup.timer.discard(link)
-        unsent = link.unsent_calls
-        self.calls.on_link_end(self._reason, unsent)
-        self.push.on_link_end(self._reason, unsent)
+        self.calls.on_link_end(self._reason, link.withdraw)
+        self.push.on_link_end(self._reason, link.withdraw)
         if self._channels is not None:
             self._channels.on_link_end(self._reason)
             self._channels = None

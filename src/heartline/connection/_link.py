@@ -235,12 +235,13 @@ class Link:
             self.failure = error
         self.scope.cancel()
 
-    def unsent_calls(self, frame_type: int) -> set[int]:
-        """The ids of queued messages of this type of which the peer cannot have seen a byte."""
-        return self.session.outbox.unsent(frame_type)
+    def withdraw(self, frame_type: int) -> set[int]:
+        """Take back the queued messages of this type of which the peer cannot have seen a byte; their ids."""
+        return self.session.outbox.withdraw(frame_type)
 
     async def aclose(self, *, grace: float) -> None:
         """Write what is queued and close the stream, all within ``grace`` seconds, even when cancelled."""
+        self._wake_drained()
         with trio.CancelScope(shield=True, deadline=trio.current_time() + grace):
             self.flush()
             try:

@@ -55,8 +55,8 @@ class FedAvg:
     B. Agüera y Arcas, "Communication-Efficient Learning of Deep Networks from Decentralized Data",
     AISTATS 2017. The weights are taken over the learners whose results arrived.
 
-    - The sums are float64 with the rounding errors carried along in a second float64 (see
-      :class:`_WeightedSum`), so memory is 16 bytes per parameter, however many learners there are.
+    - The sums are float64 with the rounding errors carried along in a second float64, so
+      memory is 16 bytes per parameter, however many learners there are.
     - The new model has the shapes and dtypes of the old one. A mean of integers (a counter, for example) is
       rounded to the nearest, halves to even.
     - **The order of arrival** does not change a bit of the new model where the sums are exact. They are if,

@@ -2,6 +2,10 @@
 
 A waiting caller is a parked task: no event and no channel, the answer wakes it directly. Every pending call
 ends: with an answer, with its caller's cancellation (the peer is told), or with the link.
+
+Nothing here grows because a peer misbehaves. It may have ``Limits.calls`` calls in progress, among them those
+whose answers are under way in fragments; as many handlers again may be cleaning up after a cancellation.
+Small answers wait for room on the link, and so does a sync method that would answer at once.
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ from heartline.errors import (
     ConnectionLost,
     HeartlineError,
     InvalidArguments,
+    LocalProtocolError,
     Outcome,
     RemoteProtocolError,
     SerializationError,
@@ -47,13 +52,14 @@ __all__ = ["Calls"]
 logger = logging.getLogger("heartline")
 
 _CALL, _RESULT, _FAULT, _CANCEL = FrameType.CALL, FrameType.RESULT, FrameType.FAULT, FrameType.CANCEL
+_ANSWERS = (_RESULT, _FAULT)
 _OPEN = ConnectionState.OPEN
 
 
 class Calls:
     """What is called and what is served on one connection."""
 
-    __slots__ = ("_connection", "_next", "_pending", "_running", "_services")
+    __slots__ = ("_connection", "_next", "_pending", "_running", "_services", "_tasks")
 
     def __init__(self, services: ServiceTable, connection: Connection) -> None:
         self._services = services
@@ -61,6 +67,8 @@ class Calls:
         self._next = 0
         self._pending: dict[int, trio.lowlevel.Task] = {}
         self._running: dict[int, trio.CancelScope] = {}
+        self._tasks = 0
+        """Handlers that have not ended: those of ``_running``, and of calls that were cancelled."""
 
     def proxy(self, service: Any, retry: Any) -> Any:
         """A proxy for a service class or name."""
@@ -72,6 +80,11 @@ class Calls:
         return self._connection.setup.rng
 
     @property
+    def closed(self) -> bool:
+        """Whether no further call can succeed."""
+        return self._connection.state is ConnectionState.CLOSED
+
+    @property
     def idle(self) -> bool:
         """Whether no call is in progress, in either direction."""
         return not self._pending and not self._running
@@ -80,9 +93,14 @@ class Calls:
 
     async def call_within(self, limit: float, name: str, *rest: Any) -> Any:
         """:meth:`call` with a timeout of its own, in seconds, beside the caller's deadline."""
+        what = Outcome.NOT_SENT
         with trio.move_on_after(limit):
+            link = self._connection.link
+            if link is not None:
+                await self._wait_room(link, name)
+            what = Outcome.MAYBE_EXECUTED
             return await self.call(name, *rest)
-        raise CallTimeout(f"{name} did not answer", timeout=limit, outcome=Outcome.MAYBE_EXECUTED)
+        raise CallTimeout(f"{name} did not answer", timeout=limit, outcome=what)
 
     async def call(
         self, name: str, target: bytes, args: tuple[Any, ...], kwargs: dict[str, Any], returns: Any
@@ -102,9 +120,10 @@ class Calls:
             await self._wait_room(link, name)
         timeout = trio.current_effective_deadline()
         if timeout != math.inf:
-            # A scope that is cancelled has the deadline -inf; one that expired is about to be.
-            await trio.lowlevel.checkpoint_if_cancelled()
-            timeout = max(0.0, timeout - trio.current_time())
+            timeout -= trio.current_time()
+            if timeout <= 0:  # expired, or cancelled, which counts as the deadline -inf: nothing is sent
+                await trio.lowlevel.checkpoint()
+                return await self.call(name, target, args, kwargs, returns)  # it was moved just now
         payload, flags = encode_call(connection.setup.serializer, target, args, kwargs, timeout)
         number = self._next
         while number in pending:  # after four billion calls the ids begin anew
@@ -113,7 +132,7 @@ class Calls:
         outbox.put(_CALL, 0, number, payload, flags)
         lone = not pending
         pending[number] = trio.lowlevel.current_task()
-        # Alone, or with enough others queued, the call leaves now; otherwise joined with what this tick brings.
+        # Alone, or with enough others queued, it leaves now; otherwise joined with what this tick brings.
         if lone or outbox.waiting >= SLICE:
             link.flush()
         else:
@@ -122,7 +141,7 @@ class Calls:
         def abort(_raise_cancel: object) -> trio.lowlevel.Abort:
             del pending[number]
             if connection.link is link:
-                connection.post(_CANCEL, 0, number, b"")
+                self._post(_CANCEL, number, b"")
             connection.leave_when_idle()
             return trio.lowlevel.Abort.SUCCEEDED
 
@@ -140,12 +159,16 @@ class Calls:
             ) from None
 
     async def _wait_room(self, link: Link, name: str) -> None:
-        """Wait while the link is crowded or the peer's limit of calls is reached."""
+        """Wait while small frames crowd the link or the peer's limit of calls is reached."""
         outbox, pending = link.session.outbox, self._pending
         try:
-            await link.wait_drained(lambda: link.crowded or len(pending) >= outbox.limits.calls)
+            await link.wait_drained(
+                lambda: outbox.small >= link.write_buffer or len(pending) >= outbox.limits.calls
+            )
         except ConnectionLost:
             raise self._not_sent(name) from None
+        if self._connection.link is not link or self._connection.state is not _OPEN:
+            raise self._not_sent(name)
 
     def _not_sent(self, name: str) -> CallInterrupted:
         reason = self._connection.closed_error()
@@ -158,7 +181,7 @@ class Calls:
     def on_frame(self, frame: Frame) -> None:
         """Handle a frame of the call family."""
         kind = frame.type
-        if kind == _RESULT or kind == _FAULT:
+        if kind in _ANSWERS:
             task = self._pending.pop(frame.id, None)
             if task is not None:  # otherwise its caller was cancelled, and the answer crossed the CANCEL
                 trio.lowlevel.reschedule(task, outcome.Value(frame))
@@ -178,7 +201,7 @@ class Calls:
 
     def on_link_end(self, reason: HeartlineError, unsent: Callable[[int], set[int]]) -> None:
         """Every call ends: the callers learn what is known, the handlers are cancelled."""
-        not_sent = unsent(_CALL) if self._pending else set()
+        not_sent = unsent(_CALL)
         for number, task in self._pending.items():
             what = Outcome.NOT_SENT if number in not_sent else Outcome.MAYBE_EXECUTED
             error = CallInterrupted(f"the connection went while the call was pending: {reason}", outcome=what)
@@ -199,7 +222,8 @@ class Calls:
             raise RemoteProtocolError(f"CALL with id {number}, which is in progress")
         limit = connection.setup.limits.calls
         link = connection.require_link()
-        if len(self._running) + link.session.outbox.waiting >= limit:
+        outbox = link.session.outbox
+        if len(self._running) + outbox.answers >= limit or self._tasks >= 2 * limit:
             self._fault(number, Fault("overloaded", f"{limit} calls are in progress (Limits.calls)"))
             return
         bound = self._services.methods.get(target)
@@ -208,25 +232,29 @@ class Calls:
             return
         try:
             args, kwargs = _arguments(bound, get_serializer(content_id).decode(body, segments), named)
-        except (SerializationError, TypeError, HeartlineError) as error:
+        except (HeartlineError, TypeError) as error:
             self._fault(number, Fault("arguments", str(error)))
             return
-        if bound.spec.mode is Mode.INLINE:
+        if bound.spec.mode is Mode.INLINE and outbox.size < link.write_buffer:
             try:
                 result = bound.function(*args, **kwargs)
             except Exception as error:
                 self._fault(number, _raised(bound, error))
                 return
-            self._result(number, result)
+            self._result(number, bound, result)
         else:
+            timeout = min(timeout, bound.spec.options.timeout or math.inf)
             scope = trio.CancelScope(deadline=trio.current_time() + timeout)
             self._running[number] = scope
-            connection.spawn(self._run, number, scope, bound, args, kwargs)
+            self._tasks += 1
+            connection.spawn(self._run, link, number, scope, timeout, bound, args, kwargs)
 
     async def _run(
         self,
+        link: Link,
         number: int,
         scope: trio.CancelScope,
+        timeout: float,
         bound: Bound,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
@@ -234,47 +262,89 @@ class Calls:
         """The task of one call; it answers unless the caller, or the link, has gone."""
         fault: Fault | None = None
         result = None
-        with scope:
-            try:
-                if bound.spec.mode is Mode.THREAD:
+        try:
+            with scope:
+                mode = bound.spec.mode
+                if mode is Mode.TASK:
+                    result = await bound.function(*args, **kwargs)
+                elif mode is Mode.THREAD:
                     result = await trio.to_thread.run_sync(partial(bound.function, *args, **kwargs))
                 else:
-                    result = await bound.function(*args, **kwargs)
-            except Exception as error:
-                fault = _raised(bound, error)
+                    await _wait_writable(link)
+                    result = bound.function(*args, **kwargs)
+                if link.session.outbox.size >= link.write_buffer:
+                    await _wait_writable(link)
+        except Exception as error:
+            # Outside of the scope, which takes Cancelled out of a group and leaves the errors of cleaning up.
+            fault = _raised(bound, error)
+        finally:
+            self._tasks -= 1
         if self._running.get(number) is not scope:
             return
         del self._running[number]
-        if scope.cancelled_caught:
-            fault = Fault("timeout", "its deadline passed at the peer")
+        if fault is None and scope.cancelled_caught:
+            fault = Fault("timeout", "its deadline passed at the peer", timeout=timeout)
         if fault is None:
-            self._result(number, result)
+            self._result(number, bound, result)
         else:
             self._fault(number, fault)
         self._connection.leave_when_idle()
 
-    def _result(self, number: int, result: Any) -> None:
+    def _result(self, number: int, bound: Bound, result: Any) -> None:
         try:
-            payload, flags = encode_value(self._connection.setup.serializer, result)
-            self._connection.post(_RESULT, 0, number, payload, flags)
-        except HeartlineError as error:
-            self._fault(number, Fault("raised", str(error), type_name=type(error).__name__))
+            self._post(_RESULT, number, *encode_value(self._connection.setup.serializer, result))
+        except (SerializationError, LocalProtocolError) as error:
+            self._fault(number, _raised(bound, error))
 
     def _fault(self, number: int, fault: Fault) -> None:
-        self._connection.post(_FAULT, 0, number, encode_fault(fault))
+        self._post(_FAULT, number, encode_fault(fault))
+
+    def _post(self, frame_type: int, number: int, payload: bytes, flags: int = 0) -> None:
+        """Queue a frame from wherever: a peer that does not read ends its link, not the task that is here."""
+        link = self._connection.require_link()
+        try:
+            link.session.outbox.put(frame_type, 0, number, payload, flags)
+        except ConnectionLost as error:
+            link.fail(error)
+        else:
+            link.nudge()
+
+
+async def _wait_writable(link: Link) -> None:
+    """Wait until small frames have room on the link."""
+    outbox = link.session.outbox
+    try:
+        await link.wait_drained(lambda: outbox.small >= link.write_buffer)
+    except ConnectionLost:
+        await trio.sleep_forever()  # the call is cancelled with the link
 
 
 def _arguments(bound: Bound, value: Any, named: bool) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    args, kwargs = value if named else (value, None)
-    if type(args) is not list or (named and type(kwargs) is not dict):
+    args, kwargs = value, {}
+    if named and type(value) is list and len(value) == 2:
+        args, kwargs = value
+    if type(args) is not list or type(kwargs) is not dict:
         raise SerializationError("the arguments of a call are a list, or a list and a map")
     return bound.spec.arguments(args, kwargs)
 
 
 def _raised(bound: Bound, error: Exception) -> Fault:
-    if isinstance(error, PermissionError):
-        return Fault("forbidden", str(error) or "not allowed")
+    """What the caller is told of an error; the traceback stays in this side's log."""
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]  # from a nursery in the method, which is not the caller's business
+    if isinstance(error, PermissionError) and error.errno is None:
+        return Fault("forbidden", _text(error) or "not allowed")
     if isinstance(error, InvalidArguments):
-        return Fault("arguments", str(error))  # a value that no annotation can judge
-    logger.warning("%s raised %s", bound.function.__qualname__, type(error).__name__, exc_info=error)
-    return Fault("raised", str(error), type_name=type(error).__name__)
+        return Fault("arguments", _text(error))  # a value that no annotation can judge
+    name = type(error).__name__
+    logger.warning("%s raised %s", bound.function.__qualname__, name, exc_info=error)
+    return Fault("raised", _text(error), type_name=name)
+
+
+def _text(error: Exception) -> str:
+    if isinstance(error, ExceptionGroup):
+        return "; ".join(f"{type(inner).__name__}: {_text(inner)}" for inner in error.exceptions)
+    try:
+        return str(error)
+    except Exception:
+        return "(the error's own text could not be made)"

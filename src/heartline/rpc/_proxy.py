@@ -8,9 +8,9 @@ from typing import Any, Protocol
 
 import trio
 
-from heartline.errors import CallError, ConfigurationError
+from heartline.errors import CallError, ConfigurationError, Outcome
 from heartline.rpc._retry import Retry
-from heartline.rpc._service import MethodSpec, describe, service_name
+from heartline.rpc._service import MethodSpec, check_name, describe, service_name
 
 __all__ = ["Proxy", "RemoteMethod", "make_proxy"]
 
@@ -21,6 +21,11 @@ class Caller(Protocol):
     @property
     def rng(self) -> random.Random:
         """The source of jitter."""
+        ...
+
+    @property
+    def closed(self) -> bool:
+        """Whether no further call can succeed."""
         ...
 
     async def call(
@@ -55,7 +60,7 @@ class RemoteMethod:
     def __repr__(self) -> str:
         return f"<heartline.RemoteMethod {self._name}>"
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Awaitable[Any]:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Awaitable[Any]:
         """Call it; to be awaited."""
         # Not a coroutine of its own: one layer less to resume for each answer.
         if self._retry is None:
@@ -69,15 +74,20 @@ class RemoteMethod:
 
     async def _call_again(self, retry: Retry, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         idempotent = self._spec is not None and self._spec.options.idempotent
-        delays = retry.backoff.delays(self._caller.rng)
-        for attempt in range(1, retry.attempts + 1):
+        attempts_left = retry.attempts
+        maybe_executed = False
+        for delay in retry.backoff.delays(self._caller.rng):
             try:
                 return await self._call_once(args, kwargs)
             except CallError as error:
-                if attempt == retry.attempts or not retry.allows(error, idempotent=idempotent):
+                attempts_left -= 1
+                maybe_executed = maybe_executed or error.outcome is Outcome.MAYBE_EXECUTED
+                if not attempts_left or self._caller.closed or not retry.allows(error, idempotent=idempotent):
+                    if maybe_executed and error.outcome is Outcome.NOT_SENT:
+                        error.outcome = Outcome.MAYBE_EXECUTED  # by an earlier attempt
                     raise
-            await trio.sleep(next(delays))
-        raise AssertionError("the last attempt returns or raises")
+            await trio.sleep(delay)
+        raise AssertionError("the delays do not end")
 
 
 class Proxy:
@@ -97,6 +107,10 @@ class Proxy:
     def __getattr__(self, name: str) -> RemoteMethod:
         if name.startswith("_"):
             raise AttributeError(f"{name!r} cannot be called: names with an underscore are private")
+        try:
+            check_name("method name", name)
+        except ConfigurationError as error:
+            raise AttributeError(str(error)) from None
         spec = None
         if self._specs is not None:
             spec = self._specs.get(name)
@@ -112,6 +126,7 @@ def make_proxy(caller: Caller, service: Any, retry: Any) -> Proxy:
     if retry is not None and not isinstance(retry, Retry):
         raise ConfigurationError(f"retry must be a heartline.Retry, not {retry!r}")
     if isinstance(service, str):
+        check_name("service name", service)
         return Proxy(caller, service, None, retry)
     if isinstance(service, type):
         return Proxy(caller, service_name(service), describe(service), retry)

@@ -21,7 +21,7 @@ class Retry:
 
     attempts: int = 3
     """Attempts in all. Three outlast one lost link and one bad moment."""
-    backoff: Backoff = Backoff(initial=0.1, maximum=5.0)
+    backoff: Backoff = Backoff(initial=0.1, maximum=5.0)  # noqa: RUF009 - frozen
     """The delays between attempts: shorter than for connections, somebody waits."""
     idempotent: bool = False
     """For proxies made by name, which know no declarations: every method may be repeated."""
@@ -29,6 +29,10 @@ class Retry:
     def __post_init__(self) -> None:
         if not isinstance(self.attempts, int) or self.attempts < 1:
             raise ConfigurationError(f"Retry.attempts must be at least 1, not {self.attempts!r}")
+        if not isinstance(self.backoff, Backoff) or self.backoff.attempts is not None:
+            raise ConfigurationError(
+                f"Retry.backoff must be a Backoff without attempts, which Retry counts, not {self.backoff!r}"
+            )
 
     def allows(self, error: CallError, *, idempotent: bool) -> bool:
         """Whether a call that failed so may be made again."""

@@ -1,8 +1,8 @@
 """Services: which methods of an object can be called, with what, and how they run.
 
 Public is what the class itself declares: functions defined in the body of the class or of a base that is a
-service too, whose names do not start with an underscore. What is inherited from other bases, attributes of
-the instance and everything dynamic cannot be reached from outside.
+service too, whose names do not start with an underscore. What else is inherited, attributes of the instance
+and everything dynamic cannot be reached from outside: a call runs the class's function, found beforehand.
 
 A sync method runs inline, in the tick in which the call arrived: right for what takes microseconds. An async
 one runs in a task of its own, a sync one with ``thread=True`` in a worker thread.
@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import enum
 import inspect
+import types
 import typing
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar, overload
 
@@ -23,10 +24,12 @@ from heartline.errors import ConfigurationError, SerializationError
 from heartline.wire import convert
 
 __all__ = [
+    "MAX_NAME",
     "MethodOptions",
     "MethodSpec",
     "Mode",
     "ServiceTable",
+    "check_name",
     "describe",
     "method",
     "service",
@@ -37,7 +40,11 @@ C = TypeVar("C", bound=type)
 F = TypeVar("F", bound=Callable[..., Any])
 
 _SERVICE = "__heartline_service__"
+_SPECS = "__heartline_specs__"
 _METHOD = "__heartline_method__"
+
+MAX_NAME = 256
+"""Characters in the name of a service, and of a method: both stand in the head of every call."""
 
 
 class Mode(enum.Enum):
@@ -71,15 +78,26 @@ def service(
     """
 
     def mark(cls: C) -> C:
-        full = (name or cls.__name__) + (f"@{version}" if version else "")
-        if not full.isprintable() or "." in full or full.startswith("$"):
-            raise ConfigurationError(
-                f"service name {full!r}: no dots, no leading $, only printable characters"
-            )
-        setattr(cls, _SERVICE, full)
+        if not isinstance(cls, type):
+            raise ConfigurationError(f"@service is for classes, not for {cls!r}")
+        own = cls.__name__ if name is None else name
+        parts = [own] if version is None else [own, version]
+        for part in parts:
+            check_name("service name" if part is own else "service version", part)
+            if "@" in part or part.startswith("$"):
+                raise ConfigurationError(
+                    f"service {part!r}: @ is for versions and a leading $ for built-in services"
+                )
+        setattr(cls, _SERVICE, "@".join(parts))
         return cls
 
     return mark if cls is None else mark(cls)
+
+
+def check_name(what: str, name: object) -> None:
+    """Refuse a name that cannot stand on the wire."""
+    if not (isinstance(name, str) and 0 < len(name) <= MAX_NAME and name.isprintable() and "." not in name):
+        raise ConfigurationError(f"{what} {name!r}: 1 to {MAX_NAME} printable characters, no dots")
 
 
 @overload
@@ -103,10 +121,12 @@ def method(
     ``thread``: run a sync method in a worker thread, because it blocks or computes for long.
     """
     options = MethodOptions(idempotent=idempotent, timeout=timeout, thread=thread)
-    if timeout is not None and not timeout > 0:
+    if timeout is not None and not (isinstance(timeout, (int, float)) and timeout > 0):
         raise ConfigurationError(f"method timeout must be seconds above 0, not {timeout!r}")
 
     def mark(function: F) -> F:
+        if not inspect.isfunction(function) or function.__name__.startswith("_"):
+            raise ConfigurationError(f"@method is for functions with a public name, not for {function!r}")
         if thread and inspect.iscoroutinefunction(function):
             raise ConfigurationError(f"{function.__qualname__} is async: thread=True is for sync methods")
         setattr(function, _METHOD, options)
@@ -120,30 +140,41 @@ class MethodSpec:
     """A method as its class declares it."""
 
     name: str
+    function: Callable[..., Any]
     options: MethodOptions
     mode: Mode
     signature: inspect.Signature
     positional: Any
-    """The tuple type of a call with all parameters positional; ``None`` if there are keyword-only ones."""
+    """The tuple type of a call that gives every parameter by position; ``None`` where there cannot be one."""
     count: int
     annotations: dict[str, Any]
     returns: Any
 
-    def arguments(self, args: Any, kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Converted arguments; raises :class:`TypeError` or :class:`SerializationError`."""
-        if not kwargs and self.positional is not None and len(args) == self.count:
-            return convert(args, self.positional), {}
+    def arguments(self, args: list[Any], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Converted arguments; a :class:`TypeError` or :class:`SerializationError` names the wrong one."""
+        if not kwargs and len(args) == self.count and self.positional is not None:
+            try:
+                return convert(args, self.positional), {}
+            except SerializationError:
+                pass  # one by one they give the better message
         bound = self.signature.bind(*args, **kwargs)
         for name, value in bound.arguments.items():
             kind = self.signature.parameters[name].kind
             annotation = self.annotations[name]
             if kind is inspect.Parameter.VAR_POSITIONAL:
-                bound.arguments[name] = tuple(convert(item, annotation) for item in value)
+                bound.arguments[name] = tuple(_argument(f"*{name}", item, annotation) for item in value)
             elif kind is inspect.Parameter.VAR_KEYWORD:
-                bound.arguments[name] = {key: convert(item, annotation) for key, item in value.items()}
+                bound.arguments[name] = {key: _argument(key, item, annotation) for key, item in value.items()}
             else:
-                bound.arguments[name] = convert(value, annotation)
+                bound.arguments[name] = _argument(name, value, annotation)
         return bound.args, bound.kwargs
+
+
+def _argument(name: str, value: Any, annotation: Any) -> Any:
+    try:
+        return convert(value, annotation)
+    except SerializationError as error:
+        raise SerializationError(f"argument {name!r}: {error}") from None
 
 
 def service_name(cls: type) -> str:
@@ -152,60 +183,76 @@ def service_name(cls: type) -> str:
 
 
 def describe(cls: type) -> dict[str, MethodSpec]:
-    """The public methods of a service class, by name."""
+    """The public methods of a service class, by name; raises :class:`ConfigurationError`."""
     if _SERVICE not in cls.__dict__:
         raise ConfigurationError(f"{cls.__qualname__} is not a service: decorate it with @heartline.service")
-    specs: dict[str, MethodSpec] = {}
-    for base in reversed(cls.__mro__):
-        if _SERVICE in base.__dict__:
-            for name, function in base.__dict__.items():
-                if not name.startswith("_") and inspect.isfunction(function):
-                    specs[name] = _spec(name, function)
+    specs: dict[str, MethodSpec] | None = cls.__dict__.get(_SPECS)
+    if specs is None:
+        # Kept: a server that calls its clients needs it for each of them.
+        specs = {name: _spec(name, function) for name, function in _public(cls).items()}
+        setattr(cls, _SPECS, specs)
     return specs
 
 
-def _spec(name: str, function: Callable[..., Any]) -> MethodSpec:
-    options: MethodOptions = getattr(function, _METHOD, MethodOptions())
-    signature = inspect.signature(function)
-    parameters = list(signature.parameters.values())[1:]
-    hints = _hints(function)
-    annotations = {p.name: hints.get(p.name, Any) for p in parameters}
-    plain = all(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
-    positional = tuple[tuple(annotations.values())] if plain and parameters else None  # type: ignore[misc]
+def _public(cls: type) -> dict[str, types.FunctionType]:
+    """What services among the bases declare, as the class has it: overridden by a property it is private."""
+    names = [
+        name
+        for base in reversed(cls.__mro__)
+        if _SERVICE in base.__dict__
+        for name, value in base.__dict__.items()
+        if not name.startswith("_") and inspect.isfunction(value)
+    ]
+    found = {name: next(b.__dict__[name] for b in cls.__mro__ if name in b.__dict__) for name in names}
+    return {name: value for name, value in found.items() if inspect.isfunction(value)}
+
+
+def _spec(name: str, function: types.FunctionType) -> MethodSpec:
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise ConfigurationError(f"{function.__qualname__}: generators cannot be served; publish to a topic")
+    check_name("method name", name)
+    options: MethodOptions = getattr(function, _METHOD, MethodOptions())
+    signature = inspect.signature(function)
+    parameters = list(signature.parameters.values())
+    if not parameters or parameters.pop(0).kind not in _POSITIONAL:
+        raise ConfigurationError(f"{function.__qualname__}: the first parameter of a method is self")
+    hints = _hints(function)
+    annotations = {p.name: _checkable(function, hints.get(p.name, Any)) for p in parameters}
+    plain = all(p.kind in _POSITIONAL for p in parameters)
     is_async = inspect.iscoroutinefunction(function)
     return MethodSpec(
         name=name,
+        function=function,
         options=options,
         mode=Mode.TASK if is_async else Mode.THREAD if options.thread else Mode.INLINE,
         signature=signature.replace(parameters=parameters),
-        positional=positional,
+        positional=tuple[tuple(annotations.values())] if plain else None,  # type: ignore[misc]
         count=len(parameters),
         annotations=annotations,
-        returns=hints.get("return", Any),
+        returns=_checkable(function, hints.get("return", Any)),
     )
+
+
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
     try:
-        hints = typing.get_type_hints(function)
-    except NameError as error:
+        return typing.get_type_hints(function, include_extras=True)
+    except Exception as error:  # of annotations that are text: whatever evaluating it raises
         raise ConfigurationError(
-            f"{function.__qualname__}: an annotation cannot be resolved ({error}); it must name a type that the "
-            "service's module can see when it runs"
+            f"{function.__qualname__}: an annotation cannot be resolved ({error}); it must name a type that "
+            "the service's module can see when it runs"
         ) from None
-    return {
-        name: Any if hint is inspect.Parameter.empty else _checkable(function, hint)
-        for name, hint in hints.items()
-    }
 
 
 def _checkable(function: Callable[..., Any], hint: Any) -> Any:
     """The annotation, or a clear error now rather than at the first call."""
+    if hint is typing.NoReturn or hint is typing.Never:
+        return Any
     try:
-        convert(object(), hint)
-    except (SerializationError, msgspec.ValidationError):
+        msgspec.convert(object(), hint, dec_hook=lambda _type, value: value)
+    except msgspec.ValidationError:
         pass
     except TypeError as error:
         raise ConfigurationError(f"{function.__qualname__}: {hint!r} cannot be checked: {error}") from None
@@ -229,10 +276,14 @@ class ServiceTable:
 
     def add(self, instance: Any, name: str | None = None) -> None:
         """Serve an object whose class is a service; raises :class:`ConfigurationError`."""
-        name = name or service_name(type(instance))
+        cls = type(instance)
+        if isinstance(instance, type):
+            raise ConfigurationError(f"services are objects: {instance.__qualname__}(), not the class itself")
+        specs = describe(cls)
+        name = name or service_name(cls)
         if name in self.names:
             raise ConfigurationError(f"service {name!r} is served twice; give one of them another name")
         self.names.add(name)
-        for spec in describe(type(instance)).values():
-            function: Callable[..., Awaitable[Any] | Any] = getattr(instance, spec.name)
-            self.methods[f"{name}.{spec.name}".encode()] = Bound(spec, function)
+        for spec in specs.values():
+            bound = Bound(spec, types.MethodType(spec.function, instance))
+            self.methods[f"{name}.{spec.name}".encode()] = bound

@@ -26,6 +26,7 @@ import msgspec
 from heartline.errors import (
     CallError,
     CallTimeout,
+    ConfigurationError,
     Forbidden,
     InvalidArguments,
     Outcome,
@@ -51,7 +52,12 @@ __all__ = [
 CALL_HEAD = struct.Struct("!BBHI")
 _HEAD_SIZE = CALL_HEAD.size
 _RAW = int(Flag.RAW)
-_LONGEST = 0xFFFFFFFF
+
+LONGEST_TIMEOUT = 0xFFFFFFFF / 1000
+"""Seconds, 50 days; a deadline beyond does not travel, for it must not come early."""
+
+FAULT_TEXT = 2000
+"""Characters of an error's message that travel: it is for a person."""
 
 _cbor = CborSerializer()
 
@@ -62,6 +68,8 @@ class Fault(msgspec.Struct, frozen=True, omit_defaults=True):
     kind: str
     message: str
     type_name: str = ""
+    timeout: float = 0.0
+    """Of kind ``timeout``: the seconds that the callee gave the call."""
 
 
 _KINDS: dict[str, type[CallError]] = {
@@ -79,7 +87,7 @@ def encode_call(
     """The payload and the flags of a CALL; raises :class:`SerializationError`."""
     segments: list[Any] = []
     body = serializer.encode([args, kwargs] if kwargs else args, segments)
-    milliseconds = 0 if timeout == math.inf else min(_LONGEST, max(1, math.ceil(timeout * 1000)))
+    milliseconds = max(1, math.ceil(timeout * 1000)) if timeout < LONGEST_TIMEOUT else 0
     head = CALL_HEAD.pack(serializer.content_id, 1 if kwargs else 0, len(target), milliseconds)
     payload = head + target + body
     return (wrap(payload, segments), _RAW) if segments else (payload, 0)
@@ -117,12 +125,21 @@ def decode_value(frame: Frame) -> Any:
         payload, segments = unwrap(payload)
     if not payload:
         raise SerializationError("an empty RESULT")
-    return get_serializer(payload[0]).decode(payload[1:], segments)
+    try:
+        serializer = get_serializer(payload[0])
+    except ConfigurationError as error:
+        raise SerializationError(f"the result cannot be decoded: {error}") from None
+    return serializer.decode(payload[1:], segments)
 
 
 def encode_fault(fault: Fault) -> bytes:
-    """The payload of a FAULT."""
-    return _cbor.encode(fault, [])
+    """The payload of a FAULT, its texts shortened and made proper Unicode."""
+    texts = {name: _clean(getattr(fault, name)) for name in ("kind", "message", "type_name")}
+    return _cbor.encode(texts | {"timeout": fault.timeout}, [])
+
+
+def _clean(text: str) -> str:
+    return text[:FAULT_TEXT].encode(errors="replace").decode()
 
 
 def error_of(frame: Frame, target: str, timeout: float) -> CallError:
@@ -132,7 +149,8 @@ def error_of(frame: Frame, target: str, timeout: float) -> CallError:
     except (SerializationError, msgspec.ValidationError) as error:
         raise RemoteProtocolError(f"malformed FAULT: {error}") from None
     if fault.kind == "timeout":
-        return CallTimeout(f"{target}: {fault.message}", timeout=timeout, outcome=Outcome.MAYBE_EXECUTED)
+        message = f"{target}: {fault.message}"
+        return CallTimeout(message, timeout=fault.timeout or timeout, outcome=Outcome.MAYBE_EXECUTED)
     error_class = _KINDS.get(fault.kind)
     if error_class is not None:
         return error_class(f"{target}: {fault.message}", outcome=Outcome.COMPLETED)

@@ -35,6 +35,7 @@ STUCK_LIMIT = 8 * 1024 * 1024
 for room may queue (``Limits.write_buffer``); then the peer is given up."""
 
 _LANE_FAMILY = FrameType.OPEN >> 4
+_ANSWERS = frozenset({FrameType.RESULT, FrameType.FAULT})
 
 Buffer = bytes | memoryview
 
@@ -71,6 +72,7 @@ class Outbox:
         "_started",
         "_stuck",
         "_turns",
+        "answers",
         "limits",
         "size",
     )
@@ -90,6 +92,8 @@ class Outbox:
         """The peer's limits, once the handshake has told them."""
         self.size = 0
         """Bytes waiting, headers included."""
+        self.answers = 0
+        """Answers to calls in fragments, waiting or under way."""
 
     def open(self, limits: PeerLimits) -> None:
         """Take the peer's limits, from the handshake; channel 0 is open from now on."""
@@ -101,6 +105,11 @@ class Outbox:
     def waiting(self) -> int:
         """Small frames that wait, and queues of longer messages."""
         return len(self._ready) + len(self._queues)
+
+    @property
+    def small(self) -> int:
+        """Bytes waiting in small frames and control frames."""
+        return self.size - self._bulk
 
     @property
     def has_turns(self) -> bool:
@@ -153,7 +162,8 @@ class Outbox:
         length = len(payload)
         if length > self.limits.message_size:
             raise LocalProtocolError(
-                f"a message of {length} bytes, the peer accepts {self.limits.message_size} (Limits.message_size)"
+                f"a message of {length} bytes: the peer accepts {self.limits.message_size} bytes "
+                "(Limits.message_size)"
             )
         if frame_type == FrameType.DATA and channel not in self._credit:
             raise LocalProtocolError(f"channel {channel} is not open")
@@ -174,6 +184,7 @@ class Outbox:
         size = self._size_of(message)
         self.size += size
         self._bulk += size
+        self.answers += frame_type in _ANSWERS
 
     def _size_of(self, message: _Message) -> int:
         """Bytes of a message and of the headers of all its fragments."""
@@ -181,8 +192,7 @@ class Outbox:
         return length + HEADER_SIZE * max(1, -(-length // self._fragment))
 
     def _stuck_error(self) -> ConnectionLost:
-        waiting = self.size - self._bulk
-        return ConnectionLost(f"the peer does not read: {waiting} bytes of small frames wait for it")
+        return ConnectionLost(f"the peer does not read: {self.small} bytes of small frames wait for it")
 
     def unsent(self, frame_type: int) -> set[int]:
         """The ids of the messages of this type of which no byte was taken."""
@@ -190,6 +200,16 @@ class Outbox:
         ids = {number for _, kind, _, _, number in heads if kind == frame_type}
         for queue in self._queues.values():
             ids |= {m.id for m in queue if m.type == frame_type and not m.position}
+        return ids
+
+    def withdraw(self, frame_type: int) -> set[int]:
+        """Take the :meth:`unsent` messages of this type back, so that they never leave; their ids."""
+        ids = self.unsent(frame_type)
+        kept = [frame for frame in self._ready if HEADER.unpack_from(frame)[1] != frame_type]
+        self.size -= sum(map(len, self._ready)) - sum(map(len, kept))
+        self._ready[:] = kept
+        for key in list(self._queues):
+            self._drop(key, frame_type)
         return ids
 
     # Credit
@@ -201,21 +221,24 @@ class Outbox:
     def close_channel(self, channel: int) -> None:
         """Forget a channel: its credit, and the messages on it that have not started (not its CLOSE)."""
         self._credit.pop(channel, None)
-        queue = self._queues.get(channel)
-        if queue is None:
-            return
-        kept = deque(message for message in queue if message.position or message.type != FrameType.DATA)
+        if channel in self._queues:
+            self._drop(channel, FrameType.DATA)
+
+    def _drop(self, key: int, frame_type: int) -> None:
+        """Drop the messages of this type in one queue that have not started."""
+        queue = self._queues[key]
+        kept = deque(message for message in queue if message.position or message.type != frame_type)
         dropped = sum(map(self._size_of, queue)) - sum(map(self._size_of, kept))
         self.size -= dropped
         self._bulk -= dropped
         if kept:
-            self._queues[channel] = kept
-            self._resume(channel)
+            self._queues[key] = kept
+            self._resume(key)
         else:
-            del self._queues[channel]
-            self._halted.pop(channel, None)
-            if channel in self._turns:
-                self._turns.remove(channel)
+            del self._queues[key]
+            self._halted.pop(key, None)
+            if key in self._turns:
+                self._turns.remove(key)
 
     def grant(self, channel: int, credit: int) -> None:
         """Take credit for a channel; credit for one that was closed meanwhile is void."""
@@ -296,6 +319,7 @@ class Outbox:
         queue = self._queues[key]
         if message.position >= len(message.payload):
             queue.popleft()
+            self.answers -= message.type in _ANSWERS
             if len(message.payload) > self._fragment:
                 self._started -= 1
                 # A stream is free, and who waited longest is first; who lacks credit halts again.

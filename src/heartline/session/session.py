@@ -39,7 +39,7 @@ __all__ = ["Event", "Session"]
 Event: TypeAlias = Frame | Hello | Welcome | Refuse | GoAway
 
 _FIRST_SEQUENCED = FrameType.OPEN
-_DATA = FrameType.DATA
+_LAST_LANE = FrameType.RESET
 _MORE = int(Flag.MORE)
 _OPEN = State.OPEN
 _LEAVING = State.LEAVING
@@ -180,8 +180,8 @@ class Session:
             if whole is None:
                 return None
             frame = whole
-        if frame.type == _DATA:
-            self._charge(frame)
+        if frame.type <= _LAST_LANE:
+            self._on_lane(frame)
         return frame
 
     @property
@@ -252,16 +252,18 @@ class Session:
     # Channels
 
     def open_channel(self, channel: int) -> None:
-        """Both directions of a channel get their window."""
-        self._windows[channel] = self._limits.window
+        """Open a channel, or our direction of one that the peer opened."""
+        if self._is_ours(channel):
+            self._windows[channel] = self._limits.window
         self.outbox.open_channel(channel)
 
     def close_channel(self, channel: int) -> None:
-        """Forget a channel that has ended in both directions, or was reset."""
-        self._windows.pop(channel, None)
-        self._granted.pop(channel, None)
-        self._assembly.drop(channel)
+        """Forget a channel that the peer ended: what was not begun on it is not sent any more."""
         self.outbox.close_channel(channel)
+
+    def _is_ours(self, channel: int) -> bool:
+        """Clients open channels with odd numbers, servers with even ones."""
+        return channel % 2 == (self.role is Role.CLIENT)
 
     def consume(self, channel: int, length: int) -> None:
         """The reader took a message of this length: the sender gets its credit back."""
@@ -270,13 +272,29 @@ class Session:
             self._windows[channel] += credit
             self._granted[channel] = self._granted.get(channel, 0) + credit
 
-    def _charge(self, frame: Frame) -> None:
-        window = self._windows.get(frame.channel)
-        if window is None:
-            raise RemoteProtocolError(f"DATA on channel {frame.channel}, which is not open")
-        if window <= 0:
-            raise RemoteProtocolError(f"DATA on channel {frame.channel} without credit (Limits.window)")
-        self._windows[frame.channel] = window - len(frame.payload) - MESSAGE_COST
+    def _on_lane(self, frame: Frame) -> None:
+        """The peer's direction of a channel lasts from its OPEN, or ours, to its CLOSE or RESET.
+
+        That is seen to here, frame by frame: the events of a whole read come to the caller at once.
+        """
+        channel = frame.channel
+        window = self._windows.get(channel)
+        if frame.type == FrameType.OPEN:
+            if window is not None or self._is_ours(channel):
+                raise RemoteProtocolError(f"the peer cannot open channel {channel}")
+            self._windows[channel] = self._limits.window
+        elif window is None:
+            raise RemoteProtocolError(f"{FrameType(frame.type).name} on channel {channel}, which is not open")
+        elif frame.type == FrameType.DATA:
+            if window <= 0:
+                raise RemoteProtocolError(f"DATA on channel {channel} without credit (Limits.window)")
+            self._windows[channel] = window - len(frame.payload) - MESSAGE_COST
+        elif not channel:
+            raise RemoteProtocolError(f"{FrameType(frame.type).name} on channel 0, which is always open")
+        else:
+            del self._windows[channel]
+            self._granted.pop(channel, None)
+            self._assembly.drop(channel)
 
     # Sending
 

@@ -35,17 +35,15 @@ async def await_acceptance(
 ) -> None:
     """Send the request and read the answer; ``trio.BrokenResourceError`` if it is not the upgrade."""
     await write(request)
-    while True:
-        try:
-            event = await _next_event(protocol, inner)
-        except RemoteProtocolError as error:
-            raise trio.BrokenResourceError(f"the server's WebSocket handshake is wrong: {error}") from error
-        if isinstance(event, AcceptConnection):
-            return
-        if isinstance(event, RejectConnection):
-            raise trio.BrokenResourceError(
-                f"the server answered HTTP {event.status_code} instead of a WebSocket upgrade"
-            )
+    try:
+        event = await _next_event(protocol, inner)
+    except (RemoteProtocolError, UnicodeError) as error:
+        raise trio.BrokenResourceError(f"the server's WebSocket handshake is wrong: {error}") from error
+    if isinstance(event, RejectConnection):
+        raise trio.BrokenResourceError(
+            f"the server answered HTTP {event.status_code} instead of a WebSocket upgrade"
+        )
+    assert isinstance(event, AcceptConnection)
 
 
 async def answer_request(

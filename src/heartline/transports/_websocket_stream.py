@@ -135,10 +135,8 @@ class WebSocketStream(trio.abc.Stream):
         try:
             if self._owed is not None:
                 await self._answer()
-        except BaseException:
-            await trio.aclose_forcefully(self.transport_stream)
-            raise
-        await self.transport_stream.aclose()
+        finally:
+            await self.transport_stream.aclose()  # cancelled, a stream still closes: Trio asks that of each
 
     def _check_open(self) -> None:
         if self._closed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import socket
 import time
 from collections.abc import Callable
@@ -108,3 +109,37 @@ def serve_idle(report: Report, *stages: int) -> None:
 
     allow_descriptors(stages[-1])
     trio.run(main)
+
+
+def serve_federated(report: Report, clients: int, rounds: int, parameters: int) -> None:
+    """Train with all clients in every round; report the seconds between the ends of aggregations."""
+    import numpy as np
+
+    from heartline.federated import Trainer
+
+    async def main() -> None:
+        model = np.random.default_rng(0).standard_normal(parameters, dtype=np.float32)
+        async with heartline.open_server("tcp://127.0.0.1:0") as server:
+            report(server.urls[0])
+            trainer = Trainer(server, [model], minimum=clients)
+            ends = []
+            async for round_report in trainer.run(rounds):
+                if len(round_report.samples) != clients:
+                    raise AssertionError(f"round {round_report.round}: {round_report.dropped}")
+                ends.append(time.perf_counter())
+            report([end - start for start, end in itertools.pairwise(ends)])
+            await trainer.finish()
+
+    trio.run(main)
+
+
+def learn(report: Report, address: str) -> None:
+    """Take part with a `train` that returns the model it was given."""
+    from heartline.federated import Learner, Model, TrainResult, run_learner
+
+    class Idle(Learner):
+        def train(self, model: Model, config: object) -> TrainResult:
+            return TrainResult(model=model, samples=1)
+
+    trio.run(run_learner, address, Idle())
+    report("done")

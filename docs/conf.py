@@ -1,0 +1,107 @@
+"""Sphinx: everything offline, warnings are errors, and no reference may lead nowhere."""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import version as installed_version
+from typing import Any
+
+project = "heartline"
+author = "the heartline authors"
+project_copyright = "the heartline authors"
+version = release = installed_version("heartline")
+
+extensions = ["myst_parser", "sphinx.ext.autodoc"]
+exclude_patterns = ["_build"]
+html_theme = "furo"
+html_title = f"heartline {version}"
+html_static_path = ["_static"]
+
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 3
+
+autodoc_typehints = "signature"
+autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
+maximum_signature_line_length = 90
+python_use_unqualified_type_names = True
+
+nitpicky = True
+# Other projects' names: there is no network while the documentation is built, so they stay plain text.
+nitpick_ignore_regex = [
+    ("py:.*", r"(trio|ssl|random|struct|collections|typing|numpy|np|os|enum|abc|pathlib)\..*"),
+    # The standard library's, as they stand in annotations.
+    ("py:.*", r"(Any|Awaitable|Callable|Iterator|AsyncIterator|Iterable|Sequence|Mapping|Protocol|Path)"),
+    # Type variables.
+    ("py:class", r"heartline\..*\.[A-Z]"),
+]
+
+# Made by heartline itself: how their constructors are called is an inside.
+MADE_BY_HEARTLINE = {
+    "heartline.Channel",
+    "heartline.Connection",
+    "heartline.Message",
+    "heartline.Server",
+    "heartline.Subscription",
+    "heartline.connection.Events",
+    "heartline.federated.LearnerProxy",
+    "heartline.rpc.RemoteMethod",
+    "heartline.testing.MemoryStream",
+}
+
+PUBLIC_MODULES = (
+    "heartline.wire",
+    "heartline.session",
+    "heartline.transports",
+    "heartline.federated",
+    "heartline.testing",
+    "heartline.connection",
+    "heartline.push",
+    "heartline",
+)
+
+
+def _public_names() -> dict[str, str]:
+    """Where each public name is documented, by how else it may be written.
+
+    Annotations name the private module in which a class is defined, and docstrings leave ``heartline`` out.
+    """
+    names: dict[str, str] = {}
+    for module_name in PUBLIC_MODULES:
+        module = importlib.import_module(module_name)
+        for name in module.__all__:
+            public = f"{module_name}.{name}"
+            names[name] = public
+            names[f"{getattr(getattr(module, name), '__module__', module_name)}.{name}"] = public
+    return names
+
+
+def _collect_public_names(_app: Any, env: Any, _docnames: list[str]) -> None:
+    env.heartline_names = _public_names()
+
+
+def _resolve_public_name(app: Any, env: Any, node: Any, contnode: Any) -> Any:
+    target = node.get("reftarget", "")
+    owner, _, member = target.rpartition(".")
+    public = env.heartline_names.get(target)
+    if public is None and owner in env.heartline_names:
+        public = f"{env.heartline_names[owner]}.{member}"
+    if public is None or public == target:
+        return None
+    domain = env.get_domain("py")
+    return domain.resolve_xref(env, node["refdoc"], app.builder, "obj", public, node, contnode)
+
+
+def _tidy_signature(
+    _app: Any, _what: str, name: str, _thing: Any, _options: Any, signature: str, returns: str
+) -> tuple[str, str]:
+    if name in MADE_BY_HEARTLINE:
+        return "", ""
+    # msgspec's word for an empty default that is made anew each time; it is no Python.
+    return signature and signature.replace("<factory>", "..."), returns
+
+
+def setup(app: Any) -> None:
+    app.connect("env-before-read-docs", _collect_public_names)
+    app.connect("missing-reference", _resolve_public_name)
+    app.connect("autodoc-process-signature", _tidy_signature)

@@ -1,0 +1,173 @@
+"""Commands to a pair of sessions, as the connection's user, its peer, the link and the clock give them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from hypothesis import strategies as st
+
+from fuzz.session_pair import BURST, World
+from heartline.session.outbox import FRAGMENT_SIZE
+from heartline.wire import Flag, Frame, FrameType, Limits
+
+KIB = 1024
+
+
+@dataclass(frozen=True)
+class Put:
+    """A call or a push of so many whole fragments and some bytes."""
+
+    side: int
+    kind: FrameType
+    number: int
+    flags: int
+    fragments: int
+    more: int
+
+    def __call__(self, world: World) -> None:
+        side = world.sides[self.side]
+        if side.is_open:
+            payload = world.payload(self.fragments * side.fragment + self.more)
+            side.put(Frame(self.kind, self.flags, 0, self.number, payload))
+
+
+@dataclass(frozen=True)
+class Data:
+    """A message on one of the channels that are open here."""
+
+    side: int
+    channel: int
+    fragments: int
+    more: int
+
+    def __call__(self, world: World) -> None:
+        side = world.sides[self.side]
+        if side.is_open:
+            payload = world.payload(self.fragments * side.fragment + self.more)
+            usable = sorted({0, *side.open} - side.closing)
+            side.put(Frame(FrameType.DATA, 0, usable[self.channel % len(usable)], 0, payload))
+
+
+@dataclass(frozen=True)
+class Open:
+    side: int
+
+    def __call__(self, world: World) -> None:
+        if world.sides[self.side].is_open:
+            world.sides[self.side].open_channel()
+
+
+@dataclass(frozen=True)
+class End:
+    side: int
+    channel: int
+    kind: FrameType
+
+    def __call__(self, world: World) -> None:
+        side = world.sides[self.side]
+        if side.open:
+            side.end_channel(sorted(side.open)[self.channel % len(side.open)], self.kind)
+
+
+@dataclass(frozen=True)
+class Consume:
+    """The reader of a channel takes some messages."""
+
+    side: int
+    channel: int
+    count: int
+
+    def __call__(self, world: World) -> None:
+        side = world.sides[self.side]
+        if side.inbox:
+            number = sorted(side.inbox)[self.channel % len(side.inbox)]
+            for _ in range(self.count):
+                side.consume(number)
+
+
+@dataclass(frozen=True)
+class Leave:
+    side: int
+
+    def __call__(self, world: World) -> None:
+        if world.sides[self.side].is_open:
+            world.sides[self.side].leave()
+
+
+@dataclass(frozen=True)
+class Withdraw:
+    side: int
+
+    def __call__(self, world: World) -> None:
+        world.sides[self.side].withdraw()
+
+
+@dataclass(frozen=True)
+class Take:
+    side: int
+    budget: int
+
+    def __call__(self, world: World) -> None:
+        world.sides[self.side].take(self.budget, world.now)
+
+
+@dataclass(frozen=True)
+class Arrive:
+    side: int
+    count: int
+
+    def __call__(self, world: World) -> None:
+        world.sides[self.side].arrive(self.count, world.now)
+
+
+@dataclass(frozen=True)
+class Tick:
+    seconds: float
+
+    def __call__(self, world: World) -> None:
+        world.tick(self.seconds)
+
+
+Command = Callable[[World], None]
+
+_sides = st.integers(0, 1)
+_small = st.integers(0, 3)
+_budgets = st.sampled_from([0, 1, 5000, BURST, BURST])
+_counts = st.integers(0, 100) | st.sampled_from([2 * KIB, 50 * KIB, 10_000 * KIB])
+_kinds = st.sampled_from([kind for kind in FrameType if kind >= FrameType.CALL])
+_fragments = st.sampled_from([0, 0, 0, 0, 1, 1, 2, 3, 6])
+_more = st.integers(0, 40) | st.just(500)
+
+commands: st.SearchStrategy[Command] = st.one_of(
+    st.builds(Put, _sides, _kinds, _small, st.sampled_from([0, int(Flag.RAW)]), _fragments, _more),
+    st.builds(Data, _sides, _small, _fragments, _more),
+    st.builds(Open, _sides),
+    st.builds(End, _sides, _small, st.sampled_from([FrameType.CLOSE, FrameType.RESET])),
+    st.builds(Consume, _sides, _small, st.integers(1, 5)),
+    st.builds(Take, _sides, _budgets),
+    st.builds(Arrive, _sides, _counts),
+    st.builds(Tick, st.sampled_from([0.1, 1.0, 10.0, 1000.0])),
+    st.builds(Withdraw, _sides),
+    st.builds(Leave, _sides),
+)
+
+
+def _limits(frame_size: int, messages: int, streams: int, window: int, channels: int) -> Limits:
+    return Limits(
+        frame_size=frame_size,
+        message_size=frame_size * messages,
+        streams=streams,
+        window=window,
+        channels=channels,
+    )
+
+
+limits = st.builds(
+    _limits,
+    st.sampled_from([2 * KIB, 3000, FRAGMENT_SIZE, 256 * KIB]),
+    st.sampled_from([1, 4, 100]),
+    st.sampled_from([1, 2, 8]),
+    st.sampled_from([1, 3000, 256 * KIB]),
+    st.sampled_from([1, 2, 256]),
+)

@@ -1,0 +1,44 @@
+"""Every program in the documentation runs, and prints what its page says."""
+
+from __future__ import annotations
+
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+from tests.docs.snippets import PAGES, ROOT, Program, read
+
+PROGRAMS = [program for page in PAGES for program in read(page).programs]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("program", PROGRAMS, ids=str)
+def test_program(
+    program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, text in program.files.items():
+        (tmp_path / name).write_text(text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    main = types.ModuleType("__main__")
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    try:
+        exec(compile(program.code, str(program.page), "exec"), main.__dict__)
+    finally:
+        for name in program.files:
+            sys.modules.pop(name.removesuffix(".py"), None)
+    if program.output is not None:
+        assert capsys.readouterr().out == program.output
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_fences_are_closed_and_marked(page: Path) -> None:
+    text = page.read_text()
+    assert text.count("\n```") % 2 == 0
+    found = read(page)
+    opened = text.count("\n```python\n")
+    continued = text.count("\n<!-- continued -->\n")
+    assert len(found.programs) + len(found.files) + continued == opened
