@@ -41,6 +41,7 @@ class Link:
         "_fd",
         "_nursery",
         "_parked",
+        "_torn",
         "_unwritten",
         "_writer_scope",
         "_writing",
@@ -67,6 +68,8 @@ class Link:
         self._nursery = nursery
         self._parked: trio.lowlevel.Task | None = None
         self._writing = False
+        self._torn = False
+        """A write was cancelled half way: nothing that follows would be understood."""
         self._writer_scope: trio.CancelScope | None = None
         self._unwritten: bytes | memoryview = b""
         self._drained: trio.lowlevel.ParkingLot | None = None
@@ -113,10 +116,7 @@ class Link:
         with trio.CancelScope() as self._writer_scope:
             try:
                 while True:
-                    while data := self._unwritten or _join(self.session.take(BURST, trio.current_time())):
-                        self._unwritten = b""
-                        await self.stream.send_all(data)
-                        self._wake_drained()
+                    await self._write_all()
                     self._writing = False
                     self._wake_drained()
                     await self._park()
@@ -124,6 +124,17 @@ class Link:
                 self.fail(ConnectionLost(f"the link broke while writing: {error.__cause__ or error}"))
             except HeartlineError as error:
                 self.fail(error)
+            finally:
+                self._writing = False
+                self._wake_drained()
+
+    async def _write_all(self) -> None:
+        while data := self._unwritten or _join(self.session.take(BURST, trio.current_time())):
+            self._unwritten = b""
+            self._torn = True
+            await self.stream.send_all(data)
+            self._torn = False
+            self._wake_drained()
 
     async def _park(self) -> None:
         self._parked = trio.lowlevel.current_task()
@@ -243,10 +254,12 @@ class Link:
         """Write what is queued and close the stream, all within ``grace`` seconds, even when cancelled."""
         self._wake_drained()
         with trio.CancelScope(shield=True, deadline=trio.current_time() + grace):
-            self.flush()
             try:
                 await self.wait_drained(lambda: self._writing)
-            except ConnectionLost:
+                self._writing = True  # from now on this is the writer
+                if not self._torn:
+                    await self._write_all()
+            except (HeartlineError, trio.BrokenResourceError, trio.ClosedResourceError):
                 pass  # what could not be written is lost with the link; the close goes on
         if self.failure is None:
             self.failure = ConnectionLost("the link was closed")
