@@ -34,7 +34,7 @@ class Calculator:
         """Takes far too long."""
         print(f"  server: pondering {question!r} ...")
         try:
-            await trio.sleep(7_500_000)
+            await trio.sleep(3600)
         finally:
             print("  server: nobody waits for the answer any more, so I stop")
         return 42
@@ -94,8 +94,10 @@ def main() -> None:
                 trio.run(serve, url)
             case ["add", url, a, b]:
                 trio.run(add, url, float(a), float(b))
-            case _:
+            case ["-h" | "--help"]:
                 print(__doc__)
+            case _:
+                sys.exit(__doc__)
     except (heartline.HeartlineError, ValueError) as error:
         sys.exit(f"calculator: {error}")
     except KeyboardInterrupt:

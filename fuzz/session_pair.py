@@ -47,7 +47,7 @@ class Waiting:
     taken: int = 0
     started: bool = False
     first_since: int = 0
-    """When it became the first of its queue."""
+    """When it became the first of its queue by its turn, counted in steps."""
 
 
 class Side:
@@ -153,8 +153,7 @@ class Side:
     def _drop(self, key: Key, kind: FrameType) -> None:
         kept = [m for m in self.waiting[key] if m.started or m.frame.type != kind]
         if kept and kept[0] is not self.waiting[key][0]:
-            self._steps += 1
-            kept[0].first_since = self._steps
+            kept[0].first_since = 0
         self.waiting[key] = deque(kept)
 
     def leave(self) -> None:
@@ -202,10 +201,10 @@ class Side:
 
     def _start(self, message: Waiting) -> None:
         self._pay(message.frame)
-        if message.frame.type != FrameType.DATA and self._is_long(message):
+        if message.frame.type != FrameType.DATA and self._is_long(message) and message.first_since:
             for other in self.heads:
                 if other.frame.type != FrameType.DATA and self._is_long(other) and not other.started:
-                    assert message.first_since <= other.first_since, "who waits longest starts first"
+                    assert message.first_since <= (other.first_since or self._steps), "who waits longest is next"
         message.started = True
 
     def _cut(self, fragment: Frame) -> None:

@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from hypothesis import strategies as st
 
 from fuzz.session_pair import BURST, World
-from heartline.session.outbox import FRAGMENT_SIZE
+from heartline.session.outbox import FRAGMENT_SIZE, MESSAGE_COST
 from heartline.wire import Flag, Frame, FrameType, Limits
 
 KIB = 1024
+
+WINDOW = 500
+"""Bytes; a small window, and messages that use it up to the last byte, or leave one."""
 
 
 @dataclass(frozen=True)
@@ -137,20 +140,26 @@ _budgets = st.sampled_from([0, 1, 5000, BURST, BURST])
 _counts = st.integers(0, 100) | st.sampled_from([2 * KIB, 50 * KIB, 10_000 * KIB])
 _kinds = st.sampled_from([kind for kind in FrameType if kind >= FrameType.CALL])
 _fragments = st.sampled_from([0, 0, 0, 0, 1, 1, 2, 3, 6])
-_more = st.integers(0, 40) | st.just(500)
+_more = st.sampled_from([0, 1, WINDOW - MESSAGE_COST]) | st.integers(0, 40)
 
-commands: st.SearchStrategy[Command] = st.one_of(
-    st.builds(Put, _sides, _kinds, _small, st.sampled_from([0, int(Flag.RAW)]), _fragments, _more),
-    st.builds(Data, _sides, _small, _fragments, _more),
+_put = st.builds(Put, _sides, _kinds, _small, st.sampled_from([0, int(Flag.RAW)]), _fragments, _more)
+_data = st.builds(Data, _sides, _small, _fragments, _more)
+_take = st.builds(Take, _sides, _budgets)
+_arrive = st.builds(Arrive, _sides, _counts)
+_rare = st.one_of(
     st.builds(Open, _sides),
     st.builds(End, _sides, _small, st.sampled_from([FrameType.CLOSE, FrameType.RESET])),
     st.builds(Consume, _sides, _small, st.integers(1, 5)),
-    st.builds(Take, _sides, _budgets),
-    st.builds(Arrive, _sides, _counts),
     st.builds(Tick, st.sampled_from([0.1, 1.0, 10.0, 1000.0])),
     st.builds(Withdraw, _sides),
     st.builds(Leave, _sides),
 )
+_commands = st.sampled_from([_put, _data, _take, _arrive, _rare, _rare]).flatmap(lambda command: command)
+
+scripts: st.SearchStrategy[list[Command]] = st.lists(st.lists(_commands, max_size=20), max_size=20).map(
+    lambda parts: [command for part in parts for command in part]
+)
+"""Lists of lists: one list would be short, as a rule."""
 
 
 def _limits(frame_size: int, messages: int, streams: int, window: int, channels: int) -> Limits:
@@ -166,8 +175,8 @@ def _limits(frame_size: int, messages: int, streams: int, window: int, channels:
 limits = st.builds(
     _limits,
     st.sampled_from([2 * KIB, 3000, FRAGMENT_SIZE, 256 * KIB]),
-    st.sampled_from([1, 4, 100]),
+    st.sampled_from([1, 3, 100]),
     st.sampled_from([1, 2, 8]),
-    st.sampled_from([1, 3000, 256 * KIB]),
+    st.sampled_from([1, WINDOW, WINDOW, 256 * KIB]),
     st.sampled_from([1, 2, 256]),
 )

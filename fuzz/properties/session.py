@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fuzz.session_pair import BURST, World
-from fuzz.session_script import Command, commands, limits
+from fuzz.session_script import Command, limits, scripts
 from heartline.wire import Limits
 
 
-@given(limits, limits, st.lists(commands, max_size=50), st.booleans())
+@given(limits, limits, scripts, st.booleans())
 def whatever_two_sides_send_arrives_once_and_in_order(
     client: Limits, server: Limits, script: list[Command], greeted: bool
 ) -> None:

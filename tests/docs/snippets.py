@@ -18,13 +18,15 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = [
     ROOT / "README.md",
+    DOCS / "index.md",
     DOCS / "tutorial.md",
     *sorted((DOCS / "how-to").glob("*.md")),
     *sorted((DOCS / "explanation").glob("*.md")),
 ]
 
 _FENCE = re.compile(
-    r"(?:^<!-- (?P<mark>[^\n]*) -->\n\s*)?^```(?P<language>[a-z]+)\n(?P<code>.*?)^```$", re.M | re.S
+    r"(?:^<!-- (?P<mark>[^\n]*) -->\n\s*)?^```(?P<language>[a-z]+)\n(?P<code>.*?)^```$",
+    re.MULTILINE | re.DOTALL,
 )
 
 

@@ -47,7 +47,17 @@ async def open_pair(
 def cut(connection: Connection) -> None:
     """Break the link of a connection over memory streams, as a network does: without a goodbye."""
     assert connection.link is not None
-    connection.link.stream.close()  # type: ignore[attr-defined]
+    stream: Any = connection.link.stream
+    getattr(stream, "send_stream", stream).close()
+
+
+async def reconnect(client: Connection) -> None:
+    """Break the link of a client, and wait for its next one."""
+    links = client.statistics().links
+    cut(client)
+    while client.statistics().links == links:
+        await settle()
+        await client.wait_open()
 
 
 async def settle() -> None:

@@ -133,6 +133,15 @@ def test_a_shape_that_cannot_be_is_refused_without_memory(shape: list[int]) -> N
     assert len(str(caught.value)) < 1000
 
 
+def test_segments_follow_each_other_inside_the_payload() -> None:
+    with pytest.raises(SerializationError, match=r"with shape \[-8\]"):
+        unwrap(envelope([0, ["", [-8]], ["", [8]]]))
+    with pytest.raises(SerializationError, match="a raw segment ends at byte 32 of a payload of 24"):
+        unwrap(envelope([0, ["|u1", [16]]], rest=bytes(8)))
+    with pytest.raises(SerializationError, match="8 bytes behind the last raw segment"):
+        unwrap(envelope([0, ["|u1", [8]]], rest=bytes(16)))
+
+
 @pytest.mark.parametrize(
     "header",
     [

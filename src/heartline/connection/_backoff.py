@@ -28,13 +28,15 @@ class Backoff:
     """Attempts in a row before giving up; ``None``: never give up, connections live for days."""
 
     def __post_init__(self) -> None:
+        if self.initial == 0:
+            raise ConfigurationError("Backoff.initial must be above 0: nothing grows from there")
         for name, least in (("initial", 0.0), ("maximum", self.initial), ("factor", 1.0)):
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or not least <= value < float("inf"):
                 raise ConfigurationError(
                     f"Backoff.{name} must be a number of at least {least:g}, not {value!r}"
                 )
-        if self.attempts is not None and self.attempts < 1:
+        if self.attempts is not None and not (isinstance(self.attempts, int) and self.attempts > 0):
             raise ConfigurationError(f"Backoff.attempts must be at least 1 or None, not {self.attempts!r}")
 
     def delays(self, rng: random.Random) -> Iterator[float]:

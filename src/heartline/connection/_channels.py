@@ -2,8 +2,9 @@
 
 Channel 0 is always open. Another one is opened by an OPEN frame with its name; clients take odd numbers,
 servers even ones. Either side ends a channel with CLOSE: what it sent before arrives, then the other side's
-``receive`` ends; RESET ends it at once. The side that did not begin the end answers CLOSE by itself, and when
-both have gone the number is free again.
+``receive`` ends; RESET ends it at once. The side that did not begin the end answers CLOSE by itself, as soon
+as its application has accepted the channel, and when both have gone the number is free again. So a peer that
+opens and closes channels holds no more of them here than ``Limits.channels``, whoever is slow to accept.
 """
 
 from __future__ import annotations
@@ -13,7 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from heartline.errors import ConnectionLost, HeartlineError, LocalProtocolError, RemoteProtocolError
+from heartline.errors import (
+    ConfigurationError,
+    ConnectionLost,
+    HeartlineError,
+    LocalProtocolError,
+    RemoteProtocolError,
+    SerializationError,
+)
 from heartline.session import Role
 from heartline.wire import Flag, Frame, FrameType, get_serializer, unwrap, wrap
 
@@ -24,6 +32,9 @@ __all__ = ["Channel", "Channels", "decode_message", "encode_message"]
 
 RAW_BYTES = 0
 """The id of a DATA frame whose payload is the message itself; any other id is a serializer's content id."""
+
+NAME_SIZE = 256
+"""Bytes of a channel's name: any path or UUID."""
 
 RESET_REASON_SIZE = 256
 """Bytes of the reason in a RESET that are kept: it is for a person."""
@@ -51,7 +62,11 @@ def decode_message(frame: Frame) -> Any:
         payload, segments = unwrap(payload)
     if frame.id == RAW_BYTES:
         return bytes(payload)
-    return get_serializer(frame.id).decode(payload, segments)
+    try:
+        serializer = get_serializer(frame.id)
+    except ConfigurationError as error:
+        raise SerializationError(f"the peer used another serializer: {error}") from None
+    return serializer.decode(payload, segments)
 
 
 class Channel(trio.abc.Channel[Any]):
@@ -77,9 +92,15 @@ class Channel(trio.abc.Channel[Any]):
         await trio.lowlevel.checkpoint()
         self._check_open()
         number, payload, flags = encode_message(self._connection, message)
-        await self._connection.wait_room(self.number)
+        try:
+            await self._connection.wait_room(self.number, self._is_over)
+        except ConnectionLost:
+            pass  # the channel went with its link, and says so
         self._check_open()
         self._connection.post(FrameType.DATA, self.number, number, payload, flags)
+
+    def _is_over(self) -> bool:
+        return self._closed or self._ended
 
     def _check_open(self) -> None:
         if self._closed:
@@ -99,7 +120,7 @@ class Channel(trio.abc.Channel[Any]):
                 raise trio.EndOfChannel
             await self._lot.park()
         frame = self._inbox.popleft()
-        self._connection.give_credit(self.number, len(frame.payload))
+        self._give_credit(frame)
         return decode_message(frame)
 
     async def aclose(self) -> None:
@@ -107,20 +128,31 @@ class Channel(trio.abc.Channel[Any]):
         if not self._closed:
             self._closed = True
             while self._inbox:
-                self._connection.give_credit(self.number, len(self._inbox.popleft().payload))
-            self._connection.channels.say_closed(self.number)
+                self._give_credit(self._inbox.popleft())
+            if not self._ended:
+                self._connection.channels.say_closed(self.number)
             self._lot.unpark_all()
         await trio.lowlevel.checkpoint()
+
+    def _give_credit(self, frame: Frame) -> None:
+        # After the end the number may be another channel's.
+        if not self._ended:
+            self._connection.give_credit(self.number, len(frame.payload))
 
     # The connection's side
 
     def deliver(self, frame: Frame) -> None:
         """Take a message that arrived."""
         if self._closed:
-            self._connection.give_credit(self.number, len(frame.payload))
+            self._give_credit(frame)
         else:
             self._inbox.append(frame)
             self._lot.unpark()
+
+    @property
+    def ended(self) -> bool:
+        """Whether the peer, or the connection, ended the channel."""
+        return self._ended
 
     def end(self, broken: HeartlineError | None) -> None:
         """The peer, or the connection, ended the channel."""
@@ -146,7 +178,10 @@ class Channels:
         return len(self._open)
 
     def open(self, name: str) -> Channel:
-        """Open a channel; raises :class:`LocalProtocolError` at the peer's limit."""
+        """Open a channel; raises :class:`LocalProtocolError` at the peer's limit, or for a long name."""
+        encoded = name.encode()
+        if len(encoded) > NAME_SIZE:
+            raise LocalProtocolError(f"a channel's name has at most {NAME_SIZE} bytes, not {len(encoded)}")
         link = self._connection.require_link()
         peer = link.session.peer
         assert peer is not None
@@ -157,7 +192,7 @@ class Channels:
             self._advance()
         channel = self._add(self._next, name)
         self._advance()
-        self._connection.post(FrameType.OPEN, channel.number, 0, name.encode())
+        self._connection.post(FrameType.OPEN, channel.number, 0, encoded)
         return channel
 
     def _advance(self) -> None:
@@ -175,35 +210,40 @@ class Channels:
             if self._gone is not None:
                 raise self._gone
             await self._lot.park()
-        return self._incoming.popleft()
+        channel = self._incoming.popleft()
+        if channel.ended and self._gone is None:
+            self._forget(channel)
+        return channel
 
     def say_closed(self, number: int) -> None:
         """Tell the peer that this side has closed the channel."""
         if number in self._open and number not in self._said_closed:
             self._said_closed.add(number)
             self._connection.post(FrameType.CLOSE, number, 0, b"")
+            self._connection.require_link().wake_drained()  # who waits for room on it waits in vain
 
     def on_frame(self, frame: Frame) -> None:
-        """Handle a lane frame of a channel other than 0."""
-        channel = self._open.get(frame.channel)
+        """Handle a lane frame of a channel other than 0; the session has seen that it is open."""
         if frame.type == FrameType.OPEN:
-            self._on_open(frame, channel)
-        elif channel is None:
-            raise RemoteProtocolError(
-                f"{FrameType(frame.type).name} on channel {frame.channel}, which is not open"
-            )
+            self._on_open(frame)
         elif frame.type == FrameType.DATA:
-            channel.deliver(frame)
+            self._open[frame.channel].deliver(frame)
         else:
-            self._on_end(frame, channel)
+            self._on_end(frame, self._open[frame.channel])
 
-    def _on_open(self, frame: Frame, channel: Channel | None) -> None:
-        if channel is not None or frame.channel % 2 == self._first % 2 or not frame.channel:
-            raise RemoteProtocolError(f"the peer cannot open channel {frame.channel}")
-        theirs = sum(number % 2 != self._first % 2 for number in self._open)
-        if theirs >= self._connection.setup.limits.channels:
-            limit = self._connection.setup.limits.channels
-            raise RemoteProtocolError(f"more than {limit} channels opened by the peer (Limits.channels)")
+    def _on_open(self, frame: Frame) -> None:
+        if frame.channel in self._open:
+            raise RemoteProtocolError(f"channel {frame.channel} is opened again before it was closed here")
+        theirs = [number for number in self._open if number % 2 != self._first % 2]
+        closing = self._said_closed.intersection(theirs)
+        # The answer to a CLOSE can be held up behind half a message, of which the peer may have ``streams``.
+        limits = self._connection.setup.limits
+        if len(theirs) - min(len(closing), limits.streams) >= limits.channels:
+            raise RemoteProtocolError(
+                f"more than {limits.channels} channels opened by the peer (Limits.channels)"
+            )
+        if len(frame.payload) > NAME_SIZE:
+            raise RemoteProtocolError(f"a channel's name of {len(frame.payload)} bytes, of {NAME_SIZE}")
         try:
             name = frame.payload.decode()
         except UnicodeDecodeError:
@@ -217,11 +257,16 @@ class Channels:
             reason = frame.payload[:RESET_REASON_SIZE].decode(errors="replace")
             broken = ConnectionLost(f"the peer reset channel {channel.name!r}: {reason}")
         channel.end(broken)
+        if channel not in self._incoming:
+            self._forget(channel)
+
+    def _forget(self, channel: Channel) -> None:
+        """Both ends are done with the channel: its number is free."""
         # First forget what waits for credit that will not come, then say CLOSE behind the rest.
-        self._connection.require_link().session.close_channel(frame.channel)
-        self.say_closed(frame.channel)
-        self._said_closed.discard(frame.channel)
-        del self._open[frame.channel]
+        self._connection.require_link().session.close_channel(channel.number)
+        self.say_closed(channel.number)
+        self._said_closed.discard(channel.number)
+        del self._open[channel.number]
 
     def on_link_end(self, reason: HeartlineError) -> None:
         """The link is gone, and every channel with it."""

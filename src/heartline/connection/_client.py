@@ -8,7 +8,7 @@ from typing import Any
 import trio
 
 from heartline.connection._backoff import Backoff
-from heartline.connection._connection import GOODBYE_GRACE, Connection
+from heartline.connection._connection import GOODBYE_GRACE, Connection, ConnectionState
 from heartline.connection._link import Link
 from heartline.errors import (
     ConnectionClosed,
@@ -77,21 +77,29 @@ async def run_client(
     backoff: Backoff | None,
 ) -> None:
     """Serve ``link``, and after each loss the one that ``again`` makes, until the end of the connection."""
+    reason: HeartlineError = ConnectionClosed(
+        "the block that the connection lived in was left", code=CloseCode.NORMAL, by_peer=False
+    )
     delays: Iterator[float] = iter(())
-    while True:
-        opened = trio.current_time()
-        reason = await connection.run_link(link, early)
-        if backoff is None or _is_final(reason):
-            connection.finish(reason)
-            return
-        # A link that did not live for long is a failed attempt: the delays go on growing.
-        if opened + backoff.maximum < trio.current_time() or connection.statistics().links == 1:
-            delays = backoff.delays(connection.setup.rng)
-        try:
-            link, early = await _reconnect(delays, again, reason)
-        except HeartlineError as error:
-            connection.finish(error)
-            return
+    try:
+        while True:
+            opened = trio.current_time()
+            lost = await connection.run_link(link, early)
+            if backoff is None or _is_final(lost):
+                reason = lost
+                return
+            # A link that did not live for long is a failed attempt: the delays go on growing.
+            if opened + backoff.maximum < trio.current_time() or connection.statistics().links == 1:
+                delays = backoff.delays(connection.setup.rng)
+            with trio.CancelScope() as connection.dialing:
+                link, early = await _reconnect(delays, again, lost)
+            if connection.state is ConnectionState.CLOSED:  # by its user, while this was trying
+                await link.aclose(grace=GOODBYE_GRACE)
+                return
+    except HeartlineError as error:
+        reason = error
+    finally:
+        connection.finish(reason)
 
 
 async def _reconnect(

@@ -93,20 +93,23 @@ class Connection:
 
     __slots__ = (
         "_channels",
-        "_closed",
-        "_default",
         "_events",
+        "_heard_goodbye",
+        "_inbox",
         "_link",
         "_links",
+        "_patient",
         "_reason",
+        "_said_goodbye",
         "_state_changed",
         "address",
         "calls",
+        "dialing",
         "id",
-        "message_sink",
         "push",
         "role",
         "setup",
+        "shared_events",
         "state",
     )
 
@@ -116,13 +119,17 @@ class Connection:
         self.id = ""
         self.address = ""
         self.state = ConnectionState.CONNECTING
-        self.message_sink: Callable[[Message], None] | None = None
+        self.shared_events: Events[ConnectionEvent] | None = None
+        """Where messages go that this connection's own readers do not take: the events of a server."""
+        self.dialing: trio.CancelScope | None = None
+        """A client's attempts to get a new link run in it."""
         self._link: Link | None = None
         self._links = 0
         self._reason: HeartlineError | None = None
         self._channels: Channels | None = None
-        self._default: Channel | None = None
+        self._inbox: Events[Message] | None = None
         self._events: Events[ConnectionEvent] | None = None
+        self._patient = self._said_goodbye = self._heard_goodbye = False
         self._state_changed: trio.lowlevel.ParkingLot | None = None
         self.calls = setup.make_calls(self)
         self.push = setup.make_push(self)
@@ -181,26 +188,28 @@ class Connection:
     async def receive(self) -> Any:
         """The next message of the default channel; waits for it, over losses of the link too.
 
-        Raises the reason when the connection is closed for good. While an :meth:`events` iterator is in use
-        messages go there instead.
+        Raises the reason when the connection is closed for good, and :class:`SerializationError` for a
+        message that cannot be decoded. Once :meth:`events` was called messages go there instead.
         """
-        try:
-            return await self._default_channel().receive()
-        except trio.BrokenResourceError:
-            assert self._reason is not None
-            raise self._reason from None
+        while True:
+            async for message in self._unread():
+                return message.value
+            if self.state is ConnectionState.CLOSED:
+                raise self._end_error()
 
     def events(self) -> Events[ConnectionEvent]:
-        """What happens from now on, messages included: an async iterator that ends with the connection.
+        """What happens from now on, and every message that was not read: ends with the connection.
 
-        There is one reader at a time: a later call takes over.
+        There is one reader at a time: a later call takes over, with what the one before did not read.
         """
+        events: Events[ConnectionEvent] = Events(self.setup.limits.events)
         if self._events is not None:
-            self._events.end()
-        self._events = Events(self.setup.limits.events)
+            events.take_over(self._events)
+        self._events = events
+        self.hand_messages_to(events)
         if self.state is ConnectionState.CLOSED:
-            self._events.end()
-        return self._events
+            events.end()
+        return events
 
     async def open_channel(self, name: str) -> Channel:
         """Open a channel; the peer gets it from :meth:`accept_channel`."""
@@ -215,22 +224,32 @@ class Connection:
     async def wait_open(self) -> None:
         """Wait until the connection has a link; raises the reason when it is closed for good."""
         await trio.lowlevel.checkpoint()
-        while self.state is not ConnectionState.OPEN:
+        while self.state is not ConnectionState.OPEN or self._link is None:
             if self.state is ConnectionState.CLOSED:
-                raise self.closed_error()
-            if self._state_changed is None:
-                self._state_changed = trio.lowlevel.ParkingLot()
-            await self._state_changed.park()
+                raise self._end_error()
+            await self._change()
+
+    async def _change(self) -> None:
+        """Wait until the state changes."""
+        if self._state_changed is None:
+            self._state_changed = trio.lowlevel.ParkingLot()
+        await self._state_changed.park()
 
     async def aclose(self) -> None:
-        """Say goodbye and close; waits up to a second for the peer to take it. Closing twice is fine."""
-        self.close(CloseCode.NORMAL, "closed by the peer's application")
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + 2 * GOODBYE_GRACE):
-            while self._link is not None:
-                if self._state_changed is None:
-                    self._state_changed = trio.lowlevel.ParkingLot()
-                await self._state_changed.park()
-        self.finish(ConnectionClosed("the connection was closed here", code=CloseCode.NORMAL, by_peer=False))
+        """Say goodbye and close; closing twice is fine.
+
+        What was sent before still arrives: a second is given to the peer to answer, and another to take the
+        rest.
+        """
+        self.close(CloseCode.NORMAL, "its application closed the connection")
+        closed = ConnectionClosed("the connection was closed here", code=CloseCode.NORMAL, by_peer=False)
+        if self._link is None:
+            self.finish(closed)
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + 3 * GOODBYE_GRACE):
+            while self.state is not ConnectionState.CLOSED:
+                await self._change()
+        self.finish(closed)
+        await trio.lowlevel.cancel_shielded_checkpoint()
 
     def statistics(self) -> ConnectionStatistics:
         """A snapshot of the connection."""
@@ -262,25 +281,36 @@ class Connection:
 
     def closed_error(self) -> HeartlineError:
         """Why there is no link, or none for anything new."""
-        over = self.state in (ConnectionState.LEAVING, ConnectionState.CLOSED)
-        if over and isinstance(self._reason, ConnectionClosed):
-            return ConnectionClosed(str(self._reason), code=self._reason.code, by_peer=self._reason.by_peer)
-        error = ConnectionLost("there is no link at the moment")
-        error.__cause__ = self._reason
+        reason = self._reason
+        if isinstance(reason, ConnectionClosed) and (
+            not reason.by_peer or self.state in (ConnectionState.LEAVING, ConnectionState.CLOSED)
+        ):
+            return ConnectionClosed(str(reason), code=reason.code, by_peer=reason.by_peer)
+        over = self.state is ConnectionState.CLOSED
+        error = ConnectionLost("the connection has ended" if over else "there is no link at the moment")
+        error.__cause__ = reason
         return error
+
+    def _end_error(self) -> HeartlineError:
+        """Why the connection is closed for good."""
+        assert self._reason is not None
+        return self.closed_error() if isinstance(self._reason, ConnectionClosed) else self._reason
 
     def post(self, frame_type: int, channel: int, number: int, payload: bytes, flags: int = 0) -> None:
         """Queue a message; it leaves at the end of this tick, joined with whatever else it brings."""
         link = self.require_link()
-        link.session.send(frame_type, channel, number, payload, flags)
+        try:
+            link.session.send(frame_type, channel, number, payload, flags)
+        except ConnectionLost as error:
+            link.fail(error)  # the peer does not read: that ends its link, not the task that is here
         link.nudge()
 
-    async def wait_room(self, channel: int) -> None:
-        """Wait until a message on this channel has room at the peer, and on the link."""
+    async def wait_room(self, channel: int, is_over: Callable[[], bool] = bool) -> None:
+        """Wait until a message on this channel has room at the peer, and on the link, or it ``is_over``."""
         link = self.require_link()
         outbox = link.session.outbox
         if link.crowded or outbox.blocked(channel):
-            await link.wait_drained(lambda: link.crowded or outbox.blocked(channel))
+            await link.wait_drained(lambda: (link.crowded or outbox.blocked(channel)) and not is_over())
 
     def give_credit(self, channel: int, length: int) -> None:
         """A message of this length was taken by its reader."""
@@ -296,26 +326,62 @@ class Connection:
             self._channels = Channels(self, self.role)
         return self._channels
 
-    def _default_channel(self) -> Channel:
-        if self._default is None:
-            self._default = Channel(self, 0, "default")
+    def _unread(self) -> Events[Message]:
+        """The messages that wait for :meth:`receive`."""
+        if self._inbox is None:
+            self._inbox = Events(0)
             if self.state is ConnectionState.CLOSED:
-                self._default.end(self._reason)
-        return self._default
+                self._inbox.end()
+        return self._inbox
+
+    def hand_messages_to(self, events: Events[ConnectionEvent]) -> None:
+        """Give messages that nobody has read to this feed; new ones are handed out by :meth:`_on_default`."""
+        if self._inbox is not None:
+            events.take_over(self._inbox)
+            self._inbox = None
 
     def close(self, code: int, reason: str, *, drain: float = 0.0) -> None:
-        """Say goodbye without waiting; the link ends when the peer ends it, or after ``drain`` and a second."""
+        """Say goodbye without waiting.
+
+        The link ends when the peer has answered, and with ``drain`` seconds when no call is in progress any
+        more; if it does not come to that, then a second later than that.
+        """
         link = self._link
         if link is not None and link.session.state in (State.OPEN, State.LEAVING):
             link.session.go_away(code, reason, drain=drain)
+            self._said_goodbye = True
             link.flush()
             error = ConnectionClosed(f"the connection was closed here: {reason}", code=code, by_peer=False)
             self._leave(link, error, drain)
 
     def _leave(self, link: Link, error: ConnectionClosed, drain: float) -> None:
         self._reason = error
+        self._patient = drain > 0
         self._set_state(ConnectionState.LEAVING)
         link.scope.deadline = min(link.scope.deadline, trio.current_time() + drain + GOODBYE_GRACE)
+        self.leave_when_idle()
+
+    def leave_when_idle(self) -> None:
+        """See whether a link on which a goodbye was said can end: called also when a call has ended.
+
+        Whoever began waits for the other's goodbye and then ends the link; the other answers when it is ready
+        and reads on until that end. So what either side had sent before arrives, however long it is.
+        """
+        link = self._link
+        if self.state is not ConnectionState.LEAVING or link is None:
+            return
+        if self._patient and not self.calls.idle:
+            return
+        if not self._said_goodbye:
+            self._said_goodbye = True
+            link.session.go_away(CloseCode.NORMAL, "")
+            link.nudge()
+        elif self._heard_goodbye and not self._by_peer:
+            link.scope.cancel()
+
+    @property
+    def _by_peer(self) -> bool:
+        return isinstance(self._reason, ConnectionClosed) and self._reason.by_peer
 
     # One link
 
@@ -337,6 +403,9 @@ class Connection:
             logger.exception("internal error on the connection %s", self.id)
             reason = ConnectionLost("internal error, see the log")
             self._say_goodbye(link, CloseCode.INTERNAL_ERROR, "internal error")
+        except trio.Cancelled:
+            reason = ConnectionLost("the block that the connection lived in was left")
+            raise
         finally:
             await self._end(link, reason)
         assert self._reason is not None
@@ -347,6 +416,7 @@ class Connection:
         self._link = link
         self._links += 1
         self._reason = None
+        self._patient = self._said_goodbye = self._heard_goodbye = False
         self.setup.timer.add(link)
         self._set_state(ConnectionState.OPEN)
         self.calls.on_link_open()
@@ -370,32 +440,21 @@ class Connection:
                 self._on_goodbye(event)
 
     def _on_default(self, frame: Frame) -> None:
-        if frame.type != FrameType.DATA:
-            raise RemoteProtocolError(f"{FrameType(frame.type).name} on channel 0, which is always open")
-        if self._events is not None:
-            self._events.send(Message(self, frame))
-        elif self.message_sink is not None:
-            self.message_sink(Message(self, frame))
-        else:
-            self._default_channel().deliver(frame)
+        (self._events or self.shared_events or self._unread()).send(Message(self, frame))
 
     def _on_goodbye(self, goodbye: GoAway) -> None:
         link = self._link
         assert link is not None
+        self._heard_goodbye = True
+        if self._said_goodbye and not self._by_peer:  # the answer to ours, or one that crossed it
+            self.leave_when_idle()
+            return
         error = ConnectionClosed(
             f"the peer closed the connection: {goodbye.reason or 'no reason given'} (code {goodbye.code})",
             code=goodbye.code,
             by_peer=True,
         )
-        drain = max(0.0, goodbye.drain) if goodbye.drain == goodbye.drain else 0.0
-        self._leave(link, error, drain)
-        if not drain or self.calls.idle:
-            link.scope.cancel()
-
-    def leave_when_idle(self) -> None:
-        """A call has ended: a link that the peer wants to drain ends with the last one."""
-        if self.state is ConnectionState.LEAVING and self.calls.idle and self._link is not None:
-            self._link.scope.deadline = min(self._link.scope.deadline, trio.current_time() + GOODBYE_GRACE)
+        self._leave(link, error, goodbye.drain)
 
     def _say_goodbye(self, link: Link, code: int, reason: str) -> None:
         if link.session.state in (State.OPEN, State.LEAVING):
@@ -408,27 +467,31 @@ class Connection:
             )
         self._link = None
         self.setup.timer.discard(link)
-        self.calls.on_link_end(self._reason, link.withdraw)
-        self.push.on_link_end(self._reason, link.withdraw)
-        if self._channels is not None:
-            self._channels.on_link_end(self._reason)
-            self._channels = None
-        try:
-            await link.aclose(grace=GOODBYE_GRACE)
-        finally:
+        if self.state is not ConnectionState.CLOSED:
             self._set_state(ConnectionState.LOST)
             self.tell(Lost(self, self._reason))
+        channels, self._channels = self._channels, None
+        try:
+            self.calls.on_link_end(self._reason, link.withdraw)
+            self.push.on_link_end(self._reason, link.withdraw)
+            if channels is not None:
+                channels.on_link_end(self._reason)
+        except Exception:
+            logger.exception("internal error at the end of a link of the connection %s", self.id)
+        finally:
+            await link.aclose(grace=GOODBYE_GRACE)
 
     def finish(self, reason: HeartlineError) -> None:
         """The end of the connection: no further link will come."""
         if self.state is ConnectionState.CLOSED:
             return
-        if self._reason is None or not isinstance(self._reason, ConnectionClosed):
-            self._reason = reason
+        self._reason = reason
         self._set_state(ConnectionState.CLOSED)
-        if self._default is not None:
-            self._default.end(self._reason)
-        self.tell(Closed(self, self._reason))
+        if self.dialing is not None:
+            self.dialing.cancel()
+        if self._inbox is not None:
+            self._inbox.end()
+        self.tell(Closed(self, reason))
         if self._events is not None:
             self._events.end()
 

@@ -51,11 +51,12 @@ class Closed:
 class Message:
     """A message arrived on the default channel."""
 
-    __slots__ = ("_frame", "connection")
+    __slots__ = ("_frame", "_link", "connection")
 
     def __init__(self, connection: Connection, frame: Frame) -> None:
         self.connection = connection
         self._frame = frame
+        self._link = connection.link
 
     @property
     def value(self) -> Any:
@@ -64,7 +65,8 @@ class Message:
 
     def take(self) -> None:
         """Give its credit back to the sender; done when the message is read."""
-        self.connection.give_credit(0, len(self._frame.payload))
+        if self.connection.link is self._link:  # a new link began with a whole window
+            self.connection.give_credit(0, len(self._frame.payload))
 
 
 ConnectionEvent: TypeAlias = Opened | Lost | Reconnected | Closed | Message
@@ -104,6 +106,14 @@ class Events(Generic[T]):
         self._buffer.remove(oldest)
         self._states -= 1
         self.dropped += 1
+
+    def take_over(self, older: Events[Any]) -> None:
+        """Take the messages that the reader of ``older`` has not read, and end it."""
+        buffer, older._buffer = older._buffer, deque()
+        for event in buffer:
+            (self if isinstance(event, Message) else older)._buffer.append(event)
+        self._lot.unpark_all()
+        older.end()
 
     def end(self) -> None:
         """No event comes any more; the reader still gets those that are here."""

@@ -7,13 +7,17 @@ many messages. A single message is written at once.
 
 from __future__ import annotations
 
+import logging
 from time import perf_counter
 
 import trio
 
 from heartline.connection._link import Link
+from heartline.errors import ConnectionLost
 
 __all__ = ["Flusher"]
+
+logger = logging.getLogger("heartline")
 
 SHORT_SWEEP = 0.0005
 """Seconds; a shorter sweep is followed by no rest, which would cost more than it joins."""
@@ -47,7 +51,12 @@ class Flusher:
             # Work, not protocol time: with a mock clock there is no rest, and nothing depends on it.
             start = perf_counter()
             for link in links:
-                link.flush()
+                try:
+                    link.flush()
+                except Exception:
+                    # As in Connection.run_link: a bug met on one link must not end the others.
+                    logger.exception("internal error while writing for many")
+                    link.fail(ConnectionLost("internal error, see the log"))
             duration = perf_counter() - start
             if duration > SHORT_SWEEP:
                 await trio.sleep(min(duration, LONGEST_REST))

@@ -8,17 +8,20 @@ everything on other streams, goes through a writer task, which exists from the f
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 
 import trio
 
-from heartline.errors import ConnectionLost, HeartlineError
+from heartline.errors import ConnectionLost, HeartlineError, RemoteProtocolError
 from heartline.session import Session
 from heartline.session.outbox import Buffer
 from heartline.session.session import Event
 
 __all__ = ["Link"]
+
+logger = logging.getLogger("heartline")
 
 READ_SIZE = 256 * 1024
 """Bytes per read: a whole burst of small frames, or one large frame, in one system call."""
@@ -50,6 +53,7 @@ class Link:
         "scope",
         "session",
         "stream",
+        "watch",
         "write_buffer",
     )
 
@@ -64,6 +68,8 @@ class Link:
         """Why the link ended, as far as this side knows."""
         self.scope = trio.CancelScope()
         """The reader runs in it: moving its deadline is how a link is told to end."""
+        self.watch = -1
+        """The heartbeat timer's number for this link."""
         self._fd = stream.socket.fileno() if type(stream) is trio.SocketStream else -1
         self._nursery = nursery
         self._parked: trio.lowlevel.Task | None = None
@@ -109,24 +115,28 @@ class Link:
         elif self.session.outbox.has_turns:
             self.nudge()
         else:
-            self._wake_drained()
+            self.wake_drained()
 
     async def _write_loop(self) -> None:
         """The writer task: waits for the stream, so that nobody else has to."""
         with trio.CancelScope() as self._writer_scope:
             try:
-                while True:
+                while self.failure is None:
                     await self._write_all()
                     self._writing = False
-                    self._wake_drained()
+                    self.wake_drained()
                     await self._park()
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
                 self.fail(ConnectionLost(f"the link broke while writing: {error.__cause__ or error}"))
             except HeartlineError as error:
                 self.fail(error)
+            except Exception:
+                # As in Connection.run_link: a bug met on one link must not end the others.
+                logger.exception("internal error while writing")
+                self.fail(ConnectionLost("internal error, see the log"))
             finally:
                 self._writing = False
-                self._wake_drained()
+                self.wake_drained()
 
     async def _write_all(self) -> None:
         while data := self._unwritten or _join(self.session.take(BURST, trio.current_time())):
@@ -134,7 +144,7 @@ class Link:
             self._torn = True
             await self.stream.send_all(data)
             self._torn = False
-            self._wake_drained()
+            self.wake_drained()
 
     async def _park(self) -> None:
         self._parked = trio.lowlevel.current_task()
@@ -156,7 +166,7 @@ class Link:
         return self.session.outbox.size + len(self._unwritten) >= self.write_buffer
 
     async def wait_drained(self, condition: Callable[[], bool]) -> None:
-        """Wait until ``condition`` no longer holds; it is looked at after each write and each grant of credit.
+        """Wait until ``condition`` no longer holds; it is looked at after each write and each read.
 
         Raises :class:`ConnectionLost` when the link ends first.
         """
@@ -167,7 +177,8 @@ class Link:
         if self.failure is not None:
             raise ConnectionLost("the link ended while the message waited for the peer") from self.failure
 
-    def _wake_drained(self) -> None:
+    def wake_drained(self) -> None:
+        """Let who waits in :meth:`wait_drained` look again."""
         if self._drained is not None:
             self._drained.unpark_all()
 
@@ -175,11 +186,20 @@ class Link:
 
     async def read(self, handle: Handle) -> None:
         """Read and handle until the peer ends the stream; protocol errors are raised."""
+        if self.session.failed:  # behind the handshake, in the same bytes
+            self.session.receive(b"", trio.current_time())
         if self._fd >= 0:
             await self._read_socket(handle)
         else:
             await self._read_stream(handle)
-        self.session.receive_eof()
+        self._receive_eof()
+
+    def _receive_eof(self) -> None:
+        """The stream has ended: inside a frame that is no mischief, its sender was cut off too."""
+        try:
+            self.session.receive_eof()
+        except RemoteProtocolError as error:
+            raise ConnectionLost(str(error)) from None
 
     async def receive(self) -> list[Event]:
         """The events of one read, for the handshake; none when the peer ended the stream."""
@@ -192,7 +212,7 @@ class Link:
                     f"the link broke in the handshake: {error.__cause__ or error}"
                 ) from error
             if not data:
-                self.session.receive_eof()
+                self._receive_eof()
                 return []
             events = self.session.receive(bytes(data), trio.current_time())
         return events
@@ -228,7 +248,8 @@ class Link:
             events = self.session.receive(b"", trio.current_time())
         for start in range(0, len(events), SLICE):
             self._handle(events[start : start + SLICE] if len(events) > SLICE else events, handle)
-        self._wake_drained()
+        self.flush()  # also what the session answers by itself, such as a PONG
+        self.wake_drained()
 
     def _handle(self, events: list[Event], handle: Handle) -> None:
         self.corked = True
@@ -252,8 +273,9 @@ class Link:
 
     async def aclose(self, *, grace: float) -> None:
         """Write what is queued and close the stream, all within ``grace`` seconds, even when cancelled."""
-        self._wake_drained()
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + grace):
+        self.wake_drained()
+        deadline = trio.current_time() + grace
+        with trio.CancelScope(shield=True, deadline=deadline):
             try:
                 await self.wait_drained(lambda: self._writing)
                 self._writing = True  # from now on this is the writer
@@ -265,8 +287,8 @@ class Link:
             self.failure = ConnectionLost("the link was closed")
         if self._writer_scope is not None:
             self._writer_scope.cancel()
-        self._wake_drained()
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + grace):
+        self.wake_drained()
+        with trio.CancelScope(shield=True, deadline=deadline):
             await self.stream.aclose()
 
 

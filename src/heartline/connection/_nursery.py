@@ -17,22 +17,40 @@ async def open_plain_nursery() -> AsyncIterator[trio.Nursery]:
     That there is a nursery inside ``open_connection`` is not the caller's business: ``except ValueError``
     around the block must see the ``ValueError`` of the body. Several errors stay a group.
     """
+    single: BaseException | None = None
     try:
         async with trio.open_nursery() as nursery:
             yield nursery
     except BaseExceptionGroup as group:
-        _, others = group.split(trio.Cancelled)
-        single = _single(group if others is None else others)
+        single = _single(group)
         if single is None:
             raise
-        raise single from single.__cause__
+    if single is not None:
+        # Not in the handler above: the error's own context must not be replaced by the group.
+        try:
+            raise single
+        finally:
+            del single  # or its traceback would hold it in a cycle
 
 
 def _single(group: BaseExceptionGroup[BaseException]) -> BaseException | None:
-    """The only error in the group; of several cancellations any one stands for all."""
-    leaf: BaseException = group
-    while isinstance(leaf, BaseExceptionGroup):
-        if len(leaf.exceptions) > 1 and not all(isinstance(e, trio.Cancelled) for e in leaf.exceptions):
-            return None
-        leaf = leaf.exceptions[0]
-    return leaf
+    """The only error of the nursery's tasks, as it is, be it a group of its own.
+
+    Cancellations do not count beside an error, and of several any one stands for all.
+    """
+    errors = [error for error in group.exceptions if not _is_cancellation(error)]
+    if len(errors) > 1:
+        return None
+    return errors[0] if errors else _any_leaf(group)
+
+
+def _is_cancellation(error: BaseException) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(_is_cancellation, error.exceptions))
+    return isinstance(error, trio.Cancelled)
+
+
+def _any_leaf(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -32,7 +32,7 @@ class Part(Protocol):
         ...
 
     def on_link_end(self, reason: HeartlineError, unsent: Callable[[int], set[int]]) -> None:
-        """The link is gone; ``unsent(frame_type)`` takes back messages that never left, and gives their ids."""
+        """The link is gone; ``unsent(frame_type)`` takes back messages that never left: their ids."""
         ...
 
 

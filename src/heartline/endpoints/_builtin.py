@@ -15,8 +15,8 @@ __all__ = ["PushService"]
 class PushService:
     """``$push``: subscribing to topics of this endpoint."""
 
-    def subscribe(self, topic: str, since: Any, policy: SlowPolicy) -> list[Any]:
+    def subscribe(self, topic: str, since: Any, policy: SlowPolicy, key: int) -> list[Any]:
         """Begin a subscription; the answer is ``[number, epoch, position]``."""
         push = current_connection().push
         assert isinstance(push, PushLayer)
-        return push.serve(topic, since, policy)
+        return push.serve(topic, since, policy, key)

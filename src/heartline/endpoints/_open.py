@@ -87,7 +87,10 @@ async def _give(streams: list[trio.abc.Stream]) -> trio.abc.Stream:
     await trio.lowlevel.checkpoint()
     if not streams:
         raise ConnectionFailed("a stream that was given cannot be opened again")
-    return streams.pop()
+    stream = streams.pop()
+    # Unlike that of a stream nobody else has, its descriptor is not used directly: were the stream closed
+    # outside, the number could soon be another file's.
+    return trio.StapledStream(stream, stream)
 
 
 @asynccontextmanager
@@ -139,6 +142,7 @@ async def open_server(
             yield server
             await server.drain(0)
         finally:
+            server.end()
             nursery.cancel_scope.cancel()
 
 

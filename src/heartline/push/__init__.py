@@ -2,7 +2,8 @@
 
 from heartline.push._log import Entry, History, TopicLog
 from heartline.push._part import PushLayer, make_push
-from heartline.push._publisher import Publisher, Receipt, TopicStatistics
+from heartline.push._publisher import Publisher, TopicStatistics
+from heartline.push._receipt import Receipt
 from heartline.push._subscription import Subscription
 from heartline.push._types import NEWEST, OLDEST, Position, SlowPolicy, Update
 

@@ -37,8 +37,10 @@ class History:
     def __post_init__(self) -> None:
         for name in ("count", "size", "age"):
             value = getattr(self, name)
-            if not isinstance(value, (int, float)) or not value > 0:
-                raise ConfigurationError(f"History.{name} must be above 0, not {value!r}")
+            # Below 1 a count would not even keep the newest.
+            if not isinstance(value, (int, float)) or not value > 0 or (name == "count" and value < 1):
+                least = "at least 1" if name == "count" else "above 0"
+                raise ConfigurationError(f"History.{name} must be {least}, not {value!r}")
 
 
 class Entry:

@@ -10,26 +10,39 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import trio
+
 from heartline.connection import Connection
-from heartline.errors import HeartlineError, InvalidArguments, Outcome, RemoteProtocolError
+from heartline.errors import (
+    ConfigurationError,
+    HeartlineError,
+    InvalidArguments,
+    Outcome,
+    RemoteProtocolError,
+)
 from heartline.push._log import TopicLog
-from heartline.push._publisher import Publisher, Served
+from heartline.push._publisher import Publisher
 from heartline.push._subscription import Subscription
+from heartline.push._topic import Served
 from heartline.push._types import SlowPolicy
 from heartline.push._wire import CONFIRM, LEAVE
 from heartline.wire import Frame, FrameType
 
-__all__ = ["PushLayer", "make_push"]
+__all__ = ["MAX_SUBSCRIPTIONS", "PushLayer", "make_push"]
+
+MAX_SUBSCRIPTIONS = 1024
+"""Subscriptions of one peer: each may hold a window of updates for it."""
 
 
 class PushLayer:
-    """The push part of a connection; both tables are made when they are first needed."""
+    """The push part of a connection."""
 
-    __slots__ = ("_connection", "_served", "_subscribed", "publisher")
+    __slots__ = ("_connection", "_keys", "_publisher", "_served", "_subscribed")
 
     def __init__(self, publisher: Publisher | None, connection: Connection) -> None:
-        self.publisher = publisher
+        self._publisher = publisher
         self._connection = connection
+        self._keys = 0
         self._served: dict[int, Served] = {}
         self._subscribed: dict[int, Subscription] = {}
 
@@ -37,7 +50,8 @@ class PushLayer:
 
     def subscribe(self, topic: str, since: Any, policy: Any) -> Subscription:
         """A subscription, to be entered."""
-        return Subscription(self._connection, self, topic, since, policy)
+        self._keys += 1
+        return Subscription(self._connection, self, self._keys, topic, since, policy)
 
     def attach(self, number: int, subscription: Subscription) -> None:
         """Updates with this number go to this subscription."""
@@ -45,10 +59,12 @@ class PushLayer:
             raise RemoteProtocolError(f"the peer gave the number {number} to two subscriptions")
         self._subscribed[number] = subscription
 
-    def detach(self, number: int) -> None:
-        """The subscription is over; updates that are under way are skipped."""
-        if self._subscribed.pop(number, None) is not None and self._connection.link is not None:
-            self.confirm(number, LEAVE)
+    def leave(self, key: int, number: int | None) -> None:
+        """The subscription with this key is over; updates that are under way are skipped."""
+        if number is not None:
+            self._subscribed.pop(number, None)
+        if self._connection.link is not None:
+            self.confirm(key, LEAVE)
 
     def confirm(self, number: int, offset: int) -> None:
         """Tell the publisher that everything up to this offset was handled."""
@@ -56,20 +72,47 @@ class PushLayer:
 
     # The publisher's side
 
-    def serve(self, topic_name: str, since: Any, policy: SlowPolicy) -> list[Any]:
+    def serve(self, topic_name: str, since: Any, policy: SlowPolicy, key: int) -> list[Any]:
         """Begin a subscription of the peer: its number, the topic's epoch and the position before it."""
-        if self.publisher is None:
-            raise InvalidArguments("this peer publishes nothing", outcome=Outcome.COMPLETED)
-        topic = self.publisher.topic(topic_name)
+        if self._publisher is None:
+            raise _refusal("this peer publishes nothing")
+        if len(self._served) >= MAX_SUBSCRIPTIONS:
+            raise _refusal(f"a connection has {MAX_SUBSCRIPTIONS} subscriptions at most")
+        if self._find(key) is not None:
+            raise _refusal(f"the key {key} is that of another subscription")
+        try:
+            topic = self._publisher.topic(topic_name, for_peer=True)
+        except ConfigurationError as error:
+            raise _refusal(str(error)) from None
         log = topic.log
+        log.trim(trio.current_time())
+        position, start, gap = _begin(since, log, policy)
+        served = Served(
+            topic,
+            self._connection,
+            self._number(log),
+            key=key,
+            policy=policy,
+            position=position,
+            start=start,
+            gap=gap,
+        )
+        self._served[served.number] = served
+        topic.join(served)
+        return [served.number, log.epoch, position]
+
+    def _number(self, log: TopicLog) -> int:
+        """The topic's own number if it is free on this link, so that updates are encoded once for all."""
+        assert self._publisher is not None
+        outbox = self._connection.require_link().session.outbox
         number = log.number
-        while number in self._served:
-            number = self.publisher.next_number()
-        position, gap = _begin(since, log, policy)
-        served = Served(topic, self._connection, number, position, policy, gap)
-        self._served[number] = served
-        topic.served[served] = None
-        return [number, log.epoch, position]
+        # A long update of a subscription that was left may still be under way with its number.
+        while number in self._served or outbox.holds(FrameType.PUSH, 0, number):
+            number = self._publisher.next_number()
+        return number
+
+    def _find(self, key: int) -> Served | None:
+        return next((served for served in self._served.values() if served.who[1] == key), None)
 
     def on_frame(self, frame: Frame) -> None:
         """Handle a PUSH or CONFIRM."""
@@ -86,22 +129,16 @@ class PushLayer:
         if len(frame.payload) != CONFIRM.size:
             raise RemoteProtocolError(f"CONFIRM of {len(frame.payload)} bytes")
         (offset,) = CONFIRM.unpack(frame.payload)
+        if offset == LEAVE:
+            left = self._find(frame.id)
+            if left is not None:  # otherwise the call that would have begun it never came
+                del self._served[left.number]
+                left.topic.leave(left, lost=False)
+            return
         served = self._served.get(frame.id)
         if served is None:
-            return  # it was left, and is confirmed after that by a peer that does not know yet
-        if offset == LEAVE:
-            del self._served[frame.id]
-            served.topic.leave(served)
-            return
-        if not served.flowing and offset < served.cursor:
-            served.flowing = True  # the rest up to the cursor was received before, but not handled yet
-        elif not served.confirmed <= offset < served.cursor:
-            raise RemoteProtocolError(
-                f"CONFIRM of update {offset}, after {served.confirmed} and of {served.cursor - 1} sent"
-            )
-        served.confirmed = offset
-        served.advance()
-        served.topic.note(served)
+            raise RemoteProtocolError(f"CONFIRM of subscription {frame.id}, which does not exist")
+        served.confirm(offset)
 
     # Links
 
@@ -111,7 +148,7 @@ class PushLayer:
     def on_link_end(self, reason: HeartlineError, unsent: Callable[[int], set[int]]) -> None:
         """Everybody loses the number; subscriptions remember where they are."""
         for served in self._served.values():
-            served.topic.leave(served)
+            served.topic.leave(served, lost=True)
         self._served.clear()
         subscriptions, self._subscribed = self._subscribed, {}
         for subscription in subscriptions.values():
@@ -123,22 +160,25 @@ def make_push(publisher: Publisher | None, connection: Connection) -> PushLayer:
     return PushLayer(publisher, connection)
 
 
-def _begin(since: Any, log: TopicLog, policy: SlowPolicy) -> tuple[int, int | None]:
-    """The position before the first update to send, and the offset that is lost if there is a gap."""
+def _refusal(reason: str) -> InvalidArguments:
+    return InvalidArguments(reason, outcome=Outcome.COMPLETED)
+
+
+def _begin(since: Any, log: TopicLog, policy: SlowPolicy) -> tuple[int, int, int | None]:
+    """Where to begin: the position before the first update, the last offset it cannot claim to have had, and
+    the offset that is lost if there is a gap.
+    """
     newest = max(log.first - 1, log.last - 1)
     match since:
         case None:
-            return log.last, None
+            return log.last, log.last, None
         case "newest":
-            return newest, None
+            return newest, newest, None
         case "oldest":
-            return log.first - 1, None
+            return log.first - 1, log.first - 1, None
         case [str(epoch), int(offset)] if offset >= 0:
             if epoch == log.epoch:
-                return min(offset, log.last), None
+                return min(offset, log.last), 0, None
             # The history began anew: an offset of the other life means nothing here.
-            return (newest, None) if policy is SlowPolicy.KEEP_NEWEST else (log.last, offset + 1)
-    raise InvalidArguments(
-        f"since must be null, 'newest', 'oldest' or [epoch, offset], not {since!r:.80}",
-        outcome=Outcome.COMPLETED,
-    )
+            return newest, newest, None if policy is SlowPolicy.KEEP_NEWEST else offset + 1
+    raise _refusal(f"since must be null, 'newest', 'oldest' or [epoch, offset], not {since!r:.80}")

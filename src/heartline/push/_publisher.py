@@ -1,4 +1,4 @@
-"""The publisher's side: topics, and a cursor for each subscriber.
+"""The publisher: the topics of one server.
 
 A publish appends to the log once and then moves every cursor that is not behind; a cursor that is (its window
 of unconfirmed updates is full) is moved on by the subscriber's confirmations. So nobody waits for anybody,
@@ -7,49 +7,31 @@ unless a subscriber asked for it with :attr:`SlowPolicy.BLOCK`, or the publisher
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import trio
 
-from heartline.connection import Connection, Flusher
-from heartline.errors import ConfigurationError, ConnectionLost, InvalidArguments, Outcome
+from heartline.connection import Flusher, Link
+from heartline.errors import ConfigurationError, ConnectionLost
 from heartline.push._log import Entry, History, TopicLog
-from heartline.push._types import SlowPolicy
-from heartline.push._wire import encode_notice, encode_update
+from heartline.push._receipt import Receipt, Wait, Who
+from heartline.push._topic import Served, Topic
+from heartline.push._wire import encode_update
 from heartline.wire import FrameType, Serializer
 
-__all__ = ["Publisher", "Receipt", "Served", "Topic", "TopicStatistics"]
-
-WINDOW_COUNT = 256
-"""Updates sent to a subscriber that it has not confirmed: what joins well in one write."""
-
-WINDOW_SIZE = 1024 * 1024
-"""Bytes of such updates (one is always sent): what a subscriber's link and buffer hold of this topic."""
+__all__ = ["MAX_TOPICS", "MAX_TOPIC_NAME", "Publisher", "TopicStatistics"]
 
 MAX_TOPICS = 4096
-"""Topics of one publisher, so that subscribing to made-up names cannot fill the memory."""
+"""Topics that peers may bring about, so that subscribing to made-up names cannot fill the memory. The
+publisher itself may have as many beside them, so that made-up names cannot take its places either."""
 
 MAX_TOPIC_NAME = 256
 """Characters in a topic's name."""
 
-Wait = Literal["sent", "confirmed"] | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Receipt:
-    """What is known of a published update when ``publish`` returns.
-
-    ``confirmed`` and ``missing`` hold connection ids. Without ``wait`` both are empty; with ``"sent"``
-    ``confirmed`` are those to which the update was handed over.
-    """
-
-    topic: str
-    epoch: str
-    offset: int
-    confirmed: frozenset[str]
-    missing: frozenset[str]
+WaitFor = Literal["sent", "confirmed"] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,132 +46,6 @@ class TopicStatistics:
     """Updates that the slowest subscriber has not confirmed."""
     skipped: int
     """Updates that subscribers lost or skipped, by their policies, so far."""
-
-
-class Served:
-    """One subscription as its publisher sees it: a cursor."""
-
-    __slots__ = ("confirmed", "connection", "cursor", "flowing", "gap", "number", "policy", "topic")
-
-    def __init__(
-        self,
-        topic: Topic,
-        connection: Connection,
-        number: int,
-        position: int,
-        policy: SlowPolicy,
-        gap: int | None,
-    ) -> None:
-        self.topic = topic
-        self.connection = connection
-        self.number = number
-        self.policy = policy
-        self.gap = gap
-        """The offset that was due when the history began anew, until the subscriber is told."""
-        self.cursor = position + 1
-        """The next offset to send."""
-        self.confirmed = position
-        self.flowing = False
-        """Set by the first confirmation: the subscriber is ready."""
-
-    def advance(self) -> None:
-        """Send what is due and has room in the window."""
-        log = self.topic.log
-        link = self.connection.link
-        if link is None or not self.flowing:
-            return
-        if self.gap is not None:
-            self._tell_gap(self.gap, log)
-            self.gap = None
-        before = self.cursor
-        while self.cursor <= log.last and self._has_room(log):
-            entry = log.get(self.cursor)
-            if entry is None or (self.policy is SlowPolicy.KEEP_NEWEST and self.cursor < log.last):
-                self._jump(log)
-                continue
-            shared = entry.frame if self.number == log.number else b""
-            if not shared or not link.session.outbox.put_encoded(shared):
-                link.session.send(FrameType.PUSH, 0, self.number, entry.payload, entry.flags)
-            self.cursor += 1
-        if self.cursor != before:
-            self.topic.flusher.mark(link)
-
-    def _has_room(self, log: TopicLog) -> bool:
-        unconfirmed = self.cursor - 1 - self.confirmed
-        if unconfirmed <= 0:
-            return True
-        if unconfirmed >= WINDOW_COUNT:
-            return False
-        return log.total_before(self.cursor) - log.total_before(self.confirmed + 1) < WINDOW_SIZE
-
-    def _jump(self, log: TopicLog) -> None:
-        """The update that is due is gone, or not wanted any more."""
-        newest = log.newest
-        following = log.last if newest is not None else log.last + 1
-        self.topic.skipped += following - self.cursor
-        if self.policy is SlowPolicy.KEEP_NEWEST:
-            self.cursor = following
-        elif self.policy is SlowPolicy.DISCONNECT:
-            self.topic.end(self, "the subscriber did not keep up")
-            self.cursor = log.last + 1
-        else:
-            self._tell_gap(self.cursor, log)
-            self.cursor = log.last + 1
-
-    def _tell_gap(self, due: int, log: TopicLog) -> None:
-        newest = log.newest
-        payload, flags = (None, 0) if newest is None else (newest.payload, newest.flags)
-        self._notice(due, "gap", log.last, payload, flags)
-
-    def _notice(self, offset: int, *what: Any) -> None:
-        link = self.connection.link
-        if link is not None:
-            link.session.send(FrameType.PUSH, 0, self.number, encode_notice(offset, *what))
-            self.topic.flusher.mark(link)
-
-    def say_end(self, reason: str) -> None:
-        """Tell the subscriber that no update will come any more."""
-        self._notice(0, "end", reason)
-
-
-class Topic:
-    """A topic: its log, and who listens."""
-
-    def __init__(self, name: str, log: TopicLog, flusher: Flusher) -> None:
-        self.name = name
-        self.log = log
-        self.flusher = flusher
-        self.served: dict[Served, None] = {}
-        self.skipped = 0
-        self.awaited: list[tuple[int, set[str]]] = []
-        """Offsets that publishers wait for, and who has not confirmed them yet."""
-        self.changed = trio.lowlevel.ParkingLot()
-        """Wakes who waits for confirmations or for room."""
-
-    def end(self, served: Served, reason: str) -> None:
-        """End a subscription from this side."""
-        served.say_end(reason)
-        self.leave(served)
-
-    def leave(self, served: Served) -> None:
-        """The subscriber has gone."""
-        self.served.pop(served, None)
-        self.changed.unpark_all()
-
-    def note(self, served: Served) -> None:
-        """A subscriber has confirmed: whoever waits for it learns so, even if it leaves in the next moment."""
-        for offset, missing in self.awaited:
-            if served.confirmed >= offset:
-                missing.discard(served.connection.id)
-        self.changed.unpark_all()
-
-    def blockers(self, length: int) -> list[Served]:
-        """The subscriptions that want to be waited for before an update of this length is taken."""
-        return [
-            served
-            for served in self.served
-            if served.policy is SlowPolicy.BLOCK and self.log.would_drop(length, served.cursor)
-        ]
 
 
 class Publisher:
@@ -217,6 +73,8 @@ class Publisher:
 
     def declare(self, name: str, *, history: History) -> None:
         """Give a topic a history of its own; raises :class:`ConfigurationError` once it has updates."""
+        if not isinstance(history, History):
+            raise ConfigurationError(f"history must be a heartline.History, not {history!r}")
         log = self.topic(name).log
         if log.last:
             raise ConfigurationError(f"topic {name!r} has updates already; declare it before its first one")
@@ -227,64 +85,80 @@ class Publisher:
         topic = self._topics.get(name)
         return frozenset(served.connection.id for served in topic.served) if topic else frozenset()
 
-    def topic(self, name: str) -> Topic:
-        """The topic of this name, made if it is new."""
+    def topic(self, name: str, *, for_peer: bool = False) -> Topic:
+        """The topic of this name, made if it is new; raises :class:`ConfigurationError`."""
         topic = self._topics.get(name)
         if topic is None:
-            if not 0 < len(name) <= MAX_TOPIC_NAME:
-                raise InvalidArguments(
-                    f"a topic's name has 1 to {MAX_TOPIC_NAME} characters", outcome=Outcome.COMPLETED
+            if not isinstance(name, str) or not 0 < len(name) <= MAX_TOPIC_NAME:
+                raise ConfigurationError(
+                    f"a topic's name is text of 1 to {MAX_TOPIC_NAME} characters, not {name!r:.80}"
                 )
-            if len(self._topics) >= MAX_TOPICS:
-                self._forget_unused()
+            self._make_room(MAX_TOPICS if for_peer else 2 * MAX_TOPICS)
             log = TopicLog(self._make_epoch(), self.next_number(), self._history)
             topic = self._topics[name] = Topic(name, log, self._flusher)
         return topic
 
-    def _forget_unused(self) -> None:
-        unused = [name for name, topic in self._topics.items() if not topic.served and not topic.log.last]
-        for name in unused:
-            del self._topics[name]
-        if len(self._topics) >= MAX_TOPICS:
-            raise InvalidArguments(f"there are {MAX_TOPICS} topics already", outcome=Outcome.COMPLETED)
+    def _make_room(self, limit: int) -> None:
+        """Forget the topics that nobody has used when the limit is reached."""
+        if len(self._topics) < limit:
+            return
+        self._topics = {
+            name: topic
+            for name, topic in self._topics.items()
+            if topic.served or topic.log.last or topic.log.history is not self._history
+        }
+        if len(self._topics) >= limit:
+            raise ConfigurationError(f"there are {len(self._topics)} topics already, the limit is {limit}")
 
-    async def publish(self, name: str, value: Any, wait: Wait, timeout: float | None) -> Receipt:
+    async def publish(self, name: str, value: Any, wait: WaitFor, timeout: float | None) -> Receipt:
         """Publish an update; see :meth:`heartline.Server.publish`."""
         await trio.lowlevel.checkpoint()
         if wait not in (None, "sent", "confirmed"):
             raise ConfigurationError(f"wait must be None, 'sent' or 'confirmed', not {wait!r}")
+        if timeout is not None and not timeout >= 0:
+            raise ConfigurationError(f"timeout must be seconds of at least 0 or None, not {timeout!r}")
         topic = self.topic(name)
-        deadline = trio.current_time() + (float("inf") if timeout is None else timeout)
-        payload, flags = encode_update(self._serializer, topic.log.last + 1, value)
-        while topic.blockers(len(payload)) and trio.current_time() < deadline:
-            with trio.move_on_at(deadline):
-                await topic.changed.park()
-            payload, flags = encode_update(self._serializer, topic.log.last + 1, value)
+        deadline = trio.current_time() + (math.inf if timeout is None else timeout)
+        payload, flags = await self._encode(topic, value, deadline)
         entry = topic.log.append(payload, flags, trio.current_time())
         targets = list(topic.served)
         for served in targets:
             served.advance()
         return await self._receipt(topic, entry, targets, wait, deadline)
 
+    async def _encode(self, topic: Topic, value: Any, deadline: float) -> tuple[bytes, int]:
+        """The update's payload and flags, as soon as the topic can take it, at the latest at the deadline."""
+        offset = topic.log.last + 1
+        payload, flags = encode_update(self._serializer, offset, value)
+        while topic.blocked(len(payload)) and trio.current_time() < deadline:
+            with trio.move_on_at(deadline):
+                await topic.changed.park()
+            if topic.log.last >= offset:  # another publisher was faster
+                offset = topic.log.last + 1
+                payload, flags = encode_update(self._serializer, offset, value)
+        return payload, flags
+
     async def _receipt(
-        self, topic: Topic, entry: Entry, targets: list[Served], wait: Wait, deadline: float
+        self, topic: Topic, entry: Entry, targets: list[Served], wait: WaitFor, deadline: float
     ) -> Receipt:
-        missing = {served.connection.id for served in targets} if wait is not None else set()
-        everyone = frozenset(missing)
-        with trio.move_on_at(deadline):
-            if wait == "sent":
+        missing: set[Who] = set()
+        if wait == "sent":
+            missing = {served.who for served in targets}
+            with trio.move_on_at(deadline):
                 await self._wait_sent(topic, entry, targets, missing)
-            elif wait == "confirmed":
-                await self._wait_confirmed(topic, entry, missing, patient=deadline < float("inf"))
+        elif wait == "confirmed":
+            missing = await self._wait_confirmed(topic, entry, targets, deadline)
+        everyone = frozenset() if wait is None else frozenset(served.connection.id for served in targets)
+        gone = frozenset(connection_id for connection_id, _ in missing)
         return Receipt(
             topic=topic.name,
             epoch=topic.log.epoch,
             offset=entry.offset,
-            confirmed=everyone - missing,
-            missing=frozenset(missing),
+            confirmed=everyone - gone,
+            missing=gone,
         )
 
-    async def _wait_sent(self, topic: Topic, entry: Entry, targets: list[Served], missing: set[str]) -> None:
+    async def _wait_sent(self, topic: Topic, entry: Entry, targets: list[Served], missing: set[Who]) -> None:
         for served in targets:
             while served in topic.served and served.cursor <= entry.offset:
                 await topic.changed.park()
@@ -292,23 +166,31 @@ class Publisher:
             if link is None or served not in topic.served:
                 continue
             try:
-                await link.wait_drained(lambda link=link: link.backlog > 0)  # type: ignore[misc]
+                await _wait_taken(link, served.number)
             except ConnectionLost:
                 continue
-            missing.discard(served.connection.id)
+            missing.discard(served.who)
 
-    async def _wait_confirmed(self, topic: Topic, entry: Entry, missing: set[str], *, patient: bool) -> None:
-        """Wait for the missing ones; with a deadline (``patient``) also for those that went and may return."""
-        awaited = (entry.offset, missing)
-        topic.awaited.append(awaited)
+    async def _wait_confirmed(
+        self, topic: Topic, entry: Entry, targets: list[Served], deadline: float
+    ) -> set[Who]:
+        wait = Wait(entry.offset, (served.who for served in targets), patient=deadline < math.inf)
+        for served in targets:
+            if served not in topic.served:
+                wait.gone(served.who, lost=False)  # this very update was too much for it
+        topic.waits.append(wait)
         try:
-            while missing and (patient or missing & {served.connection.id for served in topic.served}):
-                await topic.changed.park()
+            with trio.move_on_at(deadline):
+                await wait.done()
         finally:
-            topic.awaited.remove(awaited)
+            topic.waits.remove(wait)
+        return wait.missing
 
     def statistics(self) -> dict[str, TopicStatistics]:
         """A snapshot of every topic."""
+        now = trio.current_time()
+        for topic in self._topics.values():
+            topic.log.trim(now)
         return {
             name: TopicStatistics(
                 subscribers=len(topic.served),
@@ -320,3 +202,16 @@ class Publisher:
             )
             for name, topic in self._topics.items()
         }
+
+
+async def _wait_taken(link: Link, number: int) -> None:
+    """Wait until the transport has taken what is queued under this number; raises :class:`ConnectionLost`."""
+    session = link.session
+    outbox = session.outbox
+    sent = session.sent
+
+    def waits() -> bool:
+        # All small frames go with the next write, whatever else is queued; a long one takes turns.
+        return (session.sent == sent and outbox.small > 0) or outbox.holds(FrameType.PUSH, 0, number)
+
+    await link.wait_drained(waits)

@@ -2,7 +2,8 @@
 
 It keeps its place: the last offset received and the last one handled. After a loss it subscribes again from
 there, so that every update comes once and in order, or a :class:`~heartline.HistoryGap` says that it cannot.
-An update counts as handled, and is confirmed, when the next one is asked for.
+An update counts as handled, and is confirmed, when the next one is asked for or the block is left without an
+exception.
 """
 
 from __future__ import annotations
@@ -16,13 +17,17 @@ from heartline.connection import Connection
 from heartline.errors import (
     CallInterrupted,
     ConfigurationError,
+    HeartlineError,
     HistoryGap,
     LocalProtocolError,
+    Overloaded,
+    PushError,
     RemoteProtocolError,
+    SerializationError,
     SlowConsumer,
 )
 from heartline.push._types import Position, Since, SlowPolicy, Update
-from heartline.push._wire import NOTICE, decode_update, parse_head, parse_notice
+from heartline.push._wire import LEAVE, NOTICE, decode_update, parse_head, parse_notice
 from heartline.wire import Frame
 
 if TYPE_CHECKING:
@@ -30,50 +35,85 @@ if TYPE_CHECKING:
 
 __all__ = ["Subscription"]
 
-CONFIRM_EVERY = 16
+CONFIRM_COUNT = 16
 """Updates handled between confirmations while more are waiting; the last one is confirmed at once."""
+
+CONFIRM_AFTER = 0.05
+"""Seconds between confirmations when handling takes long: what a receipt may come later by."""
 
 MAX_WAITING = 1024
 """Updates that a publisher may send without a confirmation before it counts as broken; ours sends 256."""
+
+MAX_WAITING_SIZE = 16 * 1024 * 1024
+"""Bytes of such updates, beside one more of any length; ours sends 1 MiB."""
+
+OVERLOADED_PAUSE = 0.1
+"""Seconds before subscribing again at a peer that has no room for the call after a loss."""
+
+
+class _Gap:
+    """What waits in the place of updates that were lost."""
+
+    __slots__ = ("due", "newest", "position")
+
+    def __init__(self, due: int, position: int, newest: Frame | None) -> None:
+        self.due, self.position, self.newest = due, position, newest
 
 
 class Subscription:
     """A subscription to a topic: an async context manager and iterator of :class:`Update`.
 
     Iterating raises :class:`HistoryGap` when updates were lost for good (iterate on: it continues after the
-    newest), :class:`SlowConsumer` when the publisher ended it, and the connection's reason when that is
-    closed.
+    newest), :class:`SerializationError` for an update that cannot be decoded (iterate on),
+    :class:`SlowConsumer` or :class:`PushError` when the publisher ended it, and the connection's reason when
+    that is closed. One task iterates at a time.
     """
 
     def __init__(
-        self, connection: Connection, push: PushLayer, topic: str, since: Since, policy: Any
+        self,
+        connection: Connection,
+        push: PushLayer,
+        key: int,
+        topic: str,
+        since: Since,
+        policy: SlowPolicy | None,
     ) -> None:
         self.topic = topic
         self._connection = connection
         self._push = push
+        self._key = key
         self._policy = SlowPolicy.DROP_OLDEST if policy is None else policy
         if not isinstance(self._policy, SlowPolicy):
             raise ConfigurationError(f"policy must be a heartline.SlowPolicy, not {policy!r}")
         if isinstance(since, Position):
             self._since: Any = [since.epoch, since.offset]
-        elif since in (None, "newest", "oldest"):
+        elif since is None or since in ("newest", "oldest"):
             self._since = since
         else:
             raise ConfigurationError(f"since must be None, NEWEST, OLDEST or a Position, not {since!r}")
-        self._waiting: deque[Frame] = deque()
         self._lot = trio.lowlevel.ParkingLot()
+        self._entered = False
+        self._ended: HeartlineError | None = None
+        # The present link: under which number updates come, and what was confirmed there.
         self._number: int | None = None
+        self._confirmed = 0
+        self._confirmed_at = 0.0
+        # What has arrived. A gap is complete, and can be told, when the newest update has come behind it.
         self._epoch = ""
         self._received = 0
-        self._handled = 0
-        self._confirmed = 0
-        self._ended: str | None = None
-        self._entered = False
+        self._gap: int | None = None
+        self._waiting: deque[tuple[int, Frame] | _Gap] = deque()
+        self._waiting_size = 0
+        # What was given to the user, and what came back handled.
+        self._taken: int | None = None
+        self._handled: Position | None = since if isinstance(since, Position) else None
 
     @property
     def position(self) -> Position:
         """The place after the last update that was handled: a later subscription can begin there."""
-        return Position(self._epoch, self._handled)
+        if self._handled is None:
+            raise LocalProtocolError("the subscription has no position before it is entered")
+        return self._handled
 
     async def __aenter__(self) -> Subscription:
         if self._entered:
@@ -82,13 +122,18 @@ class Subscription:
         await self._attach()
         return self
 
-    async def __aexit__(self, *_exc: object) -> None:
+    async def __aexit__(self, error: type[BaseException] | None, *_rest: object) -> None:
+        if error is None:
+            self._settle()
         number, self._number = self._number, None
-        self._ended = "the subscription was left"
+        self._ended = LocalProtocolError(f"the subscription to {self.topic!r} was left")
+        self._waiting.clear()
+        self._lot.unpark_all()
         if number is not None:
             self._confirm_handled(number)
-            self._push.detach(number)
-        await trio.lowlevel.checkpoint()
+            self._push.leave(self._key, number)
+        if error is None:
+            await trio.lowlevel.checkpoint()
 
     def __aiter__(self) -> Subscription:
         return self
@@ -96,101 +141,170 @@ class Subscription:
     async def __anext__(self) -> Update:
         """The next update; confirms the one before."""
         await trio.lowlevel.checkpoint()
-        while True:
-            if self._waiting:
-                update = self._take()
-                if update is not None:
-                    return update
-                continue
+        if not self._entered:
+            raise LocalProtocolError("enter the subscription first: async with connection.subscribe(...)")
+        self._settle()
+        while not self._waiting:
             if self._number is not None:
                 self._confirm_handled(self._number)
             if self._ended is not None:
-                raise SlowConsumer(f"topic {self.topic!r}: {self._ended}")
+                raise self._ended
             if self._number is None:
                 await self._attach()
             else:
                 await self._lot.park()
-
-    def _take(self) -> Update | None:
-        """The first waiting update, or whatever a notice says."""
-        frame = self._waiting.popleft()
-        content_id, offset = parse_head(frame)
-        if content_id == NOTICE:
-            self._take_notice(frame, offset)
-            return None
-        self._handled = offset - 1
-        if self._number is not None and self._handled - self._confirmed >= CONFIRM_EVERY:
+        if self._number is not None and self._confirmation_due():
             self._confirm_handled(self._number)
-        self._handled = offset
-        return Update(self.topic, self._epoch, offset, decode_update(frame.payload, frame.flags))
+        return self._take()
 
-    def _take_notice(self, frame: Frame, offset: int) -> None:
-        what = parse_notice(frame.payload)
-        if what[0] == "end":
-            self._ended = what[1]
-            if self._number is not None:
-                self._push.detach(self._number)
-                self._number = None
-            return
-        _, newest_offset, payload, flags = what
-        newest = None
-        if payload is not None:
-            newest = Update(self.topic, self._epoch, newest_offset, decode_update(payload, flags))
-        self._handled = newest_offset
-        raise HistoryGap(self.topic, expected=offset, newest=newest)
+    def _take(self) -> Update:
+        """The first of what waits; raises if that is a gap, or cannot be decoded."""
+        item = self._waiting.popleft()
+        if isinstance(item, _Gap):
+            self._taken = item.position
+            raise self._history_gap(item)
+        offset, frame = item
+        self._taken = offset
+        self._waiting_size -= len(frame.payload)
+        return Update(self.topic, self._epoch, offset, decode_update(frame))
+
+    def _history_gap(self, gap: _Gap) -> HistoryGap:
+        newest, cause = None, None
+        if gap.newest is not None:
+            self._waiting_size -= len(gap.newest.payload)
+            try:
+                newest = Update(self.topic, self._epoch, gap.position, decode_update(gap.newest))
+            except SerializationError as error:
+                cause = error  # the loss must be told all the same
+        told = HistoryGap(self.topic, expected=gap.due, newest=newest)
+        told.__cause__ = cause
+        return told
+
+    # Handled and confirmed
+
+    def _settle(self) -> None:
+        """What was given to the user is handled."""
+        if self._taken is not None:
+            self._handled = Position(self._epoch, self._taken)
+            self._taken = None
+
+    def _confirmation_due(self) -> bool:
+        """Whether to confirm while more is waiting."""
+        assert self._handled is not None
+        return (
+            self._handled.offset - self._confirmed >= CONFIRM_COUNT
+            or trio.current_time() - self._confirmed_at >= CONFIRM_AFTER
+        )
 
     def _confirm_handled(self, number: int) -> None:
-        if self._handled > self._confirmed:
-            self._confirmed = self._handled
-            self._push.confirm(number, self._handled)
+        handled = self._handled
+        if handled is not None and handled.offset > self._confirmed and handled.epoch == self._epoch:
+            self._confirmed = handled.offset
+            self._confirmed_at = trio.current_time()
+            self._push.confirm(number, handled.offset)
 
     # The connection's side
 
     async def _attach(self) -> None:
         """Subscribe, or subscribe again after a loss."""
+        connection = self._connection
+        subscribe = connection.service("$push").subscribe
         while True:
-            await self._connection.wait_open()
-            service = self._connection.service("$push")
+            await connection.wait_open()
+            link = connection.link
             try:
-                number, epoch, position = await service.subscribe(self.topic, self._since, self._policy.value)
+                answer = await subscribe(self.topic, self._since, self._policy.value, self._key)
+                if connection.link is link:  # otherwise it was lost again before this task was resumed
+                    self._begin(answer)
+                    return
             except CallInterrupted:
                 continue
-            break
-        if epoch != self._epoch:
-            # The first time, or a new life of the topic, of which a notice will tell.
-            self._epoch, self._received, self._handled = epoch, position, position
-        self._number = number
-        self._confirmed = self._handled
+            except Overloaded:
+                if self._handled is None:
+                    raise
+                await trio.sleep(OVERLOADED_PAUSE)
+            except BaseException:
+                # Given up, but the peer may have begun it, or be about to.
+                if connection.link is link:
+                    self._push.leave(self._key, None)
+                raise
+
+    def _begin(self, answer: Any) -> None:
+        """Take the peer's answer: the number, the epoch and the position before the first update."""
+        match answer:
+            case [int(number), str(epoch), int(position)] if 0 <= number < 2**32 and 0 <= position < LEAVE:
+                pass
+            case _:
+                raise RemoteProtocolError(f"malformed answer to a subscription: {answer!r:.80}")
+        other_life = type(self._since) is list and self._since[0] != epoch
+        if not other_life and epoch == self._epoch and position != self._since[1]:
+            raise RemoteProtocolError(f"topic {self.topic!r} goes on at {position}, not at {self._since[1]}")
         self._push.attach(number, self)
-        self._push.confirm(number, self._confirmed)
+        self._number, self._epoch, self._received = number, epoch, position
+        if not other_life or self._policy is SlowPolicy.KEEP_NEWEST:
+            self._since = [epoch, position]
+            if self._handled is None or other_life:
+                self._handled = Position(epoch, position)
+        # Otherwise a gap will be told; until then this subscription has its place in the other life.
+        self._confirmed = position
+        self._push.confirm(number, position)
 
     def deliver(self, frame: Frame) -> None:
-        """Take a frame that arrived."""
+        """Take a frame that arrived; raises :class:`RemoteProtocolError`."""
         content_id, offset = parse_head(frame)
-        if len(self._waiting) >= MAX_WAITING:
-            raise RemoteProtocolError(f"more than {MAX_WAITING} unconfirmed updates of topic {self.topic!r}")
+        if len(self._waiting) >= MAX_WAITING or self._waiting_size >= MAX_WAITING_SIZE:
+            raise RemoteProtocolError(
+                f"more than {MAX_WAITING} updates or {MAX_WAITING_SIZE} bytes of topic {self.topic!r} "
+                "without a confirmation"
+            )
         if content_id == NOTICE:
-            what = parse_notice(frame.payload)
-            if what[0] == "gap":
-                self._received = what[1]
+            self._on_notice(offset, parse_notice(frame.payload))
         else:
-            self._check_order(offset)
-            if self._policy is SlowPolicy.KEEP_NEWEST:
-                self._waiting.clear()
-            self._received = offset
-        self._waiting.append(frame)
-        self._since = [self._epoch, self._received]
+            self._on_update(offset, frame)
         self._lot.unpark()
 
-    def _check_order(self, offset: int) -> None:
+    def _on_update(self, offset: int, frame: Frame) -> None:
         skips = self._policy is SlowPolicy.KEEP_NEWEST
-        if offset <= self._received or (offset != self._received + 1 and not skips):
+        if not (self._received < offset < LEAVE and (skips or offset == self._received + 1)):
             raise RemoteProtocolError(
                 f"update {offset} of topic {self.topic!r} came after {self._received}, out of order"
             )
+        if skips:
+            self._waiting.clear()
+            self._waiting_size = 0
+        self._waiting_size += len(frame.payload)
+        if self._gap is None:
+            self._waiting.append((offset, frame))
+        else:
+            self._waiting.append(_Gap(self._gap, offset, frame))
+            self._gap = None
+        self._received = offset
+        self._since = [self._epoch, offset]
+
+    def _on_notice(self, due: int, what: list[Any]) -> None:
+        if what[0] != "gap":
+            kind = SlowConsumer if what[0] == "slow" else PushError
+            self._ended = kind(f"topic {self.topic!r}: {what[1]}")
+            number, self._number = self._number, None
+            self._push.leave(self._key, number)
+            return
+        _, position, newest_follows = what
+        if position < self._received:
+            raise RemoteProtocolError(
+                f"a gap up to {position} of topic {self.topic!r} came after {self._received}"
+            )
+        self._received = position
+        self._gap = due if self._gap is None else self._gap
+        if not newest_follows:
+            self._waiting.append(_Gap(self._gap, position, None))
+            self._since = [self._epoch, position]
+            self._gap = None
 
     def on_link_end(self) -> None:
-        """The number is void; what has arrived stays, and the iterator subscribes again when it is through."""
+        """The number is void; what has arrived stays, and the iterator subscribes again when it is through.
+
+        A gap whose newest update has not come is not told: the next subscription will meet it again.
+        """
         self._number = None
-        self._since = [self._epoch, self._received]
+        self._gap = None
         self._lot.unpark()

@@ -1,12 +1,16 @@
 """The payloads of push frames.
 
 PUSH
-    The content id u8, the offset u64, the serialized value. Content id 0 is a notice instead: a CBOR list,
-    ``["gap", newest offset, payload of that update or null, its flags]`` (the head's offset is the one that
-    was due, updates go on behind the newest) or ``["end", reason]``.
+    The content id u8, the offset u64, the serialized value. Content id 0 is a notice instead, a CBOR list:
+
+    - ``["gap", position, newest]``: the updates from the head's offset to ``position`` are lost; if
+      ``newest`` is true, the next update is the newest one of the topic.
+    - ``["slow", reason]`` or ``["end", reason]``: no update will come any more, because the subscriber was
+      too slow, or for another reason.
 CONFIRM
-    An offset u64: every update up to it was handled. The first one after subscribing starts the flow;
-    ``LEAVE`` ends the subscription.
+    An offset u64: every update up to it was handled. The first one, of the position that subscribing gave,
+    starts the flow. ``LEAVE`` in its place ends the subscription; the frame's id is then not its number but
+    its key, because a subscriber that gives up early does not know the number yet.
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ from __future__ import annotations
 import struct
 from typing import Any
 
-from heartline.errors import RemoteProtocolError, SerializationError
+from heartline.errors import ConfigurationError, RemoteProtocolError, SerializationError
 from heartline.wire import CborSerializer, Flag, Frame, Serializer, get_serializer, unwrap, wrap
 
 __all__ = [
@@ -69,14 +73,21 @@ def parse_notice(payload: bytes) -> list[Any]:
     except SerializationError as error:
         raise RemoteProtocolError(f"malformed notice in PUSH: {error}") from None
     match what:
-        case ["gap", int(), bytes() | None, int()] | ["end", str()]:
+        case ["gap", int(position), bool()] if 0 <= position < LEAVE:
+            return list(what)
+        case ["slow" | "end", str()]:
             return list(what)
     raise RemoteProtocolError(f"unknown notice in PUSH: {what!r:.80}")
 
 
-def decode_update(payload: bytes, flags: int) -> Any:
+def decode_update(frame: Frame) -> Any:
     """The value of an update; raises :class:`SerializationError`."""
     segments: list[Any] = []
-    if flags & Flag.RAW:
+    payload = frame.payload
+    if frame.flags & Flag.RAW:
         payload, segments = unwrap(payload)
-    return get_serializer(payload[0]).decode(payload[PUSH_HEAD.size :], segments)
+    try:
+        serializer = get_serializer(payload[0])
+    except (IndexError, ConfigurationError) as error:
+        raise SerializationError(f"an update of unknown content: {error}") from None
+    return serializer.decode(payload[PUSH_HEAD.size :], segments)

@@ -141,7 +141,7 @@ class Calls:
         def abort(_raise_cancel: object) -> trio.lowlevel.Abort:
             del pending[number]
             if connection.link is link:
-                self._post(_CANCEL, number, b"")
+                connection.post(_CANCEL, 0, number, b"")
             connection.leave_when_idle()
             return trio.lowlevel.Abort.SUCCEEDED
 
@@ -149,7 +149,7 @@ class Calls:
         if frame.type != _RESULT:
             raise error_of(frame, name, timeout)
         value = decode_value(frame)
-        if returns is Any:
+        if returns is Any or type(value) is returns:
             return value
         try:
             return convert(value, returns)
@@ -292,22 +292,13 @@ class Calls:
 
     def _result(self, number: int, bound: Bound, result: Any) -> None:
         try:
-            self._post(_RESULT, number, *encode_value(self._connection.setup.serializer, result))
+            payload, flags = encode_value(self._connection.setup.serializer, result)
+            self._connection.post(_RESULT, 0, number, payload, flags)
         except (SerializationError, LocalProtocolError) as error:
             self._fault(number, _raised(bound, error))
 
     def _fault(self, number: int, fault: Fault) -> None:
-        self._post(_FAULT, number, encode_fault(fault))
-
-    def _post(self, frame_type: int, number: int, payload: bytes, flags: int = 0) -> None:
-        """Queue a frame from wherever: a peer that does not read ends its link, not the task that is here."""
-        link = self._connection.require_link()
-        try:
-            link.session.outbox.put(frame_type, 0, number, payload, flags)
-        except ConnectionLost as error:
-            link.fail(error)
-        else:
-            link.nudge()
+        self._connection.post(_FAULT, 0, number, encode_fault(fault))
 
 
 async def _wait_writable(link: Link) -> None:

@@ -9,7 +9,7 @@ import trio
 
 from heartline.connection import Closed, Connection, Link, Opened
 from heartline.connection._connection import GOODBYE_GRACE
-from heartline.errors import ConnectionLost, RemoteProtocolError
+from heartline.errors import ConnectionClosed, ConnectionLost, HeartlineError, RemoteProtocolError
 from heartline.server._server import Authenticate, Server
 from heartline.session import CloseCode, Hello, Role, Session, State
 from heartline.session.messages import VERSION
@@ -36,23 +36,32 @@ async def serve_stream(server: Server, authenticate: Authenticate | None, stream
     setup = server.setup
     session = Session(Role.SERVER, limits=setup.limits, heartbeat=setup.heartbeat, now=trio.current_time())
     link = Link(stream, session, setup.nursery, write_buffer=setup.limits.write_buffer)
+    connection: Connection | None = None
     server.handshaking += 1
     try:
         connection = await _let_in(server, authenticate, link)
     finally:
         server.handshaking -= 1
-    if connection is None:
-        server.refused += 1
-        await link.aclose(grace=GOODBYE_GRACE)
-        return
+        if connection is None:
+            server.refused += 1
+            await link.aclose(grace=GOODBYE_GRACE)
+    if connection is not None:
+        await _serve(server, connection, link)
+
+
+async def _serve(server: Server, connection: Connection, link: Link) -> None:
+    """The life of a connection that was let in, up to its last event."""
+    reason: HeartlineError = ConnectionClosed(
+        "the server has ended", code=CloseCode.GOING_AWAY, by_peer=False
+    )
     server.register(connection)
     server.tell(Opened(connection))
     try:
         reason = await connection.run_link(link, [])
-        connection.finish(reason)
-        server.tell(Closed(connection, reason))
     finally:
+        connection.finish(reason)
         server.unregister(connection)
+        server.tell(Closed(connection, reason))
 
 
 async def _let_in(server: Server, authenticate: Authenticate | None, link: Link) -> Connection | None:
@@ -78,6 +87,10 @@ async def _let_in(server: Server, authenticate: Authenticate | None, link: Link)
             refusal = _Refused(CloseCode.PROTOCOL_ERROR, str(error))
         except ConnectionLost:
             return None
+        except Exception:
+            # Nobody is known yet, but the server lives on here too.
+            logger.exception("internal error in a handshake")
+            refusal = _Refused(CloseCode.INTERNAL_ERROR, "internal error")
     if scope.cancelled_caught:
         refusal = _Refused(CloseCode.HANDSHAKE_TIMEOUT, f"no handshake within {limits.handshake_timeout:g} s")
     if refusal is not None and link.session.state in (State.NEW, State.GREETING):
@@ -91,11 +104,12 @@ async def _identify(server: Server, authenticate: Authenticate | None, hello: He
         raise _Refused(
             CloseCode.UNSUPPORTED_VERSION, f"version {hello.version} is not spoken here, version {VERSION} is"
         )
-    if server.draining.is_set():
-        raise _Refused(CloseCode.GOING_AWAY, "the server is draining")
     identity = hello.identity
     if authenticate is not None:
         identity = await _authenticate(authenticate, hello)
+    # Nothing is awaited from here to the registration: what is true now holds then.
+    if server.draining.is_set():
+        raise _Refused(CloseCode.GOING_AWAY, "the server is draining")
     if len(server.table) >= server.setup.limits.connections and identity not in server.table:
         raise _Refused(CloseCode.OVERLOADED, f"all {len(server.table)} places are taken (Limits.connections)")
     if identity is None:
@@ -110,6 +124,8 @@ async def _authenticate(authenticate: Authenticate, hello: Hello) -> str | None:
         identity = authenticate(hello.credentials, hello.identity)
         if inspect.isawaitable(identity):
             identity = await identity
+        if not isinstance(identity, str | None):
+            raise TypeError(f"authenticate returned {identity!r}, not an identity (str) or None")
     except PermissionError as error:
         raise _Refused(CloseCode.UNAUTHENTICATED, str(error) or "the credentials were not accepted") from None
     except Exception:

@@ -91,6 +91,7 @@ class Server:
         self._flusher = flusher
         self._events: Events[ConnectionEvent] | None = None
         self._left = trio.lowlevel.ParkingLot()
+        self._ended = False
 
     def __repr__(self) -> str:
         return f"<heartline.Server {' '.join(self.urls)} with {len(self.table)} connections>"
@@ -117,10 +118,16 @@ class Server:
         mark = self._flusher.mark
         for connection in connections:
             link = connection.link
-            if link is not None and not link.crowded and link.session.outbox.offer(frame):
-                mark(link)
-            elif not connection.send_nowait(message) if link is not None else True:
+            if link is None or link.crowded:
                 skipped.append(connection.id)
+                continue
+            outbox = link.session.outbox
+            if outbox.offer(frame):
+                mark(link)
+            elif outbox.blocked(0) or len(payload) > outbox.limits.message_size:
+                skipped.append(connection.id)
+            else:  # longer than a frame
+                connection.post(FrameType.DATA, 0, number, payload, flags)
         return Broadcast(len(connections) - len(skipped), tuple(skipped))
 
     async def publish(self, topic: str, value: Any, *, wait: Any = None, timeout: float | None = None) -> Any:
@@ -145,16 +152,20 @@ class Server:
         return self._topics.subscribers(topic)
 
     def events(self) -> Events[ConnectionEvent]:
-        """What happens on all connections from now on, messages included.
+        """What happens on all connections from now on, and every message that was not read.
 
-        There is one reader at a time: a later call takes over.
+        Messages of a connection with a reader of its own (:meth:`Connection.events`) go there. There is one
+        reader at a time: a later call takes over, with what the one before did not read.
         """
-        if self._events is not None:
-            self._events.end()
         events: Events[ConnectionEvent] = Events(self.setup.limits.events)
+        if self._events is not None:
+            events.take_over(self._events)
         self._events = events
         for connection in self.table.values():
-            connection.message_sink = events.send
+            connection.shared_events = events
+            connection.hand_messages_to(events)
+        if self._ended:
+            events.end()
         return events
 
     async def close_connection(
@@ -174,7 +185,6 @@ class Server:
         self.draining.set()
         for connection in list(self.table.values()):
             connection.close(CloseCode.GOING_AWAY, "the server is draining", drain=timeout)
-            connection.leave_when_idle()
         with trio.move_on_after(timeout):
             while self.table:
                 await self._left.park()
@@ -210,14 +220,19 @@ class Server:
             old.close(CloseCode.REPLACED, "a newer connection with the same identity took over")
         self.table[connection.id] = connection
         self.accepted += 1
-        if self._events is not None:
-            connection.message_sink = self._events.send
+        connection.shared_events = self._events
 
     def unregister(self, connection: Connection) -> None:
         """The connection has ended; a newer one with its id stays."""
         if self.table.get(connection.id) is connection:
             del self.table[connection.id]
         self._left.unpark_all()
+
+    def end(self) -> None:
+        """The server has ended, and so do its events."""
+        self._ended = True
+        if self._events is not None:
+            self._events.end()
 
     def tell(self, event: ConnectionEvent) -> None:
         """Hand an event to who listens."""

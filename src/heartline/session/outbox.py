@@ -116,6 +116,10 @@ class Outbox:
         """Whether fragments wait that could go now."""
         return bool(self._turns)
 
+    def holds(self, frame_type: int, channel: int, number: int) -> bool:
+        """Whether messages of this key take turns: one too long for a frame, and those behind it."""
+        return _key(frame_type, channel, number) in self._queues
+
     def put_control(self, frame_type: int, number: int = 0, payload: bytes = b"") -> None:
         """Queue a control frame, ahead of everything else."""
         self._control.append(HEADER.pack(len(payload), frame_type, 0, 0, number) + payload)
@@ -311,7 +315,7 @@ class Outbox:
     def _cut(self, message: _Message) -> tuple[bytes, memoryview]:
         start = message.position
         part = message.payload[start : start + self._fragment]
-        message.position = max(1, start + len(part))
+        message.position = start + len(part)
         more = Flag.MORE if message.position < len(message.payload) else 0
         return HEADER.pack(len(part), message.type, message.flags | more, message.channel, message.id), part
 

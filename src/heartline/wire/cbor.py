@@ -49,9 +49,10 @@ def loads(data: bytes) -> Any:
     """The value of exactly these bytes; whatever is wrong raises :class:`ValueError` or cbor2's errors.
 
     ``cbor2.loads`` says nothing about bytes behind the value, and the decoder that can be asked costs a
-    microsecond more than a small value itself. So a short value is decoded as the first of a pair whose second
-    is a known number: the pair ends with that number only if the value ended where its bytes did. (The number's
-    nine bytes are not in ``data``, and they do not overlap themselves, so nothing else can be taken for it.)
+    microsecond more than a small value itself. So a short value is decoded as the first of a pair whose
+    second is a known number: the pair ends with that number only if the value ended where its bytes did. (The
+    number's nine bytes are not in ``data``, and they do not overlap themselves, so nothing else can be taken
+    for it.)
     """
     if len(data) > _SHORT or _END in data:
         return loads_with(data, _refuse_tag)

@@ -1,0 +1,70 @@
+"""Receipts: who has an update, and the waiting for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import trio
+
+__all__ = ["Receipt", "Wait", "Who"]
+
+Who: TypeAlias = tuple[str, int]
+"""A subscription over all its links: the id of its connection, and its key there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """What is known of a published update when ``publish`` returns.
+
+    ``confirmed`` and ``missing`` hold the ids of the connections that were subscribed when it was published;
+    one with several subscriptions to the topic is missing while any of them is. Without ``wait`` both are
+    empty; with ``"sent"`` ``confirmed`` are those to which the update was handed over; with ``"confirmed"``
+    those that have handled it, or a newer one in its place (by :attr:`SlowPolicy.KEEP_NEWEST`, or after a
+    :class:`~heartline.HistoryGap`).
+    """
+
+    topic: str
+    epoch: str
+    offset: int
+    confirmed: frozenset[str]
+    missing: frozenset[str]
+
+
+class Wait:
+    """A publisher that waits for confirmations of one update.
+
+    It is told of every confirmation and departure, so that the cost of waiting does not grow with the square
+    of the subscribers. A ``patient`` one also waits for subscriptions whose link was lost: they may return.
+    """
+
+    __slots__ = ("_done", "_expected", "_patient", "missing", "offset")
+
+    def __init__(self, offset: int, whom: Iterable[Who], *, patient: bool) -> None:
+        self.offset = offset
+        self.missing = set(whom)
+        """The subscriptions that have not confirmed it."""
+        self._expected = set(self.missing)
+        self._patient = patient
+        self._done = trio.Event()
+
+    def confirmed(self, who: Who) -> None:
+        """This subscription has the update."""
+        self.missing.discard(who)
+        self._give_up(who)
+
+    def gone(self, who: Who, *, lost: bool) -> None:
+        """This subscription has left, or its link was lost."""
+        if not (lost and self._patient):
+            self._give_up(who)
+
+    def _give_up(self, who: Who) -> None:
+        self._expected.discard(who)
+        if not self._expected:
+            self._done.set()
+
+    async def done(self) -> None:
+        """Wait until nobody is expected to confirm any more."""
+        if self._expected:
+            await self._done.wait()

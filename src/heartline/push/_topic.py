@@ -1,0 +1,224 @@
+"""A topic at its publisher: the log, and a cursor into it for each subscriber."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import trio
+
+from heartline.connection import Connection, Flusher, Link
+from heartline.errors import ConnectionLost, LocalProtocolError, RemoteProtocolError
+from heartline.push._log import Entry, TopicLog
+from heartline.push._receipt import Wait, Who
+from heartline.push._types import SlowPolicy
+from heartline.push._wire import encode_notice
+from heartline.wire import FrameType
+
+__all__ = ["WINDOW_COUNT", "WINDOW_SIZE", "Served", "Topic"]
+
+WINDOW_COUNT = 256
+"""Updates sent to a subscriber that it has not confirmed: what joins well in one write."""
+
+WINDOW_SIZE = 1024 * 1024
+"""Bytes of such updates (one is always sent): what a subscriber's link and buffer hold of this topic."""
+
+
+class Served:
+    """One subscription as its publisher sees it: a cursor."""
+
+    __slots__ = (
+        "_ended",
+        "_gap",
+        "_in_flight",
+        "_shared",
+        "confirmed",
+        "connection",
+        "cursor",
+        "flowing",
+        "number",
+        "policy",
+        "start",
+        "topic",
+        "who",
+    )
+
+    def __init__(
+        self,
+        topic: Topic,
+        connection: Connection,
+        number: int,
+        *,
+        key: int,
+        policy: SlowPolicy,
+        position: int,
+        start: int,
+        gap: int | None,
+    ) -> None:
+        self.topic = topic
+        self.connection = connection
+        self.number = number
+        self.who: Who = (connection.id, key)
+        self.policy = policy
+        self.cursor = position + 1
+        """The next offset to send."""
+        self.confirmed = position
+        self.start = start
+        """What it confirms up to this offset it never had, so it counts for no receipt."""
+        self.flowing = False
+        """Set by the first confirmation: the subscriber is ready."""
+        self._gap = gap
+        self._shared = number == topic.log.number
+        self._in_flight = 0
+        """Bytes that were sent and not confirmed, at most."""
+        self._ended = False
+
+    # The window
+
+    def advance(self) -> None:
+        """Send what is due and has room in the window."""
+        link = self.connection.link
+        if link is None or not self.flowing:
+            return
+        log = self.topic.log
+        last = log.last
+        before = self.cursor
+        while self.cursor <= last and (
+            not self._in_flight
+            or (self._in_flight < WINDOW_SIZE and self.cursor - self.confirmed <= WINDOW_COUNT)
+        ):
+            entry = log.get(self.cursor)
+            if entry is None or (self.cursor < last and self.policy is SlowPolicy.KEEP_NEWEST):
+                # What is due is gone, or not wanted any more. The newest goes in the same turn, whatever the
+                # window says by now: there is always something under way whose confirmation opens it again.
+                entry = self._skip(link)
+                if entry is None:
+                    break
+            encoded = self._shared and entry.frame and link.session.outbox.put_encoded(entry.frame)
+            if not encoded and not self._send(link, entry):
+                break
+            self.cursor = entry.offset + 1
+            self._in_flight += len(entry.payload)
+        if self.cursor != before:
+            self.topic.flusher.mark(link)
+
+    def confirm(self, offset: int) -> None:
+        """Everything up to this offset was handled; raises :class:`RemoteProtocolError`."""
+        if self._ended:
+            return  # it crossed the notice of the end
+        sent = self.cursor - 1
+        if not (self.confirmed <= offset <= sent if self.flowing else offset == sent):
+            raise RemoteProtocolError(
+                f"CONFIRM of update {offset}, after {self.confirmed} and of {sent} sent"
+            )
+        self.confirmed = offset
+        if not self.flowing:
+            self.flowing = True
+            if self._gap is not None:
+                self._tell_gap(self._gap)
+        else:
+            self._shrink(offset)
+        self.topic.note(self)
+        self.advance()
+
+    def _shrink(self, offset: int) -> None:
+        """What is still under way after this confirmation."""
+        if offset == self.cursor - 1:
+            self._in_flight = 0
+            return
+        log = self.topic.log
+        entry = log.get(offset)
+        if entry is not None:  # otherwise it left the history, and its place in bytes is not known
+            self._in_flight = min(self._in_flight, log.total_before(self.cursor) - entry.total)
+
+    def _skip(self, link: Link) -> Entry | None:
+        """Move on to the newest update, as the policy says; ``None`` if there is nothing to send."""
+        log = self.topic.log
+        newest = log.newest
+        following = log.last + 1 if newest is None else log.last
+        self.topic.skipped += following - self.cursor
+        if self.policy is SlowPolicy.DISCONNECT:
+            self.end("slow", f"the subscriber did not keep up: update {self.cursor} is no longer retained")
+            return None
+        if self.policy is not SlowPolicy.KEEP_NEWEST:
+            self._tell_gap(self.cursor)
+        self.cursor = following
+        return newest
+
+    # What is sent
+
+    def _send(self, link: Link, entry: Entry) -> bool:
+        """Send an update the long way; ``False`` when it cannot be sent, which is no concern of others."""
+        try:
+            link.session.send(FrameType.PUSH, 0, self.number, entry.payload, entry.flags)
+        except LocalProtocolError as error:
+            self.end("end", f"update {entry.offset} cannot be sent: {error}")
+            return False
+        except ConnectionLost as error:
+            link.fail(error)
+            return False
+        return True
+
+    def _tell_gap(self, due: int) -> None:
+        """Tell what is lost; the cursor moves behind it."""
+        log = self.topic.log
+        self.cursor = log.last + (log.newest is None)
+        self._notice(due, "gap", self.cursor - 1, log.newest is not None)
+
+    def end(self, kind: str, reason: str) -> None:
+        """End the subscription from this side."""
+        self._notice(0, kind, reason)
+        self._ended = True
+        self.flowing = False
+        self.topic.leave(self, lost=False)
+
+    def _notice(self, offset: int, *what: Any) -> None:
+        link = self.connection.link
+        if link is not None:
+            try:
+                link.session.send(FrameType.PUSH, 0, self.number, encode_notice(offset, *what))
+            except ConnectionLost as error:
+                link.fail(error)
+            self.topic.flusher.mark(link)
+
+
+class Topic:
+    """A topic: its log, and who listens."""
+
+    def __init__(self, name: str, log: TopicLog, flusher: Flusher) -> None:
+        self.name = name
+        self.log = log
+        self.flusher = flusher
+        self.served: dict[Served, None] = {}
+        self.skipped = 0
+        self.waits: list[Wait] = []
+        """Publishers that wait for confirmations."""
+        self.changed = trio.lowlevel.ParkingLot()
+        """Wakes who waits for room, or for a cursor to move."""
+        self._blocking: dict[Served, None] = {}
+
+    def join(self, served: Served) -> None:
+        """A subscriber has come."""
+        self.served[served] = None
+        if served.policy is SlowPolicy.BLOCK:
+            self._blocking[served] = None
+
+    def leave(self, served: Served, *, lost: bool) -> None:
+        """A subscriber has gone: of its own will, or ``lost`` with its link."""
+        if served not in self.served:
+            return
+        del self.served[served]
+        self._blocking.pop(served, None)
+        for wait in self.waits:
+            wait.gone(served.who, lost=lost)
+        self.changed.unpark_all()
+
+    def note(self, served: Served) -> None:
+        """A subscriber has confirmed."""
+        for wait in self.waits:
+            if served.start < wait.offset <= served.confirmed:
+                wait.confirmed(served.who)
+        self.changed.unpark_all()
+
+    def blocked(self, length: int) -> bool:
+        """Whether a subscription wants to be waited for before an update of this length is taken."""
+        return any(self.log.would_drop(length, served.cursor) for served in self._blocking)

@@ -1,0 +1,219 @@
+"""Pairs of connections, and peers that are played by hand."""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+import heartline
+from heartline import CloseCode, Connection, Heartbeat, Limits, Server
+from heartline.session import GoAway, Hello, Refuse, Role, Session, Welcome
+from heartline.testing import memory_pair
+from heartline.transports import Listener, open_listeners, open_stream
+from heartline.wire import Flag, Frame, FrameType, encode
+
+QUIET = Heartbeat(interval=1e6, timeout=4e6)
+"""No heartbeats: a test of hours in virtual time has nothing else to do."""
+
+BRISK = Heartbeat(interval=1.0, timeout=3.0)
+
+SOCKETS = ["tcp://127.0.0.1:0", "ws://127.0.0.1:0", "unix"]
+
+
+class Highest(random.Random):
+    """Jitter that always draws the ceiling: what is left is the growth."""
+
+    def uniform(self, a: float, b: float) -> float:
+        return b
+
+
+def url_of(kind: str, directory: Any) -> str:
+    """The URL to listen on of one of ``SOCKETS``."""
+    return f"unix://{directory}/socket" if kind == "unix" else kind
+
+
+@asynccontextmanager
+async def open_pair(
+    url: str = "memory://",
+    *,
+    limits: Limits | None = None,
+    server_limits: Limits | None = None,
+    **settings: Any,
+) -> AsyncIterator[tuple[Connection, Connection, Server]]:
+    """A client's connection, the server's to it, and the server."""
+    settings = {"heartbeat": QUIET} | settings
+    limits = limits or Limits()
+    async with (
+        heartline.open_server(url, limits=server_limits or limits, heartbeat=QUIET) as server,
+        heartline.open_connection(server.urls[0], limits=limits, **settings) as client,
+    ):
+        yield client, server.connections[client.id], server
+
+
+def run(main: Callable[[], Awaitable[None]]) -> None:
+    """A whole Trio run in virtual time, for a test by Hypothesis."""
+    trio.run(main, clock=MockClock(autojump_threshold=0))
+
+
+async def settle() -> None:
+    """Let everything happen that can happen without time passing."""
+    await wait_all_tasks_blocked()
+
+
+def cut(connection: Connection) -> None:
+    """Break the link of a connection over memory streams, as a network does: without a goodbye."""
+    assert connection.link is not None
+    connection.link.stream.close()  # type: ignore[attr-defined]
+
+
+def data(payload: bytes, *, channel: int = 0, number: int = 0, flags: int = 0) -> Frame:
+    """A message as it travels; 0 is the content id of plain bytes."""
+    return Frame(FrameType.DATA, flags, channel, number, payload)
+
+
+class RawPeer:
+    """The other end of a connection, by hand: it keeps to the session's rules, and says what it likes."""
+
+    def __init__(self, stream: trio.abc.Stream, session: Session) -> None:
+        self.stream = stream
+        self.session = session
+        self.control: list[Frame] = []
+        """Every control frame that came behind the handshake, as it is."""
+        self._spy = heartline.wire.FrameDecoder(Limits())
+
+    @classmethod
+    def of(
+        cls,
+        stream: trio.abc.Stream,
+        role: Role,
+        *,
+        limits: Limits | None = None,
+        heartbeat: Heartbeat = QUIET,
+    ) -> RawPeer:
+        limits = limits or Limits()
+        session = Session(role, limits=limits, heartbeat=heartbeat, now=trio.current_time())
+        return cls(stream, session)
+
+    @classmethod
+    async def join(
+        cls, url: str, *, identity: str | None = None, credentials: Any = None, **settings: Any
+    ) -> RawPeer:
+        """A client of this server, let in."""
+        peer = cls.of(await open_stream(url), Role.CLIENT, **settings)
+        peer.session.hello(identity=identity, credentials=credentials)
+        await peer.flush()
+        (welcome,) = await peer.events()
+        assert isinstance(welcome, Welcome), welcome
+        return peer
+
+    @classmethod
+    async def admit(cls, stream: trio.abc.Stream, **settings: Any) -> RawPeer:
+        """A server that lets in who comes on this stream."""
+        peer = cls.of(stream, Role.SERVER, **settings)
+        hello = await peer.hello()
+        peer.session.welcome(hello.identity or "made-up")
+        await peer.flush()
+        return peer
+
+    async def hello(self) -> Hello:
+        (hello,) = await self.events()
+        assert isinstance(hello, Hello), hello
+        return hello
+
+    async def flush(self) -> None:
+        for buffer in self.session.take(1 << 30, trio.current_time()):
+            await self.stream.send_all(buffer)
+
+    async def events(self) -> list[Any]:
+        """What the next reads bring, until they bring anything; none at the end of the stream."""
+        while True:
+            received = bytes(await self.stream.receive_some(1 << 20))
+            for frame in self._spy.feed(received):
+                if frame.type < FrameType.OPEN:
+                    self.control.append(frame)
+            events = self.session.receive(received, trio.current_time())
+            if events or not received:
+                return events
+
+    async def rest(self) -> list[Any]:
+        """Everything up to the end of the stream."""
+        everything = []
+        while events := await self.events():
+            everything += events
+        return everything
+
+    async def send(self, *frames: Frame) -> None:
+        await self.stream.send_all(encode(frames))
+
+    async def goodbye(self, code: int, reason: str = "", drain: float = 0.0) -> None:
+        self.session.go_away(code, reason, drain=drain)
+        await self.flush()
+
+    def kinds(self) -> list[FrameType]:
+        """The types of the control frames so far."""
+        return [FrameType(frame.type) for frame in self.control]
+
+
+@asynccontextmanager
+async def open_to_raw(
+    *, raw: dict[str, Any] | None = None, **settings: Any
+) -> AsyncIterator[tuple[Connection, RawPeer]]:
+    """A client's connection to a server that is played by hand."""
+    here, there = memory_pair()
+    async with trio.open_nursery() as nursery:
+        peers: list[RawPeer] = []
+
+        async def admit() -> None:
+            peers.append(await RawPeer.admit(there, **(raw or {})))
+
+        nursery.start_soon(admit)
+        async with heartline.open_connection(here, **({"heartbeat": QUIET} | settings)) as connection:
+            yield connection, peers[0]
+            there.close()
+
+
+async def listen(url: str = "memory://") -> Listener:
+    (listener,) = await open_listeners(url)
+    return listener
+
+
+@contextmanager
+def no_leaks() -> Iterator[None]:
+    """Nothing is left behind: no task, no descriptor, no thread."""
+    before = _census()
+    yield
+    assert _census() == before
+
+
+def _census() -> tuple[int, int, int]:
+    tasks = trio.lowlevel.current_statistics().tasks_living
+    return tasks, len(os.listdir("/proc/self/fd")), threading.active_count()
+
+
+__all__ = [
+    "BRISK",
+    "QUIET",
+    "SOCKETS",
+    "CloseCode",
+    "Flag",
+    "GoAway",
+    "Highest",
+    "RawPeer",
+    "Refuse",
+    "cut",
+    "data",
+    "listen",
+    "no_leaks",
+    "open_pair",
+    "open_to_raw",
+    "run",
+    "settle",
+    "url_of",
+]

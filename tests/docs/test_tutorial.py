@@ -1,0 +1,102 @@
+"""The tutorial's programs that need several processes, as a reader starts them."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from tests.docs.snippets import DOCS, read
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
+
+
+@pytest.fixture
+async def folder(tmp_path: Path) -> Path:
+    """The tutorial's files, with a port that is free and pauses that are short."""
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    port = listeners[0].socket.getsockname()[1]
+    await listeners[0].aclose()
+    for name, text in read(DOCS / "tutorial.md").files.items():
+        (tmp_path / name).write_text(
+            text.replace(":4000", f":{port}").replace("trio.sleep(1)", "trio.sleep(0.05)")
+        )
+    return tmp_path
+
+
+class Terminal:
+    """A running program and the lines that it prints."""
+
+    def __init__(self, process: trio.Process) -> None:
+        self.process = process
+        self.lines: list[str] = []
+        self._rest = b""
+
+    async def read_until(self, pattern: str) -> str:
+        """The next line that matches."""
+        assert self.process.stdout is not None
+        while True:
+            while b"\n" not in self._rest:
+                data = await self.process.stdout.receive_some()
+                assert data, f"the program ended without {pattern!r}: {self.lines}"
+                self._rest += data
+            line, _, self._rest = self._rest.partition(b"\n")
+            self.lines.append(line.decode())
+            if re.fullmatch(pattern, self.lines[-1]):
+                return self.lines[-1]
+
+    def interrupt(self) -> None:
+        """Ctrl-C."""
+        self.process.send_signal(signal.SIGINT)
+
+
+@asynccontextmanager
+async def terminal(folder: Path, *arguments: str) -> AsyncIterator[Terminal]:
+    """Run a program in its own process for as long as the block lasts."""
+    process = await trio.lowlevel.open_process(
+        [sys.executable, "-u", *arguments], cwd=folder, stdout=subprocess.PIPE
+    )
+    try:
+        yield Terminal(process)
+    finally:
+        if process.returncode is None:
+            process.kill()
+        with trio.CancelScope(shield=True):
+            await process.wait()
+            await process.stdout.aclose()  # type: ignore[union-attr]
+
+
+async def test_client_outlives_its_server(folder: Path) -> None:
+    with trio.fail_after(30):
+        async with terminal(folder, "server.py") as server:
+            await server.read_until("listening on tcp://127.0.0.1:[0-9]+")
+            async with terminal(folder, "client.py") as client:
+                await client.read_until(r"2 \+ 1 = 3")
+                server.interrupt()
+                await server.read_until("stopped")
+                assert await server.process.wait() == 0
+                await client.read_until("interrupted: (not sent|maybe executed)")
+                async with terminal(folder, "server.py"):
+                    await client.read_until(r"[0-9]+ \+ 1 = [0-9]+")
+
+
+async def test_federation_outlives_a_learner_and_its_trainer(folder: Path) -> None:
+    with trio.fail_after(50):
+        async with (
+            terminal(folder, "learner.py", "ada", "0") as ada,
+            terminal(folder, "learner.py", "ben", "1") as ben,
+        ):
+            async with terminal(folder, "trainer.py") as trainer, terminal(folder, "learner.py", "cleo", "2"):
+                await trainer.read_until("round [0-9]+, 3 learners: .*")
+            async with terminal(folder, "trainer.py") as trainer:
+                first = await trainer.read_until("round [0-9]+, 2 learners: .*")
+                assert int(first.split()[1].rstrip(",")) > 1
+                await trainer.read_until("round 30, 2 learners: y = 3.0 x \\+ 1.0")
+                assert [await program.process.wait() for program in (trainer, ada, ben)] == [0, 0, 0]
