@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import enum
 import importlib
+import re
 from importlib.metadata import version as installed_version
 from typing import Any
 
@@ -45,9 +47,15 @@ MADE_BY_HEARTLINE = {
     "heartline.Subscription",
     "heartline.connection.Events",
     "heartline.federated.LearnerProxy",
+    "heartline.federated.LearnerStub",
     "heartline.rpc.RemoteMethod",
     "heartline.testing.MemoryStream",
 }
+
+# What becomes of the alias ``heartline.federated.Model`` in signatures.
+MODEL = re.compile(
+    r"list\[~?numpy\.ndarray\[tuple\[~?typing\.Any, \.\.\.\], ~?numpy\.dtype\[~?typing\.Any\]\]\]"
+)
 
 PUBLIC_MODULES = (
     "heartline.wire",
@@ -93,12 +101,16 @@ def _resolve_public_name(app: Any, env: Any, node: Any, contnode: Any) -> Any:
 
 
 def _tidy_signature(
-    _app: Any, _what: str, name: str, _thing: Any, _options: Any, signature: str, returns: str
-) -> tuple[str, str]:
-    if name in MADE_BY_HEARTLINE:
-        return "", ""
+    _app: Any, what: str, name: str, thing: Any, _options: Any, signature: str | None, returns: str | None
+) -> tuple[str, str | None] | None:
+    if signature is None:
+        return None
+    is_enum = isinstance(thing, type) and issubclass(thing, enum.Enum)
+    if what == "class" and (name in MADE_BY_HEARTLINE or is_enum or getattr(thing, "_is_protocol", False)):
+        return "", None
     # msgspec's word for an empty default that is made anew each time; it is no Python.
-    return signature and signature.replace("<factory>", "..."), returns
+    signature = MODEL.sub("~heartline.federated.Model", signature.replace("<factory>", "..."))
+    return signature, returns and MODEL.sub("~heartline.federated.Model", returns)
 
 
 def setup(app: Any) -> None:

@@ -84,10 +84,12 @@ class LiveTable:
 
     def __enter__(self) -> Self:
         self._live.start()
+        self._refresh()
         return self
 
     def __exit__(self, *_error: object) -> None:
-        self._live.update(self._draw(len(self._rounds)), refresh=True)
+        # What stays on the screen is the whole table; it may scroll now.
+        self._live.update(self._draw(len(self._rounds)))
         self._live.stop()
 
     def tell(self, message: str) -> None:
@@ -104,7 +106,8 @@ class LiveTable:
 
     def _draw(self, rows: int) -> Group:
         """The last ``rows`` rounds, as many as the terminal has room for, and the events."""
-        table = Table(title=f"round {len(self._rounds)} of {self._total}", title_justify="left")
+        done = f"round {len(self._rounds)} of {self._total}" if self._rounds else "the learners are starting"
+        table = Table(title=done, title_justify="left")
         table.add_column("round", justify="right")
         table.add_column("held-out accuracy", no_wrap=True)
         table.add_column("", justify="right")

@@ -1,7 +1,8 @@
 """A server, links that break and followers that note what they are told, held against the rules of push.
 
-A property is a script: any commands in any order, then everybody has time to catch up. A follower checks each
-update when it comes: the next one after the last, or a gap that had to be told. At the end all are up to date.
+A property is a script: any commands in any order, then everybody has time to catch up. A follower checks
+each update when it comes: the next one after the last, or a gap that had to be told. At the end all are up to
+date.
 """
 
 from __future__ import annotations

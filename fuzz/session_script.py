@@ -154,12 +154,7 @@ _rare = st.one_of(
     st.builds(Withdraw, _sides),
     st.builds(Leave, _sides),
 )
-_commands = st.sampled_from([_put, _data, _take, _arrive, _rare, _rare]).flatmap(lambda command: command)
-
-scripts: st.SearchStrategy[list[Command]] = st.lists(st.lists(_commands, max_size=20), max_size=20).map(
-    lambda parts: [command for part in parts for command in part]
-)
-"""Lists of lists: one list would be short, as a rule."""
+commands: st.SearchStrategy[Command] = st.one_of(_put, _data, _take, _arrive, _rare, _rare)
 
 
 def _limits(frame_size: int, messages: int, streams: int, window: int, channels: int) -> Limits:

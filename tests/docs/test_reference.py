@@ -11,6 +11,12 @@ from typing import Any
 
 import pytest
 
+from heartline.connection import _channels, _connection
+from heartline.push import _part, _publisher, _topic
+from heartline.rpc import _service, _wire
+from heartline.server import _acceptor
+from heartline.session import heartbeat, messages, outbox
+from heartline.wire import cbor, segments
 from tests.docs.snippets import DOCS
 
 PUBLIC_MODULES = (
@@ -47,6 +53,36 @@ def test_every_public_name_is_documented(module: str) -> None:
         assert f"{module}.{name}" in names or any(thing is other for other in things), (
             f"{module}.{name} is in __all__, but not in docs/reference"
         )
+
+
+BOUNDS = {
+    "smallest `frame_size` that a peer may announce": messages.SMALLEST_FRAME,
+    "shortest heartbeat timeout": heartbeat.SHORTEST_TIMEOUT,
+    "fragment of a long message": outbox.FRAGMENT_SIZE,
+    "small frames waiting for a peer that does not read, beyond `Limits.write_buffer`": outbox.STUCK_LIMIT,
+    "goodbye: for the peer to answer": _connection.GOODBYE_GRACE,
+    "reason of a refusal or goodbye": messages.REASON_SIZE,
+    "identity of a client": _acceptor.MAX_IDENTITY,
+    "name of a channel": _channels.NAME_SIZE,
+    "name of a service, and of a method": _service.MAX_NAME,
+    "text of an error that travels": _wire.FAULT_TEXT,
+    "longest timeout that travels with a call": _wire.LONGEST_TIMEOUT,
+    "name of a topic": _publisher.MAX_TOPIC_NAME,
+    "topics of one server": _publisher.MAX_TOPICS,
+    "subscriptions of one connection": _part.MAX_SUBSCRIPTIONS,
+    "updates sent to a subscriber that it has not confirmed": _topic.WINDOW_COUNT,
+    "bytes of such updates (one is always sent)": _topic.WINDOW_SIZE,
+    "nesting of one value": cbor.MAX_DEPTH,
+    "arrays in one value": segments.MAX_SEGMENTS,
+    "dimensions of one array": segments.MAX_DIMENSIONS,
+}
+
+
+def test_bounds_are_those_of_the_code() -> None:
+    table = re.findall(
+        r"^\| (.*) \| ([\d,.]+)[^|]* \|$", (DOCS / "reference" / "settings.md").read_text(), re.MULTILINE
+    )
+    assert {what: float(value.replace(",", "")) for what, value in table} == BOUNDS
 
 
 def test_nothing_is_documented_twice() -> None:

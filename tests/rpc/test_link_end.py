@@ -202,7 +202,7 @@ class TestNotSent:
                 ends.start(client.service("Worker").quick)
                 await settle()
                 cut(client)
-            assert ends.outcomes == [Outcome.MAYBE_EXECUTED, Outcome.NOT_SENT]
+            assert sorted(outcome.name for outcome in ends.outcomes) == ["MAYBE_EXECUTED", "NOT_SENT"]
 
     async def test_not_sent_means_that_it_never_leaves(self) -> None:
         """The peer breaks the protocol while it still reads: the goodbye goes out, waiting calls do not."""
@@ -252,7 +252,7 @@ class TestReconnect:
     async def test_no_answer_reaches_the_wrong_call(self, autojump_clock: MockClock) -> None:
         """The calls of the new link have other ids, and the handlers of the old one do not answer."""
         worker = Worker()
-        async with open_pair(worker, reconnect=Backoff(initial=0.0)) as (client, _):
+        async with open_pair(worker, reconnect=Backoff(initial=0.01)) as (client, _):
             for round_number in range(5):
                 async with trio.open_nursery() as nursery:
                     ends = Ends(nursery)
@@ -273,7 +273,7 @@ class TestReconnect:
         async with (
             heartline.open_server("memory://", heartbeat=QUIET) as server,
             heartline.open_connection(
-                server.urls[0], services=[worker], heartbeat=QUIET, reconnect=Backoff(initial=0.0)
+                server.urls[0], services=[worker], heartbeat=QUIET, reconnect=Backoff(initial=0.01)
             ) as client,
             trio.open_nursery() as nursery,
         ):

@@ -10,7 +10,7 @@ import trio
 
 from heartline.errors import CallError, ConfigurationError, Outcome
 from heartline.rpc._retry import Retry
-from heartline.rpc._service import MethodSpec, check_name, describe, service_name
+from heartline.rpc._service import MethodSpec, check_name, check_service_name, describe, service_name
 
 __all__ = ["Proxy", "RemoteMethod", "make_proxy"]
 
@@ -126,7 +126,7 @@ def make_proxy(caller: Caller, service: Any, retry: Any) -> Proxy:
     if retry is not None and not isinstance(retry, Retry):
         raise ConfigurationError(f"retry must be a heartline.Retry, not {retry!r}")
     if isinstance(service, str):
-        check_name("service name", service)
+        check_service_name(service)
         return Proxy(caller, service, None, retry)
     if isinstance(service, type):
         return Proxy(caller, service_name(service), describe(service), retry)

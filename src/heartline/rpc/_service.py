@@ -30,6 +30,7 @@ __all__ = [
     "Mode",
     "ServiceTable",
     "check_name",
+    "check_service_name",
     "describe",
     "method",
     "service",
@@ -81,23 +82,33 @@ def service(
         if not isinstance(cls, type):
             raise ConfigurationError(f"@service is for classes, not for {cls!r}")
         own = cls.__name__ if name is None else name
-        parts = [own] if version is None else [own, version]
-        for part in parts:
-            check_name("service name" if part is own else "service version", part)
-            if "@" in part or part.startswith("$"):
-                raise ConfigurationError(
-                    f"service {part!r}: @ is for versions and a leading $ for built-in services"
-                )
-        setattr(cls, _SERVICE, "@".join(parts))
+        check_name("service name", own)
+        if "@" in own or own.startswith("$"):
+            raise ConfigurationError(
+                f"service name {own!r}: @ is for versions and a leading $ for built-in services"
+            )
+        if version is not None:
+            check_name("service version", version, dots=True)
+        setattr(cls, _SERVICE, own if version is None else f"{own}@{version}")
         return cls
 
     return mark if cls is None else mark(cls)
 
 
-def check_name(what: str, name: object) -> None:
+def check_name(what: str, name: object, *, dots: bool = False) -> None:
     """Refuse a name that cannot stand on the wire."""
-    if not (isinstance(name, str) and 0 < len(name) <= MAX_NAME and name.isprintable() and "." not in name):
-        raise ConfigurationError(f"{what} {name!r}: 1 to {MAX_NAME} printable characters, no dots")
+    if not (isinstance(name, str) and 0 < len(name) <= MAX_NAME and name.isprintable()):
+        raise ConfigurationError(f"{what} {name!r}: 1 to {MAX_NAME} printable characters")
+    if "." in name and not dots:
+        raise ConfigurationError(f"{what} {name!r}: dots are for what follows it")
+
+
+def check_service_name(full: str) -> None:
+    """Refuse what cannot be the name of a service, with or without ``@version``."""
+    name, at, version = full.partition("@")
+    check_name("service name", name)
+    if at:
+        check_name("service version", version, dots=True)
 
 
 @overload

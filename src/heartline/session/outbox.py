@@ -232,6 +232,8 @@ class Outbox:
         """Drop the messages of this type in one queue that have not started."""
         queue = self._queues[key]
         kept = deque(message for message in queue if message.position or message.type != frame_type)
+        if len(kept) == len(queue):
+            return
         dropped = sum(map(self._size_of, queue)) - sum(map(self._size_of, kept))
         self.size -= dropped
         self._bulk -= dropped

@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.examples.programs import changed, command, run
+
+pytestmark = pytest.mark.slow
+
+
+def test_nothing_is_missed_when_the_line_is_cut() -> None:
+    result = run(command("ticker.py"))
+    assert result.stderr == ""
+    assert result.returncode == 0
+    offsets = [int(offset) for offset in re.findall(r"^tick +(\d+):", result.stdout, re.MULTILINE)]
+    assert offsets == list(range(1, 31))
+    notes = [line for line in result.stdout.splitlines() if line.startswith("---")]
+    assert re.fullmatch(
+        r"--- the line was cut after tick 10\n"
+        r"--- the subscriber lost its link: .*\n"
+        r"--- the line was mended after tick 20\n"
+        r"--- the subscriber has a new link, and goes on where it was",
+        "\n".join(notes),
+    )
+    # What was published while the line was dead did come, and did come late.
+    assert len(re.findall(r"^tick +\d+: .* late\)$", result.stdout, re.MULTILINE)) >= 5
+    assert result.stdout.endswith("\n30 ticks published, 30 received, missed: none\n")
+
+
+def test_it_fails_when_the_history_is_too_short() -> None:
+    change = "ticker.HISTORY = ticker.heartline.History(count=3); ticker.INTERVAL = 0.02"
+    result = run(changed("ticker", change))
+    assert result.returncode == 1
+    assert result.stderr == ""
+    assert "some ticks are gone for good: topic 'price': update 10 is no longer retained" in result.stdout
+    assert re.search(r"^30 ticks published, 9 received, missed: \[10, 11, ", result.stdout, re.MULTILINE)
