@@ -11,6 +11,7 @@ has finished, the learner ends; when the trainer has gone for good, it gives up 
 The file's name is the learner's identity: started again, it is known again.
 """
 
+import argparse
 import sys
 from functools import partial
 from pathlib import Path
@@ -42,23 +43,30 @@ class DigitsLearner(Learner):
 
 def main() -> None:
     """Take part in the federation at the given URL with the data of the given file."""
-    if len(sys.argv) != 3:
-        sys.exit(__doc__)
-    url, shard = sys.argv[1], Path(sys.argv[2])
-    with np.load(shard) as file:
-        data = _digits.Data(file["x"], file["y"])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("url", help="where the trainer listens")
+    parser.add_argument("shard", type=Path, help="an .npz file with the arrays x and y: images and digits")
+    options = parser.parse_args()
+    try:
+        with np.load(options.shard) as file:
+            data = _digits.Data(file["x"], file["y"])
+    except OSError as error:
+        parser.error(str(error))
+    identity = options.shard.stem
     learner = partial(
         run_learner,
-        url,
+        options.url,
         DigitsLearner(data),
-        identity=shard.stem,
+        identity=identity,
         patience=PATIENCE,
         reconnect=RECONNECT,
     )
     try:
         trio.run(learner)
     except HeartlineError as error:
-        sys.exit(f"{shard.stem}: {error}")
+        sys.exit(f"{identity}: {error}")
     except KeyboardInterrupt:
         sys.exit(130)
 

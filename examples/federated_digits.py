@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
 import tempfile
 import time
@@ -70,15 +69,13 @@ class Team:
 
     async def start(self, name: str) -> None:
         """Start a learner's process, for the first time or again."""
-        self._killed.discard(name)
         self._processes[name] = await self._nursery.start(self._run, name)
 
     def kill(self, name: str) -> int:
-        """Kill a learner the hard way, without a chance to say goodbye; returns its process id."""
-        process = self._processes[name]
+        """Kill a learner with SIGKILL, so without a chance to say goodbye; returns its process id."""
         self._killed.add(name)
-        os.kill(process.pid, signal.SIGKILL)
-        return process.pid
+        self._processes[name].kill()
+        return self._processes[name].pid
 
     async def _run(self, name: str, *, task_status: trio.TaskStatus[trio.Process]) -> None:
         """The life of a process. Cancelled, it ends the process and waits for that."""
@@ -92,7 +89,9 @@ class Team:
             # Ctrl-C in a terminal goes to the whole process group; the learners' end is our business.
             process_group=0,
         )
-        if process.returncode and name not in self._killed:
+        if name in self._killed:
+            self._killed.remove(name)
+        elif process.returncode:
             last_words = process.stderr.decode(errors="replace").strip().splitlines()[-1:]
             raise DemoFailed(f"{name} ended by itself with code {process.returncode}: {''.join(last_words)}")
 
@@ -111,7 +110,7 @@ def describe(shard: _digits.Data) -> str:
     """What a learner has."""
     counts = np.bincount(shard.y, minlength=_digits.CLASSES)
     first, second = np.argsort(counts)[:-3:-1]
-    return f"{len(shard.y):3} images, {counts[first]} of a {first}, {counts[second]} of a {second}"
+    return f"{len(shard.y):3} images, {counts[first]} are a {first} and {counts[second]} a {second}"
 
 
 async def wait_for(trainer: Trainer, names: Collection[str]) -> None:
@@ -207,7 +206,7 @@ async def run_rounds(
     return points
 
 
-# What is left of it
+# The result
 
 
 def find_accident(points: Iterable[Point], victim: str) -> tuple[int, int]:

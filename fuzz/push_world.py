@@ -36,6 +36,7 @@ from heartline import (
 )
 from heartline.push._log import TopicLog
 from heartline.push._topic import WINDOW_SIZE
+from heartline.transports.memory import current_network
 
 URL = "memory://push"
 CLIENTS = ("one", "two")
@@ -164,6 +165,7 @@ class World:
         self._rng = random.Random(seed)
         self._connections: list[Connection] = []
         self._numbers = 0
+        self._flaws: list[tuple[bool, int]] = []
         self._published: dict[tuple[str, str, int], int] = {}
         self._lives: dict[str, list[str]] = {topic: [] for topic in TOPICS}
         self._logs: dict[str, TopicLog] = {}
@@ -185,6 +187,7 @@ class World:
 
     async def run(self, script: Sequence[Callable[[World], None]]) -> None:
         """Run a whole script; to be run under a clock that jumps."""
+        self._make_network_flaky()
         async with trio.open_nursery() as self.nursery:
             await self.nursery.start(self._serve)
             for name in CLIENTS:
@@ -199,6 +202,19 @@ class World:
                 self._check_memory()
             await self._settle()
             self.nursery.cancel_scope.cancel()
+
+    def _make_network_flaky(self) -> None:
+        network: Any = current_network()
+        connect = network.connect
+
+        async def connect_with_flaw(name: str) -> trio.abc.Stream:
+            stream: trio.abc.Stream = await connect(name)
+            if self._flaws:
+                sending, after = self._flaws.pop()
+                _cut_after(stream, after, sending=sending)
+            return stream
+
+        network.connect = connect_with_flaw
 
     async def _serve(self, task_status: trio.TaskStatus[None]) -> None:
         history = History(count=self.history)
@@ -224,6 +240,7 @@ class World:
         """Give everybody time, then look at what they have."""
         for follower in self.followers:
             follower.delay, follower.fails = 0.0, False
+        self._flaws.clear()
         await trio.sleep(60)
         for topic in TOPICS:
             await self._publish(topic, SIZES[0], None, None)
@@ -269,13 +286,17 @@ class World:
                 assert any(f.handled >= place for f in of_client), "confirmed, but not handled"
 
     def cut(self, client: int, *, by_server: bool, after: int) -> None:
-        """Break a client's link after so many more bytes in one direction."""
+        """Break a client's link after so many more bytes of what it, or the server, sends."""
         connection: Connection | None = self._connections[client]
         if by_server:
             connection = self._server and self._server.connections.get(CLIENTS[client])
         link = connection and connection.link
         if link is not None:
-            _cut_after(link.stream, after)
+            _cut_after(link.stream, after, sending=True)
+
+    def make_flaky(self, flaws: list[tuple[bool, int]]) -> None:
+        """The next links break after so many bytes that their client sends (or receives)."""
+        self._flaws = flaws
 
     def set_delay(self, follower: int, delay: float) -> None:
         """From now on handling takes a follower so many seconds."""
@@ -303,24 +324,38 @@ class World:
         await self.nursery.start(self._serve)
 
 
-def _cut_after(stream: Any, count: int) -> None:
-    """The stream breaks after ``count`` more bytes of what is written to it."""
-    send_all = stream.send_all
+def _cut_after(stream: Any, count: int, *, sending: bool) -> None:
+    """The stream breaks after ``count`` more bytes that are sent, or received, at this end."""
+    send_all, receive_some = stream.send_all, stream.receive_some
 
-    async def limited(data: bytes) -> None:
+    def used(length: int) -> None:
         nonlocal count
-        part = bytes(data[:count])
-        count -= len(part)
-        if part:
-            await send_all(part)
+        count -= length
         if not count:
             stream.close()
             raise trio.BrokenResourceError("cut")
 
-    if count:
-        stream.send_all = limited
-    else:
+    async def send_limited(data: bytes) -> None:
+        part = bytes(data[:count])
+        await send_all(part)
+        used(len(part))
+
+    async def receive_limited(_most: int | None = None) -> bytes:
+        data: bytes = await receive_some(count)
+        if count > len(data):
+            used(len(data))
+        else:
+            # What has arrived is read, then comes the end.
+            stream.close()
+            stream.receive_some = receive_some
+        return data
+
+    if not count:
         stream.close()
+    elif sending:
+        stream.send_all = send_limited
+    else:
+        stream.receive_some = receive_limited
 
 
 def simulate(

@@ -45,12 +45,18 @@ _cuts = _command(
     by_server=st.booleans(),
     after=st.sampled_from([0, 0, 1]) | st.integers(0, 500) | st.integers(0, 300_000),
 )
+_flaws = _command(
+    World.make_flaky,
+    flaws=st.lists(
+        st.tuples(st.booleans(), st.integers(100, 700) | st.integers(1, 10_000)), min_size=1, max_size=4
+    ),
+)
 _delays = _command(World.set_delay, follower=_followers, delay=st.sampled_from([0.0, 0.01, 0.3, 7.0]))
 _failures = _command(World.fail, follower=_followers)
 _restarts = _command(World.restart, gently=st.booleans())
 
 _commands: st.SearchStrategy[Command] = st.one_of(
-    _publishes, _publishes, _bursts, _cuts, _cuts, _delays, _failures, _restarts
+    _publishes, _publishes, _bursts, _cuts, _cuts, _flaws, _delays, _failures, _restarts
 )
 _plans = st.builds(Plan, _clients, _topics, st.sampled_from(SlowPolicy), st.sampled_from(sorted(STARTS)))
 

@@ -150,6 +150,11 @@ class RawPeer:
         return everything
 
     async def send(self, *frames: Frame) -> None:
+        """Say this, allowed or not; the session takes note of what it has to know."""
+        for frame in frames:
+            self.session.sent += frame.type >= FrameType.OPEN
+            if frame.type == FrameType.OPEN:
+                self.session.open_channel(frame.channel)
         await self.stream.send_all(encode(frames))
 
     async def goodbye(self, code: int, reason: str = "", drain: float = 0.0) -> None:

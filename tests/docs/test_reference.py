@@ -15,7 +15,7 @@ from heartline.connection import _channels, _connection
 from heartline.push import _part, _publisher, _topic
 from heartline.rpc import _service, _wire
 from heartline.server import _acceptor
-from heartline.session import heartbeat, messages, outbox
+from heartline.session import TRANSITIONS, Role, State, Step, heartbeat, messages, outbox
 from heartline.wire import cbor, segments
 from tests.docs.snippets import DOCS
 
@@ -83,6 +83,20 @@ def test_bounds_are_those_of_the_code() -> None:
         r"^\| (.*) \| ([\d,.]+)[^|]* \|$", (DOCS / "reference" / "settings.md").read_text(), re.MULTILINE
     )
     assert {what: float(value.replace(",", "")) for what, value in table} == BOUNDS
+
+
+def test_states_are_those_of_the_code() -> None:
+    page = (DOCS / "explanation" / "session-protocol.md").read_text()
+    rows = re.findall(r"^\| (client|server) \| (.*) \| (.*) \| (.*) \|$", page, re.MULTILINE)
+    told = {(Role(side), State(state), Step(step)): State(following) for side, state, step, following in rows}
+    goodbyes = {
+        (role, state, step): State.LEAVING
+        for role in Role
+        for state in (State.OPEN, State.LEAVING)
+        for step in (Step.SEND_GOAWAY, Step.RECEIVE_GOAWAY)
+    }
+    ends = {(role, state, Step.END): State.CLOSED for role in Role for state in State}
+    assert told | goodbyes | ends == TRANSITIONS
 
 
 def test_nothing_is_documented_twice() -> None:

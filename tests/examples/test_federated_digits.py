@@ -159,6 +159,8 @@ def test_ctrl_c(moment: str) -> None:
         terminal.read_until(moment)
         wait_until(lambda: len(children(terminal.process.pid)) == 2)
         learners = children(terminal.process.pid)
+        # The terminal sends the signal to the demo's process group, and ending the learners is its business.
+        assert all(os.getpgid(learner) != terminal.process.pid for learner in learners)
         terminal.type("\x03")
         assert terminal.wait() == 130
         assert not any(map(is_alive, learners))

@@ -1,4 +1,4 @@
-"""Answers from a peer that is broken or worse: the caller gets a value or a typed error, and nobody else is harmed.
+"""Answers from a peer that is broken or worse: the caller gets a value or a typed error, nobody is harmed.
 
 The other direction, calls from such a peer, is in test_attack.py.
 """

@@ -239,7 +239,8 @@ class Outbox:
         self._bulk -= dropped
         if kept:
             self._queues[key] = kept
-            self._resume(key)
+            if kept[0] is not queue[0]:
+                self._resume(key)
         else:
             del self._queues[key]
             self._halted.pop(key, None)

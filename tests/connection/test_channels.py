@@ -1,0 +1,439 @@
+"""Channels: order, ends from either side, limits, credit, and what a link's loss leaves of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+from trio.testing import MockClock
+
+from heartline import (
+    Backoff,
+    Channel,
+    ConnectionLost,
+    Limits,
+    LocalProtocolError,
+    RemoteProtocolError,
+    SerializationError,
+)
+from heartline.session.messages import CONFIRMATION
+from heartline.session.outbox import MESSAGE_COST
+from heartline.wire import Frame, FrameType
+
+from .helpers import SOCKETS, cut, data, open_pair, open_to_raw, run, settle, url_of
+
+OPEN, CLOSE, RESET = FrameType.OPEN, FrameType.CLOSE, FrameType.RESET
+WINDOW = Limits().window
+
+
+def opened(number: int, name: bytes = b"raw") -> Frame:
+    return Frame(OPEN, channel=number, payload=name)
+
+
+async def pair_of_channels(client: Any, there: Any, name: str = "x") -> tuple[Channel, Channel]:
+    ours = await client.open_channel(name)
+    theirs = await there.accept_channel()
+    assert ours.name == theirs.name == name
+    assert ours.number == theirs.number
+    return ours, theirs
+
+
+# What arrives
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.binary(max_size=3000) | st.text()), max_size=40))
+def test_every_channel_keeps_its_order(plan: list[tuple[int, Any]]) -> None:
+    async def main() -> None:
+        async with open_pair() as (client, there, _):
+            sending = [await client.open_channel("0"), await there.open_channel("1")]
+            sending += [await client.open_channel("2"), await there.open_channel("3")]
+            got: dict[str, list[Any]] = {str(n): [] for n in range(4)}
+
+            async def collect(channel: Channel) -> None:
+                got[channel.name].extend([message async for message in channel])
+
+            async with trio.open_nursery() as nursery:
+                for side in (there, client, there, client):
+                    nursery.start_soon(collect, await side.accept_channel())
+                for number, message in plan:
+                    await sending[number].send(message)
+                for channel in sending:
+                    await channel.aclose()
+            for number in range(4):
+                assert got[str(number)] == [message for n, message in plan if n == number]
+            await settle()
+            assert client.statistics().channels == there.statistics().channels == 0
+
+    run(main)
+
+
+@pytest.mark.parametrize("kind", SOCKETS)
+async def test_arrays_over_sockets(kind: str, tmp_path: object) -> None:
+    array = np.arange(100_000, dtype=np.int64)
+    async with open_pair(url_of(kind, tmp_path)) as (client, there, _):
+        ours, theirs = await pair_of_channels(client, there)
+        await ours.send([array, array[:3]])
+        one, two = await theirs.receive()
+        np.testing.assert_array_equal(one, array)
+        np.testing.assert_array_equal(two, array[:3])
+
+
+async def test_many_at_a_time_in_both_directions() -> None:
+    async with open_pair() as (client, there, _), trio.open_nursery() as nursery:
+
+        async def echo() -> None:
+            channel = await there.accept_channel()
+            async for message in channel:
+                await channel.send([channel.name, message])
+            await channel.aclose()
+
+        async def talk(name: str) -> None:
+            async with await client.open_channel(name) as channel:
+                for number in range(20):
+                    await channel.send(number)
+                    assert await channel.receive() == [name, number]
+
+        for number in range(50):
+            nursery.start_soon(echo)
+            nursery.start_soon(talk, f"channel {number}")
+
+
+# How they end
+
+
+async def test_data_before_the_close_arrives(autojump_clock: MockClock) -> None:
+    async with open_pair() as (client, there, _):
+        ours, theirs = await pair_of_channels(client, there)
+        for number in range(3):
+            await ours.send(number)
+        await ours.send(bytes(1_000_000))
+        await ours.aclose()
+        assert [await theirs.receive() for _ in range(3)] == [0, 1, 2]
+        assert len(await theirs.receive()) == 1_000_000
+        for _ in range(2):
+            with pytest.raises(trio.EndOfChannel):
+                await theirs.receive()
+        with pytest.raises(trio.BrokenResourceError):
+            await theirs.send(b"x")
+        await theirs.aclose()
+        with pytest.raises(trio.ClosedResourceError):
+            await theirs.receive()
+
+
+async def test_closed_here() -> None:
+    async with open_pair() as (client, there, _):
+        ours, theirs = await pair_of_channels(client, there)
+        await theirs.send("never read")
+        await ours.aclose()
+        await ours.aclose()
+        with pytest.raises(trio.ClosedResourceError):
+            await ours.send(b"x")
+        with pytest.raises(trio.ClosedResourceError):
+            await ours.receive()
+
+
+async def test_closing_wakes_who_waits_here(autojump_clock: MockClock) -> None:
+    async with open_pair(limits=Limits(window=1)) as (client, there, _):
+        ours, _theirs = await pair_of_channels(client, there)
+        await ours.send(b"fills the window")
+        async with trio.open_nursery() as nursery:
+            for wait in (ours.receive, lambda: ours.send(b"no room")):
+
+                @nursery.start_soon
+                async def waiting(wait: Any = wait) -> None:
+                    with pytest.raises(trio.ClosedResourceError):
+                        await wait()
+
+            await settle()
+            await ours.aclose()
+        assert trio.current_time() == 0
+
+
+async def test_the_peers_close_wakes_who_waits_here(autojump_clock: MockClock) -> None:
+    async with open_pair(limits=Limits(window=1)) as (client, there, _):
+        ours, theirs = await pair_of_channels(client, there)
+        await ours.send(b"fills the window")
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def receiving() -> None:
+                with pytest.raises(trio.EndOfChannel):
+                    await ours.receive()
+
+            @nursery.start_soon
+            async def sending() -> None:
+                with pytest.raises(trio.BrokenResourceError):
+                    await ours.send(b"no room")
+
+            await settle()
+            await theirs.aclose()
+        assert trio.current_time() == 0
+
+
+async def test_both_close_at_once() -> None:
+    async with open_pair() as (client, there, _):
+        ours, theirs = await pair_of_channels(client, there)
+        await ours.send("from here")
+        await theirs.send("from there")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ours.aclose)
+            nursery.start_soon(theirs.aclose)
+        await settle()
+        assert client.statistics().channels == there.statistics().channels == 0
+        await client.send(b"still fine")
+        assert await there.receive() == b"still fine"
+
+
+async def test_closed_while_half_of_a_message_is_under_way(autojump_clock: MockClock) -> None:
+    """The half goes on to its end, and only then the CLOSE: the peer's assembly never hangs."""
+    async with open_pair() as (client, there, _):
+        ours, theirs = await pair_of_channels(client, there)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ours.send, bytes(5_000_000))
+            await trio.lowlevel.checkpoint()
+            nursery.start_soon(theirs.aclose)
+        await settle()
+        assert client.statistics().channels == there.statistics().channels == 0
+        for _ in range(3):
+            again, other = await pair_of_channels(client, there)
+            await again.send("fine")
+            assert await other.receive() == "fine"
+
+
+async def test_reset_is_an_end_with_a_reason() -> None:
+    async with open_to_raw() as (connection, peer):
+        await peer.send(opened(2), data(b"before", channel=2))
+        channel = await connection.accept_channel()
+        await peer.send(Frame(RESET, channel=2, payload=b"enough " + b"!" * 5000))
+        assert await channel.receive() == b"before"
+        for wait in (channel.receive, lambda: channel.send(b"x")):
+            with pytest.raises(trio.BrokenResourceError) as caught:
+                await wait()
+            assert "enough !" in str(caught.value.__cause__)
+            assert len(str(caught.value.__cause__)) < 400
+
+
+# Numbers and limits
+
+
+async def test_numbers_are_free_again_when_both_are_done(autojump_clock: MockClock) -> None:
+    async with open_pair(limits=Limits(channels=2)) as (client, there, _):
+        for number in range(200):
+            ours, theirs = await pair_of_channels(client, there, str(number))
+            assert ours.number % 2 == 1
+            await ours.send(number)
+            await (ours if number % 2 else theirs).aclose()
+            await settle()
+
+
+async def test_the_numbers_begin_anew_after_the_last() -> None:
+    async with open_pair() as (client, there, _):
+        first, _theirs = await pair_of_channels(client, there)
+        client.channels._next = 0xFFFF
+        last, _theirs = await pair_of_channels(client, there)
+        after, _theirs = await pair_of_channels(client, there)
+        assert (first.number, last.number, after.number) == (1, 0xFFFF, 3)
+
+
+async def test_opening_beyond_the_peers_limit(autojump_clock: MockClock) -> None:
+    async with open_pair(server_limits=Limits(channels=3)) as (client, there, _):
+        channels = [await client.open_channel(str(n)) for n in range(3)]
+        with pytest.raises(LocalProtocolError, match=r"3 channels \(Limits.channels\)"):
+            await client.open_channel("one too many")
+        await there.open_channel("the other direction counts by itself")
+        await channels[0].aclose()
+        await settle()
+        with pytest.raises(LocalProtocolError):
+            await client.open_channel("nobody has accepted the closed one: it still counts")
+        await there.accept_channel()
+        await settle()
+        await client.open_channel("now there is room")
+
+
+async def test_a_peer_that_opens_too_many_is_cut_off() -> None:
+    async with open_to_raw(limits=Limits(channels=3), reconnect=None) as (connection, peer):
+        await peer.send(*[opened(2 * n + 2) for n in range(4)])
+        with pytest.raises(RemoteProtocolError, match=r"more than 3 channels .*Limits.channels"):
+            await connection.receive()
+
+
+async def test_opening_and_closing_fills_no_memory_where_nobody_accepts() -> None:
+    """Each would leave a window of data behind; the number is not free until the channel was accepted."""
+    async with open_to_raw(limits=Limits(channels=3), reconnect=None) as (connection, peer):
+        for n in range(3):
+            number = 2 * n + 2
+            await peer.send(opened(number), data(b"left behind", channel=number), Frame(CLOSE, channel=number))
+        await settle()
+        assert connection.statistics().channels == 3
+        channel = await connection.accept_channel()
+        assert await channel.receive() == b"left behind"
+        with pytest.raises(trio.EndOfChannel):
+            await channel.receive()
+        (close,) = await peer.events()
+        assert (close.type, close.channel) == (CLOSE, 2)
+        await peer.send(opened(2), opened(8))
+        with pytest.raises(RemoteProtocolError, match="more than 3 channels"):
+            await connection.receive()
+
+
+async def test_a_close_that_waits_behind_half_a_message_takes_no_place() -> None:
+    """We closed a channel; the peer opens the next before its own CLOSE, which is held up, has come."""
+    async with open_to_raw(limits=Limits(channels=1, streams=1), reconnect=None) as (connection, peer):
+        await peer.send(opened(2))
+        await (await connection.accept_channel()).aclose()
+        await peer.send(opened(4))
+        await (await connection.accept_channel()).aclose()
+        await peer.send(opened(6))  # now two are held up, and there can be only one half of a message
+        with pytest.raises(RemoteProtocolError, match="more than 1 channels"):
+            await connection.receive()
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        [opened(1)],
+        [opened(2), opened(2)],
+        [opened(0)],
+        [opened(2, b"\xff")],
+        [opened(2, b"x" * 257)],
+        [data(b"x", channel=2)],
+        [Frame(CLOSE, channel=4)],
+        [opened(2), Frame(CLOSE, channel=2), data(b"x", channel=2)],
+        [opened(2), Frame(CLOSE, channel=2), opened(2)],
+        [Frame(CLOSE, channel=0)],
+    ],
+)
+async def test_what_a_peer_may_not_do(frames: list[Frame]) -> None:
+    async with open_to_raw(reconnect=None) as (connection, peer):
+        await peer.send(*frames)
+        with pytest.raises(RemoteProtocolError):
+            await connection.receive()
+        goodbye = (await peer.rest())[-1]
+        assert goodbye.code == 100
+
+
+async def test_a_name_has_an_end() -> None:
+    async with open_pair() as (client, there, _):
+        await pair_of_channels(client, there, "ü" * 128)
+        with pytest.raises(LocalProtocolError, match="256 bytes"):
+            await client.open_channel("ü" * 129)
+
+
+# Credit
+
+
+async def test_a_blocked_channel_stalls_only_itself(autojump_clock: MockClock) -> None:
+    async with open_pair() as (client, there, _):
+        stuck, _unread = await pair_of_channels(client, there, "stuck")
+        lively, reader = await pair_of_channels(client, there, "lively")
+        with trio.move_on_after(1) as scope:
+            while True:
+                await stuck.send(bytes(10_000))
+        assert scope.cancelled_caught
+        for number in range(1000):
+            await lively.send(bytes(1000))
+            assert len(await reader.receive()) == 1000
+            if number % 100 == 0:
+                await client.send(number)
+                assert await there.receive() == number
+        assert trio.current_time() == 1
+
+
+async def test_credit_is_given_for_what_is_read_and_no_more() -> None:
+    async with open_to_raw() as (connection, peer):
+        await peer.send(opened(2), *[data(bytes(100), channel=2)] * 5)
+        channel = await connection.accept_channel()
+        for _ in range(2):
+            await channel.receive()
+        await channel.aclose()  # what is not read is dropped, and paid back too
+        assert [event.type for event in await peer.events()] == [CLOSE]
+        await peer.send(data(bytes(50), channel=2))
+        await settle()
+        with trio.move_on_after(0.01):
+            await peer.events()
+        given = [CONFIRMATION.unpack(f.payload)[0] for f in peer.control if f.type == FrameType.CREDIT]
+        assert sum(given) == 5 * (100 + MESSAGE_COST) + 50 + MESSAGE_COST
+
+
+async def test_reading_what_an_ended_channel_left_pays_nobody() -> None:
+    """Its number may be another channel's by then."""
+    async with open_to_raw() as (connection, peer):
+        await peer.send(opened(2), data(b"old", channel=2))
+        old = await connection.accept_channel()
+        await peer.send(Frame(CLOSE, channel=2))
+        assert [event.type for event in await peer.events()] == [CLOSE]
+        await peer.send(opened(2), data(b"new", channel=2))
+        new = await connection.accept_channel()
+        assert await old.receive() == b"old"
+        await old.aclose()
+        await connection.send(b"marker")
+        assert [event.payload for event in await peer.events()] == [b"marker"]
+        assert FrameType.CREDIT not in peer.kinds()
+        assert await new.receive() == b"new"
+
+
+# The link
+
+
+async def test_the_links_loss_breaks_every_channel(autojump_clock: MockClock) -> None:
+    backoff = Backoff(initial=0.1)
+    async with open_pair(limits=Limits(window=50), reconnect=backoff) as (client, there, server):
+        ours, theirs = await pair_of_channels(client, there)
+        await theirs.send("arrived")
+        await ours.send(bytes(50))
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def sending() -> None:
+                with pytest.raises(trio.BrokenResourceError):
+                    await ours.send("no room")
+
+            @nursery.start_soon
+            async def accepting() -> None:
+                with pytest.raises(ConnectionLost):
+                    await client.accept_channel()
+
+            await settle()
+            cut(there)
+        assert await ours.receive() == "arrived"
+        with pytest.raises(trio.BrokenResourceError) as caught:
+            await ours.receive()
+        assert isinstance(caught.value.__cause__, ConnectionLost)
+        with pytest.raises(ConnectionLost):
+            await client.open_channel("no link")
+
+        # An old channel has nothing to do with a new one of the same number.
+        await client.wait_open()
+        await settle()
+        new, new_there = await pair_of_channels(client, server.connections[client.id])
+        assert new.number == ours.number
+        await ours.aclose()
+        await theirs.aclose()
+        await new.send("fine")
+        assert await new_there.receive() == "fine"
+        assert client.statistics().channels == 1
+
+
+async def test_closing_a_channel_after_the_end_is_fine() -> None:
+    async with open_pair() as (client, there, _):
+        ours, theirs = await pair_of_channels(client, there)
+        await client.aclose()
+        await settle()
+        await ours.aclose()
+        await theirs.aclose()
+
+
+async def test_a_bad_message_is_an_error_of_its_own() -> None:
+    async with open_pair() as (client, there, _):
+        ours, theirs = await pair_of_channels(client, there)
+        with pytest.raises(SerializationError):
+            await ours.send(object())
+        client.post(FrameType.DATA, ours.number, 1, b"\xff")
+        await ours.send("good")
+        with pytest.raises(SerializationError):
+            await theirs.receive()
+        assert await theirs.receive() == "good"

@@ -1,0 +1,347 @@
+"""However a connection's block is left: its error comes out bare, and nothing is left behind."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+import heartline
+from heartline import (
+    Backoff,
+    CloseCode,
+    Closed,
+    Connection,
+    ConnectionClosed,
+    ConnectionLost,
+    ConnectionState,
+    Limits,
+    Lost,
+    RemoteProtocolError,
+)
+from heartline.wire import Frame, FrameType
+
+from .helpers import QUIET, SOCKETS, RawPeer, data, no_leaks, open_pair, open_to_raw, settle, url_of
+
+KINDS = [*SOCKETS, "memory://"]
+
+
+class Problem(Exception):
+    pass
+
+
+@heartline.service
+class Slow:
+    """Calls that last."""
+
+    async def sleep(self, seconds: float) -> float:
+        await trio.sleep(seconds)
+        return seconds
+
+
+async def busy(client: Connection, there: Connection, nursery: trio.Nursery) -> None:
+    """A connection in the middle of everything: calls, channels, messages, readers that wait."""
+    await client.open_channel("x")
+    await there.accept_channel()
+    await client.send(b"unread")
+
+    async def call() -> None:
+        with pytest.raises(heartline.CallInterrupted):
+            await client.service(Slow).sleep(1e9)
+
+    async def receive(connection: Connection) -> None:
+        with pytest.raises((ConnectionClosed, ConnectionLost)):
+            while True:
+                await connection.receive()
+
+    nursery.start_soon(call)
+    nursery.start_soon(receive, client)
+    nursery.start_soon(receive, there)
+    await client.service(Slow).sleep(0)
+
+
+@asynccontextmanager
+async def open_busy(kind: str, directory: object) -> AsyncIterator[Connection]:
+    async with trio.open_nursery() as nursery:  # outside: whoever waits there must be told of the end
+        try:
+            async with (
+                heartline.open_server(
+                    url_of(kind, directory), services=[Slow()], heartbeat=QUIET
+                ) as server,
+                heartline.open_connection(server.urls[0], heartbeat=QUIET) as client,
+            ):
+                await busy(client, server.connections[client.id], nursery)
+                yield client
+        except* Problem:
+            raise Problem from None
+
+
+# Ways to leave
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("way", ["normally", "by an error", "cancelled", "closed by hand"])
+async def test_nothing_is_left_behind(kind: str, way: str, tmp_path: Path) -> None:
+    with no_leaks():
+        start = trio.current_time()
+        with trio.CancelScope() as scope:
+            try:
+                async with open_busy(kind, tmp_path) as client:
+                    if way == "by an error":
+                        raise Problem
+                    if way == "cancelled":
+                        scope.cancel()
+                        await trio.sleep_forever()
+                    if way == "closed by hand":
+                        await client.aclose()
+                        await client.aclose()
+            except* Problem:
+                assert way == "by an error"
+        assert trio.current_time() - start < 0.9, "a healthy peer needs no grace"
+        gc.collect()
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_the_error_of_the_body_is_bare() -> None:
+    problem = Problem()
+    async with heartline.open_server("memory://") as server:
+        with pytest.raises(Problem) as caught:
+            async with heartline.open_connection(server.urls[0]):
+                raise problem
+        assert caught.value is problem
+    with pytest.raises(Problem) as caught:
+        async with heartline.open_server("memory://"):
+            raise problem
+    assert caught.value is problem
+
+
+async def test_an_error_in_the_body_says_goodbye(autojump_clock: MockClock) -> None:
+    async with heartline.open_server("memory://") as server:
+        events = server.events()
+        with pytest.raises(Problem):
+            async with heartline.open_connection(server.urls[0]):
+                raise Problem
+        assert isinstance(await anext(events), heartline.Opened)
+        closed = await anext(events)
+        assert isinstance(closed, Closed)
+        assert isinstance(closed.reason, ConnectionClosed)
+        assert closed.reason.by_peer
+
+
+@pytest.mark.parametrize("way", ["normally", "cancelled"])
+async def test_readers_outside_learn_of_the_end(way: str, autojump_clock: MockClock) -> None:
+    told: list[Any] = []
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.cancel_scope.shield = True
+
+            async def listen(events: Any) -> None:
+                told.append([type(event).__name__ async for event in events])
+
+            async def receive(connection: Connection) -> None:
+                with pytest.raises((ConnectionClosed, ConnectionLost)):
+                    await connection.receive()
+                told.append("end")
+
+            async with open_pair() as (client, there, server):
+                nursery.start_soon(receive, client)
+                nursery.start_soon(receive, there)
+                await settle()
+                for source in (client, there, server):
+                    nursery.start_soon(listen, source.events())
+                nursery.cancel_scope.shield = False
+                await settle()
+                if way == "cancelled":
+                    scope.cancel()
+                    nursery.cancel_scope.shield = True
+            assert client.state is there.state is ConnectionState.CLOSED
+    assert sorted(map(str, told)) == ["['Closed']", "['Lost', 'Closed']", "['Lost', 'Closed']", "end", "end"]
+
+
+# Peers that do not read
+
+
+async def filled(connection: Connection) -> None:
+    with trio.move_on_after(0.001):
+        while True:
+            await connection.send(bytes(20_000))
+
+
+@pytest.mark.parametrize(("way", "seconds"), [("normally", 2), ("by an error", 2), ("cancelled", 1)])
+async def test_a_peer_that_never_reads_costs_the_grace(
+    way: str, seconds: float, autojump_clock: MockClock
+) -> None:
+    raw = {"limits": Limits(window=1 << 30)}
+    with no_leaks():
+        async with open_to_raw(raw=raw) as (sacrifice, peer):
+            await filled(sacrifice)
+            start = trio.current_time()
+            with trio.CancelScope() as scope:
+                try:
+                    async with closing(sacrifice):
+                        if way == "by an error":
+                            raise Problem
+                        if way == "cancelled":
+                            scope.cancel()
+                            await trio.lowlevel.checkpoint()
+                except Problem:
+                    pass
+            assert trio.current_time() - start <= 2
+            assert sacrifice.state is ConnectionState.CLOSED
+
+
+@asynccontextmanager
+async def closing(connection: Connection) -> AsyncIterator[None]:
+    try:
+        yield
+    finally:
+        await connection.aclose()
+
+
+@pytest.mark.parametrize("way", ["normally", "cancelled"])
+async def test_leaving_beside_a_peer_that_never_reads(way: str, autojump_clock: MockClock) -> None:
+    """The whole endpoint, cancelled from outside."""
+    url = "memory://"
+    with no_leaks():
+        with trio.CancelScope() as scope:
+            async with heartline.open_server(url, heartbeat=QUIET) as server:
+                peer = await RawPeer.join(server.urls[0], limits=Limits(window=1 << 30))
+                await filled(next(iter(server.connections.values())))
+                start = trio.current_time()
+                if way == "cancelled":
+                    scope.cancel()
+        assert trio.current_time() - start <= 2
+        await peer.stream.aclose()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", SOCKETS)
+async def test_the_same_with_sockets(kind: str, tmp_path: Path) -> None:
+    with no_leaks():
+        async with heartline.open_server(url_of(kind, tmp_path), heartbeat=QUIET) as server:
+            peer = await RawPeer.join(server.urls[0], limits=Limits(window=1 << 30))
+            (connection,) = server.connections.values()
+            with trio.move_on_after(0.05):
+                while True:
+                    await connection.send(bytes(100_000))
+            start = trio.current_time()
+        assert trio.current_time() - start < 2.5
+        await trio.aclose_forcefully(peer.stream)
+        gc.collect()
+
+
+# What the peer is told, and does
+
+
+async def test_a_broken_rule_is_told_with_its_reason() -> None:
+    async with open_to_raw(reconnect=None) as (connection, peer):
+        await peer.send(data(b"fine"), Frame(FrameType.RESULT, flags=0), Frame(FrameType.ITEM))
+        with pytest.raises(RemoteProtocolError, match="ITEM"):
+            while True:
+                await connection.receive()
+        goodbye = (await peer.rest())[-1]
+        assert goodbye.code == CloseCode.PROTOCOL_ERROR
+        assert "ITEM" in goodbye.reason
+
+
+async def test_the_end_of_the_stream_is_a_loss() -> None:
+    async with open_to_raw(reconnect=None) as (connection, peer):
+        events = connection.events()
+        await peer.send(data(b"last"))
+        peer.stream.close()  # type: ignore[attr-defined]
+        assert (await anext(events)).value == b"last"
+        lost = await anext(events)
+        assert isinstance(lost, Lost)
+        assert "without a goodbye" in str(lost.reason)
+
+
+async def test_a_peer_that_does_not_answer_a_goodbye(autojump_clock: MockClock) -> None:
+    async with open_to_raw() as (connection, _peer):
+        await connection.aclose()
+        assert trio.current_time() == 1
+        with pytest.raises(ConnectionClosed) as caught:
+            await connection.receive()
+        assert not caught.value.by_peer
+
+
+async def test_a_goodbye_is_answered_and_what_follows_is_read(autojump_clock: MockClock) -> None:
+    async with open_to_raw(reconnect=None) as (connection, peer):
+        await peer.goodbye(CloseCode.NORMAL, "done")
+        (answer,) = await peer.events()
+        assert answer.code == CloseCode.NORMAL
+        assert connection.state is ConnectionState.LEAVING
+        await peer.send(data(b"what was queued behind it"))
+        assert await connection.receive() == b"what was queued behind it"
+        peer.stream.close()  # type: ignore[attr-defined]
+        with pytest.raises(ConnectionClosed, match="done"):
+            await connection.receive()
+        assert trio.current_time() == 0
+
+
+async def test_a_goodbye_without_an_end(autojump_clock: MockClock) -> None:
+    async with open_to_raw(reconnect=None) as (connection, peer):
+        await peer.goodbye(CloseCode.NORMAL, "done", drain=5)
+        with pytest.raises(ConnectionClosed, match="done"):
+            await connection.receive()
+        assert trio.current_time() == 5 + 1
+
+
+async def test_a_reason_is_no_place_for_a_megabyte() -> None:
+    async with open_to_raw(reconnect=None) as (connection, _peer):
+        connection.close(CloseCode.NORMAL, "x" * 200_000)
+        assert connection.statistics().backlog < 10_000
+
+
+# A stream that was given
+
+
+async def test_a_given_stream_is_used_and_closed() -> None:
+    one, two = trio.socket.socketpair()
+    async with trio.open_nursery() as nursery:
+        streams = trio.SocketStream(one), trio.SocketStream(two)
+        peers: list[RawPeer] = []
+
+        @nursery.start_soon
+        async def admit() -> None:
+            peers.append(await RawPeer.admit(streams[1]))
+
+        async with heartline.open_connection(streams[0], reconnect=Backoff()) as connection:
+            await connection.send(b"x")
+            assert [event.payload for event in await peers[0].events()] == [b"x"]
+            await streams[1].aclose()
+            with pytest.raises(heartline.HeartlineError):
+                await connection.receive()
+    assert one.fileno() == -1
+
+
+async def test_a_given_stream_that_is_closed_outside(tmp_path: Path) -> None:
+    """Its descriptor may be another file's at once: not a byte goes there."""
+    one, two = trio.socket.socketpair()
+    number = one.fileno()
+    opened: list[int] = []
+    async with trio.open_nursery() as nursery:
+        given = trio.SocketStream(one)
+        nursery.start_soon(RawPeer.admit, trio.SocketStream(two))
+        async with heartline.open_connection(given, reconnect=None) as connection:
+            given.socket.close()
+            while number not in opened:
+                opened.append(os.open(tmp_path / "other", os.O_RDWR | os.O_CREAT))
+            for _ in range(3):
+                try:
+                    connection.send_nowait(b"secret")
+                    await connection.send(b"secret")
+                except ConnectionLost:
+                    break
+            with pytest.raises(ConnectionLost):
+                await connection.receive()
+    for descriptor in opened:
+        os.close(descriptor)
+    assert (tmp_path / "other").read_bytes() == b""
+    two.close()

@@ -1,0 +1,118 @@
+"""The flusher: nothing that was marked is forgotten, and a hurry is joined."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+
+from heartline import ConnectionLost
+from heartline.connection import Flusher
+from heartline.connection import _flusher as module
+
+from .helpers import run, settle
+
+
+class FakeLink:
+    def __init__(self, on_flush: Callable[[], None] = lambda: None) -> None:
+        self.marked = self.flushed = 0
+        self.writes = 0
+        self.failure: Exception | None = None
+        self._on_flush = on_flush
+
+    def flush(self) -> None:
+        self.writes += 1
+        self.flushed = self.marked
+        self._on_flush()
+
+    def fail(self, error: Exception) -> None:
+        self.failure = error
+
+
+def mark(flusher: Flusher, link: FakeLink) -> None:
+    link.marked += 1
+    flusher.mark(link)  # type: ignore[arg-type]
+
+
+@given(st.lists(st.integers(-1, 3), max_size=60))
+def test_no_mark_is_lost(script: list[int]) -> None:
+    """Marks come before it runs, while it sweeps, while it rests and while it is parked (-1: let it run)."""
+
+    async def main() -> None:
+        flusher = Flusher()
+        links = [FakeLink() for _ in range(4)]
+        links[3]._on_flush = lambda: mark(flusher, links[0]) if links[3].writes % 3 else None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(flusher.run)
+            for step in script:
+                if step < 0:
+                    await trio.lowlevel.checkpoint()
+                else:
+                    mark(flusher, links[step])
+            await settle()
+            assert all(link.flushed == link.marked for link in links)
+            nursery.cancel_scope.cancel()
+
+    run(main)
+
+
+async def test_marks_of_one_tick_are_one_write() -> None:
+    flusher, link = Flusher(), FakeLink()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(flusher.run)
+        await settle()
+        for _ in range(100):
+            mark(flusher, link)
+        await settle()
+        assert link.writes == 1
+        nursery.cancel_scope.cancel()
+
+
+async def test_after_a_long_sweep_it_rests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as the sweep took, so that a publisher gets its half of the time, but not much longer."""
+    now = 0.0
+    rests: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        rests.append(seconds)
+        await trio.lowlevel.checkpoint()
+
+    def work(seconds: float) -> Callable[[], None]:
+        def spend() -> None:
+            nonlocal now
+            now += seconds
+
+        return spend
+
+    monkeypatch.setattr(module, "perf_counter", lambda: now)
+    monkeypatch.setattr(module.trio, "sleep", sleep)
+    flusher = Flusher()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(flusher.run)
+        for seconds in (0.0001, 0.003, 0.5):
+            mark(flusher, FakeLink(work(seconds)))
+            await settle()
+        assert rests == pytest.approx([0.003, module.LONGEST_REST])
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_bug_on_one_link_leaves_the_others(caplog: pytest.LogCaptureFixture) -> None:
+    def bug() -> None:
+        raise ZeroDivisionError
+
+    flusher = Flusher()
+    broken, fine = FakeLink(bug), FakeLink()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(flusher.run)
+        for _ in range(3):
+            mark(flusher, broken)
+            mark(flusher, fine)
+            await settle()
+        assert isinstance(broken.failure, ConnectionLost)
+        assert fine.writes == 3
+        nursery.cancel_scope.cancel()
+    assert {r.levelno for r in caplog.records} == {logging.ERROR}
