@@ -12,6 +12,7 @@ EXAMPLES = """\
 examples:
   python -m fuzz codec                    the frame codec, for one minute
   python -m fuzz values --minutes 60      serializers and raw segments, for an hour
+  python -m fuzz session --minutes 10     two sessions and a link; bytes in any state; heartbeats
 """
 
 

@@ -45,6 +45,9 @@ STARTS: dict[str, Any] = {"now": None, "newest": NEWEST, "oldest": OLDEST}
 SIZES = (10, 20_000, 200_000)
 """Bytes of updates that are encoded once for all, that are not, and that travel in fragments."""
 
+PAUSES = (0, 0, 0, 1e-6, 0.01, 0.3, 4)
+"""Seconds between two commands: nothing, a moment, a reconnect, a restart."""
+
 QUIET = Heartbeat(interval=1e6, timeout=4e6)
 BACKOFF = Backoff(initial=0.05, maximum=0.5)
 
@@ -198,7 +201,7 @@ class World:
                 self.nursery.start_soon(follower.run)
             for command in script:
                 command(self)
-                await trio.sleep(self._rng.choice((0, 0, 1e-6, 0.01)))
+                await trio.sleep(self._rng.choice(PAUSES))
                 self._check_memory()
             await self._settle()
             self.nursery.cancel_scope.cancel()
@@ -320,7 +323,7 @@ class World:
         self.nursery.start_soon(self._start_again)
 
     async def _start_again(self) -> None:
-        await trio.sleep(3)
+        await trio.sleep(2)
         await self.nursery.start(self._serve)
 
 
@@ -328,26 +331,22 @@ def _cut_after(stream: Any, count: int, *, sending: bool) -> None:
     """The stream breaks after ``count`` more bytes that are sent, or received, at this end."""
     send_all, receive_some = stream.send_all, stream.receive_some
 
-    def used(length: int) -> None:
+    async def send_limited(data: bytes) -> None:
         nonlocal count
-        count -= length
+        part = bytes(data[:count])
+        await send_all(part)
+        count -= len(part)
         if not count:
             stream.close()
             raise trio.BrokenResourceError("cut")
 
-    async def send_limited(data: bytes) -> None:
-        part = bytes(data[:count])
-        await send_all(part)
-        used(len(part))
-
     async def receive_limited(_most: int | None = None) -> bytes:
+        nonlocal count
         data: bytes = await receive_some(count)
-        if count > len(data):
-            used(len(data))
-        else:
-            # What has arrived is read, then comes the end.
-            stream.close()
+        count -= len(data)
+        if not count:
             stream.receive_some = receive_some
+            stream.close()
         return data
 
     if not count:

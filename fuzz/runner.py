@@ -21,7 +21,7 @@ CORPUS = Path(__file__).parent / "corpus"
 TARGETS: dict[str, tuple[str, ...]] = {
     "codec": ("fuzz.properties.codec",),
     "push": ("fuzz.properties.push",),
-    "session": ("fuzz.properties.session",),
+    "session": ("fuzz.properties.session", "fuzz.properties.heartbeat"),
     "values": ("fuzz.properties.serializers", "fuzz.properties.segments"),
 }
 """A target's modules; to add one, name it here and write the module."""

@@ -204,7 +204,9 @@ class Side:
         if message.frame.type != FrameType.DATA and self._is_long(message) and message.first_since:
             for other in self.heads:
                 if other.frame.type != FrameType.DATA and self._is_long(other) and not other.started:
-                    assert message.first_since <= (other.first_since or self._steps), "who waits longest is next"
+                    assert message.first_since <= (other.first_since or self._steps), (
+                        "who waits longest is next"
+                    )
         message.started = True
 
     def _cut(self, fragment: Frame) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from itertools import chain
 from typing import Any
 
 from hypothesis import given
@@ -58,6 +59,11 @@ _restarts = _command(World.restart, gently=st.booleans())
 _commands: st.SearchStrategy[Command] = st.one_of(
     _publishes, _publishes, _bursts, _cuts, _cuts, _flaws, _delays, _failures, _restarts
 )
+_scripts = st.lists(st.lists(_commands, max_size=8), max_size=8).map(
+    lambda parts: list(chain.from_iterable(parts))
+)
+"""Of lists, because one list alone is short on average."""
+
 _plans = st.builds(Plan, _clients, _topics, st.sampled_from(SlowPolicy), st.sampled_from(sorted(STARTS)))
 
 
@@ -65,7 +71,7 @@ _plans = st.builds(Plan, _clients, _topics, st.sampled_from(SlowPolicy), st.samp
     st.integers(0, 2**32),
     st.sampled_from([1, 3, 40, 1000]),
     st.lists(_plans, min_size=1, max_size=4),
-    st.lists(_commands, max_size=25),
+    _scripts,
 )
 def every_update_comes_once_and_in_order_or_a_gap_is_told(
     seed: int, history: int, plans: list[Plan], script: list[Command]

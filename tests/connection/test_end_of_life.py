@@ -138,30 +138,27 @@ async def test_an_error_in_the_body_says_goodbye(autojump_clock: MockClock) -> N
 @pytest.mark.parametrize("way", ["normally", "cancelled"])
 async def test_readers_outside_learn_of_the_end(way: str, autojump_clock: MockClock) -> None:
     told: list[Any] = []
-    with trio.CancelScope() as scope:
-        async with trio.open_nursery() as nursery:
-            nursery.cancel_scope.shield = True
 
-            async def listen(events: Any) -> None:
-                told.append([type(event).__name__ async for event in events])
+    async def listen(events: Any) -> None:
+        told.append([type(event).__name__ async for event in events])
 
-            async def receive(connection: Connection) -> None:
-                with pytest.raises((ConnectionClosed, ConnectionLost)):
-                    await connection.receive()
-                told.append("end")
+    async def receive(connection: Connection) -> None:
+        with pytest.raises((ConnectionClosed, ConnectionLost)):
+            await connection.receive()
+        told.append("end")
 
+    async with trio.open_nursery() as nursery:
+        with trio.CancelScope() as scope:
             async with open_pair() as (client, there, server):
                 nursery.start_soon(receive, client)
                 nursery.start_soon(receive, there)
                 await settle()
                 for source in (client, there, server):
                     nursery.start_soon(listen, source.events())
-                nursery.cancel_scope.shield = False
                 await settle()
                 if way == "cancelled":
                     scope.cancel()
-                    nursery.cancel_scope.shield = True
-            assert client.state is there.state is ConnectionState.CLOSED
+        assert client.state is there.state is ConnectionState.CLOSED
     assert sorted(map(str, told)) == ["['Closed']", "['Lost', 'Closed']", "['Lost', 'Closed']", "end", "end"]
 
 

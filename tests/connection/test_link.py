@@ -103,10 +103,16 @@ def test_everything_arrives_in_order_whatever_the_stream_takes(plan: list[Any], 
         def handle(events: list[Event]) -> None:
             got.extend(bytes(event.payload) for event in events)  # type: ignore[union-attr]
 
+        async def read(link: Link) -> None:
+            try:
+                await link.read(handle)
+            except ConnectionLost:
+                assert link.failure is not None  # it was closed here, below
+
         async with trio.open_nursery() as nursery:
             streams = socket_pair() if kind == "socket" else memory_pair(buffer_size=1000)
             sender, receiver = links(streams, nursery)
-            nursery.start_soon(receiver.read, handle)
+            nursery.start_soon(read, receiver)
             for message, (_, then) in zip(messages, plan, strict=True):
                 sender.session.send(FrameType.PUSH, 0, 7, message)
                 if then == "flush":
@@ -117,10 +123,9 @@ def test_everything_arrives_in_order_whatever_the_stream_takes(plan: list[Any], 
                     sender.nudge()
                     await trio.lowlevel.checkpoint()
             await sender.aclose(grace=10)
-            while receiver.failure is None and len(got) < len(messages):
+            while len(got) < len(messages):
                 await trio.lowlevel.checkpoint()
             await receiver.aclose(grace=1)
-            nursery.cancel_scope.cancel()
         assert got == messages
 
     trio.run(main)
@@ -204,6 +209,29 @@ async def test_nor_while_the_rest_of_a_write_waits(another_file: Any) -> None:
         await settle()
         assert path.read_bytes() == b""
         await pair[1].aclose()
+
+
+async def test_nothing_is_read_from_a_descriptor_that_was_given_back(
+    another_file: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The peer's bytes have woken the reader, and the link is closed before it can run."""
+    got: list[Any] = []
+    wait_readable = trio.lowlevel.wait_readable
+    async with trio.open_nursery() as nursery:
+        pair = socket_pair()
+        number = pair[0].socket.fileno()
+        link, _ = links(pair, nursery)
+
+        async def close_just_before_it_runs(fd: int) -> None:
+            await wait_readable(fd)
+            await link.aclose(grace=1)
+            another_file(number).write_bytes(b"\0\0\0\0\x20\0\0\0\0\0\0\1")
+
+        monkeypatch.setattr(trio.lowlevel, "wait_readable", close_just_before_it_runs)
+        await pair[1].send_all(b"\0\0\0\0\x20\0\0\0\0\0\0\2")
+        await link.read(got.extend)
+        await pair[1].aclose()
+    assert got == []
 
 
 async def test_a_stream_that_is_closed_outside_ends_the_link(another_file: Any) -> None:

@@ -157,6 +157,34 @@ def test_a_malformed_call_costs_at_most_its_own_connection(payload: bytes, flags
     run(main)
 
 
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        *((0, value) for value in ("ab", b"ab", {"a": 1, "b": 2}, 7, None)),
+        *(
+            (1, value)
+            for value in ([["a", "b"]], [[], []], [{"a": 1}, {}], ["ab", {}], {"a": 1, "b": 2}, "ab")
+        ),
+        *((1, value) for value in ([["a"], {"b": 1}, 5], [["a", "b"], {"a": 1}], [["a"], None], [], 7)),
+    ],
+)
+async def test_arguments_are_a_list_and_a_map(kind: int, value: Any) -> None:
+    @service
+    class Pair:
+        def keep(self, a: Any, b: Any) -> Any:
+            touched.append("kept")
+
+    touched.clear()
+    async with (
+        heartline.open_server("memory://", services=[Pair()], heartbeat=QUIET) as server,
+        raw_client(server.urls[0]) as peer,
+    ):
+        payload = CALL_HEAD.pack(CBOR.content_id, kind, 9, 0) + b"Pair.keep" + CBOR.encode(value, [])
+        await peer.send(Frame(FrameType.CALL, payload=payload))
+        assert (await peer.receive_fault())["kind"] == "arguments"
+    assert touched == []
+
+
 @pytest.mark.parametrize("kind", [FrameType.ITEM, FrameType.END])
 async def test_frames_of_calls_that_stream_are_refused(kind: FrameType) -> None:
     async with (

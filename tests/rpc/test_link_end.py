@@ -314,7 +314,7 @@ async def test_over_a_real_socket() -> None:
         async with trio.open_nursery() as nursery:
             ends = Ends(nursery)
             ends.start(client.service("Worker").work, 100)
-            while not worker.begun:  # noqa: ASYNC110 - over a socket, there is no event to wait for
+            while not worker.begun:
                 await trio.sleep(0.001)
             assert server.link is not None
             await server.link.stream.aclose()

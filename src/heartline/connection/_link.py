@@ -222,6 +222,8 @@ class Link:
         while True:
             try:
                 await trio.lowlevel.wait_readable(fd)
+                if self.failure is not None:
+                    return  # the descriptor may have been closed meanwhile, and be another file's
                 data = os.read(fd, READ_SIZE)
             except BlockingIOError:
                 continue

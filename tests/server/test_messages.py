@@ -1,0 +1,269 @@
+"""Messages to one and to all, and the server's events."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import trio
+from trio.testing import MockClock
+
+import heartline
+from heartline import (
+    Broadcast,
+    Closed,
+    ConnectionClosed,
+    Limits,
+    LocalProtocolError,
+    Message,
+    Opened,
+    SerializationError,
+)
+from heartline.wire import CborSerializer
+
+from ..connection.helpers import QUIET, SOCKETS, RawPeer, data, open_pair, settle, url_of
+from .helpers import open_clients
+
+
+async def test_send_to_one(autojump_clock: MockClock) -> None:
+    async with open_clients("a", "b") as (server, (a, b)):
+        await server.send_to("a", {"for": "a"})
+        await server.send_to("b", b"for b")
+        assert await a.receive() == {"for": "a"}
+        assert await b.receive() == b"for b"
+        with pytest.raises(LocalProtocolError, match="'nobody'"):
+            await server.send_to("nobody", b"x")
+
+
+@pytest.mark.parametrize("size", [0, 100, 60_000, 70_000, 3_000_000])
+async def test_broadcast_reaches_everybody_in_order(size: int, autojump_clock: MockClock) -> None:
+    async with open_clients("a", "b", "c") as (server, clients):
+        for number in range(3):
+            message = bytes([number]) * size
+            assert await server.broadcast(message) == Broadcast(3, ())
+            for client in clients:
+                assert await client.receive() == message
+
+
+@pytest.mark.parametrize("kind", SOCKETS)
+async def test_broadcast_on_sockets(kind: str, tmp_path: object) -> None:
+    array = np.arange(50_000)
+    async with (
+        heartline.open_server(url_of(kind, tmp_path)) as server,
+        heartline.open_connection(server.urls[0]) as one,
+        heartline.open_connection(server.urls[0]) as two,
+    ):
+        await server.broadcast("small")
+        await server.broadcast(array)
+        for client in (one, two):
+            assert await client.receive() == "small"
+            np.testing.assert_array_equal(await client.receive(), array)
+
+
+@pytest.mark.parametrize("size", [10, 200_000])
+async def test_broadcast_encodes_once(
+    size: int, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = 0
+    encode = CborSerializer.encode
+
+    def counting(self: CborSerializer, value: Any, *args: Any) -> bytes:
+        nonlocal count
+        count += 1
+        return encode(self, value, *args)
+
+    async with open_clients("a", "b", "c") as (server, clients):
+        monkeypatch.setattr(CborSerializer, "encode", counting)
+        await server.broadcast("x" * size)
+        assert count == 1
+        monkeypatch.undo()
+        for client in clients:
+            assert await client.receive() == "x" * size
+
+
+async def test_broadcast_of_what_cannot_be_encoded(autojump_clock: MockClock) -> None:
+    async with open_clients("a") as (server, (a,)):
+        with pytest.raises(SerializationError):
+            await server.broadcast(object())
+        await server.broadcast("fine")
+        assert await a.receive() == "fine"
+    async with heartline.open_server("memory://") as server:
+        assert await server.broadcast("to nobody") == Broadcast(0, ())
+
+
+@pytest.mark.parametrize("size", [1000, 100_000])
+async def test_a_slow_peer_is_passed_by_and_named(size: int, autojump_clock: MockClock) -> None:
+    """It does not receive, so its credit runs out; the others get everything."""
+    async with open_clients("quick", "slow", limits=Limits(window=500_000)) as (server, (quick, slow)):
+        skipped = 0
+        for number in range(1000):
+            message = number.to_bytes(4, "big") + bytes(size)
+            told = await server.broadcast(message)
+            assert await quick.receive() == message
+            assert told.sent + len(told.skipped) == 2
+            if told.skipped:
+                assert told == Broadcast(1, ("slow",))
+                skipped += 1
+            if skipped > 5:
+                break
+        taken = number + 1 - skipped
+        assert 500_000 <= taken * (size + 36) < 500_000 + 2 * (size + 36)
+        for expected in range(taken):
+            assert (await slow.receive())[:4] == expected.to_bytes(4, "big")
+        await settle()
+        assert await server.broadcast(b"again") == Broadcast(2, ())
+        assert await slow.receive() == b"again"
+
+
+async def test_a_peer_that_does_not_read_is_passed_by(autojump_clock: MockClock) -> None:
+    """Endless credit, but its link is full: memory is bounded by the write buffer."""
+    async with open_clients("fine", server={"limits": Limits(write_buffer=100_000)}) as (server, (fine,)):
+        await RawPeer.join(server.urls[0], identity="stuck", limits=Limits(window=1 << 30))
+        for _ in range(100):
+            told = await server.broadcast(bytes(20_000))
+            assert len(await fine.receive()) == 20_000
+            await trio.lowlevel.checkpoint()
+        assert told == Broadcast(1, ("stuck",))
+        assert server.statistics().backlog <= 100_000 + 21_000
+
+
+async def test_a_peer_with_small_limits_spoils_it_for_nobody(autojump_clock: MockClock) -> None:
+    async with open_clients("z") as (server, (z,)):
+        small = Limits(frame_size=4096, message_size=4096)
+        await RawPeer.join(server.urls[0], identity="small", limits=small)
+        async with heartline.open_connection(server.urls[0], identity="a") as a:
+            told = await server.broadcast(bytes(5000))
+            assert told == Broadcast(2, ("small",))
+            for client in (z, a):
+                assert await client.receive() == bytes(5000)
+            assert await server.broadcast(bytes(4000)) == Broadcast(3, ())
+
+
+# Events
+
+
+async def test_events_tell_of_every_connection(autojump_clock: MockClock) -> None:
+    async with heartline.open_server("memory://", heartbeat=QUIET) as server:
+        events = server.events()
+        async with heartline.open_connection(server.urls[0], identity="a") as a:
+            opened = await anext(events)
+            assert isinstance(opened, Opened)
+            assert opened.connection is server.connections["a"]
+            await a.send([1])
+            message = await anext(events)
+            assert isinstance(message, Message)
+            assert (message.connection.id, message.value) == ("a", [1])
+            # A connection can be answered from its event.
+            await message.connection.send("answer")
+            assert await a.receive() == "answer"
+        closed = await anext(events)
+        assert isinstance(closed, Closed)
+        assert isinstance(closed.reason, ConnectionClosed)
+        assert closed.connection is opened.connection
+    assert [event async for event in events] == []
+    assert [event async for event in server.events()] == []
+
+
+async def test_messages_from_before_the_first_reader_are_not_lost(autojump_clock: MockClock) -> None:
+    limits = Limits(window=100)
+    async with open_clients("a", "b", limits=limits, server={"limits": limits}) as (server, (a, b)):
+        for client in (a, b):
+            await client.send(bytes(100))
+        await settle()
+        assert not a.send_nowait(b"no room")
+        events = server.events()
+        told = [await anext(events) for _ in range(2)]
+        assert sorted(event.connection.id for event in told) == ["a", "b"]
+        assert a.send_nowait(b"room") or not await settle()  # type: ignore[func-returns-value]
+        await b.send(b"room")
+        later = server.events()
+        await settle()
+        assert {(await anext(later)).connection.id for _ in range(2)} >= {"b"}
+
+
+async def test_a_later_reader_of_the_server_takes_over(autojump_clock: MockClock) -> None:
+    async with open_clients("a") as (server, (a,)):
+        first = server.events()
+        await a.send("unread")
+        await settle()
+        second = server.events()
+        assert [event async for event in first] == []
+        assert (await anext(second)).value == "unread"
+        await a.send("new")
+        assert (await anext(second)).value == "new"
+
+
+async def test_a_connections_own_reader_goes_first(autojump_clock: MockClock) -> None:
+    async with open_pair() as (client, there, server):
+        shared, own = server.events(), there.events()
+        await client.send("x")
+        assert (await anext(own)).value == "x"
+        with trio.move_on_after(1) as scope:
+            await anext(shared)
+        assert scope.cancelled_caught
+
+
+async def test_dropped_events_are_counted(autojump_clock: MockClock) -> None:
+    async with heartline.open_server("memory://", limits=Limits(events=4)) as server:
+        events = server.events()
+        for _ in range(5):
+            async with heartline.open_connection(server.urls[0]):
+                pass
+            await settle()
+        assert events.dropped == server.statistics().events_dropped == 10 - 4
+        told = [type(await anext(events)) for _ in range(4)]
+        assert told == [Opened, Closed, Opened, Closed]
+
+
+# Statistics
+
+
+async def test_statistics_are_snapshots(autojump_clock: MockClock) -> None:
+    async with open_clients("a", "b") as (server, (a, b)):
+        before = server.statistics()
+        assert (before.connections, before.accepted, before.refused, before.handshaking) == (2, 2, 0, 0)
+        assert before.backlog == 0
+        await a.send(b"x")
+        await a.open_channel("c")
+        await settle()
+        there = server.connections["a"].statistics()
+        mine = a.statistics()
+        assert (mine.frames_sent, mine.frames_received, mine.links, mine.channels) == (2, 0, 1, 1)
+        assert (there.frames_sent, there.frames_received, there.links, there.channels) == (0, 2, 1, 1)
+        await b.aclose()
+        await settle()
+        assert (server.statistics().connections, server.statistics().accepted) == (1, 2)
+        assert before.connections == 2
+        with pytest.raises(AttributeError):
+            before.connections = 3  # type: ignore[misc]
+        with pytest.raises(AttributeError):
+            mine.links = 3  # type: ignore[misc]
+        closed = b.statistics()
+        assert closed.state is heartline.ConnectionState.CLOSED
+        assert closed.silence == float("inf")
+        with pytest.raises(TypeError):
+            server.connections["x"] = a  # type: ignore[index]
+
+
+async def test_the_backlog_is_what_waits(autojump_clock: MockClock) -> None:
+    async with heartline.open_server("memory://", heartbeat=QUIET) as server:
+        peer = await RawPeer.join(server.urls[0], identity="p", limits=Limits(window=1 << 30))
+        connection = server.connections["p"]
+        for _ in range(4):
+            await connection.send(bytes(50_000))
+        await settle()
+        for _ in range(4):
+            await connection.send(bytes(50_000))
+        assert connection.statistics().backlog == server.statistics().backlog == 4 * 50_012
+        assert sum(len(event.payload) for event in await received(peer, 8)) == 400_000
+        await settle()
+        assert server.statistics().backlog == 0
+        await peer.send(data(b"x"))
+
+
+async def received(peer: RawPeer, count: int) -> list[Any]:
+    events: list[Any] = []
+    while len(events) < count:
+        events += await peer.events()
+    return events
