@@ -266,7 +266,9 @@ async def test_opening_and_closing_fills_no_memory_where_nobody_accepts() -> Non
     async with open_to_raw(limits=Limits(channels=3), reconnect=None) as (connection, peer):
         for n in range(3):
             number = 2 * n + 2
-            await peer.send(opened(number), data(b"left behind", channel=number), Frame(CLOSE, channel=number))
+            await peer.send(
+                opened(number), data(b"left behind", channel=number), Frame(CLOSE, channel=number)
+            )
         await settle()
         assert connection.statistics().channels == 3
         channel = await connection.accept_channel()

@@ -72,9 +72,7 @@ async def open_busy(kind: str, directory: object) -> AsyncIterator[Connection]:
     async with trio.open_nursery() as nursery:  # outside: whoever waits there must be told of the end
         try:
             async with (
-                heartline.open_server(
-                    url_of(kind, directory), services=[Slow()], heartbeat=QUIET
-                ) as server,
+                heartline.open_server(url_of(kind, directory), services=[Slow()], heartbeat=QUIET) as server,
                 heartline.open_connection(server.urls[0], heartbeat=QUIET) as client,
             ):
                 await busy(client, server.connections[client.id], nursery)

@@ -92,9 +92,7 @@ async def test_a_failure_is_raised_at_once_and_bare(
 
 @pytest.mark.parametrize("kind", SOCKETS)
 @pytest.mark.parametrize(("play", "error"), [FAILURES[1], FAILURES[4]])
-async def test_the_same_on_sockets(
-    kind: str, play: Play, error: type[Exception], tmp_path: object
-) -> None:
+async def test_the_same_on_sockets(kind: str, play: Play, error: type[Exception], tmp_path: object) -> None:
     with no_leaks():
         async with await listen(url_of(kind, tmp_path)) as listener, trio.open_nursery() as nursery:
 

@@ -45,9 +45,7 @@ def socket_pair(buffer: int = 4096) -> tuple[trio.SocketStream, trio.SocketStrea
     return trio.SocketStream(pair[0]), trio.SocketStream(pair[1])
 
 
-def links(
-    streams: tuple[trio.abc.Stream, trio.abc.Stream], nursery: trio.Nursery
-) -> tuple[Link, Link]:
+def links(streams: tuple[trio.abc.Stream, trio.abc.Stream], nursery: trio.Nursery) -> tuple[Link, Link]:
     one, two = (
         Link(stream, session, nursery, write_buffer=1 << 26)
         for stream, session in zip(streams, sessions(), strict=True)

@@ -154,7 +154,9 @@ async def test_a_handshake_that_began_before_is_refused(autojump_clock: MockCloc
         assert not server.connections
 
 
-async def test_a_client_that_does_not_answer_costs_the_timeout_and_a_second(autojump_clock: MockClock) -> None:
+async def test_a_client_that_does_not_answer_costs_the_timeout_and_a_second(
+    autojump_clock: MockClock,
+) -> None:
     async with heartline.open_server("memory://", heartbeat=QUIET) as server:
         await RawPeer.join(server.urls[0])
         assert await server.drain(4)
@@ -163,18 +165,27 @@ async def test_a_client_that_does_not_answer_costs_the_timeout_and_a_second(auto
 
 
 async def test_drained_clients_come_back_to_the_next_server(autojump_clock: MockClock) -> None:
-    async with heartline.open_server("memory://stable", heartbeat=QUIET) as server:
-        opened = heartline.open_connection(
-            server.urls[0], identity="me", reconnect=Backoff(initial=1, maximum=1), heartbeat=QUIET
-        )
-        client = await opened.__aenter__()
-        await server.drain(1)
-    async with heartline.open_server("memory://stable", heartbeat=QUIET) as server:
-        await client.wait_open()
-        await settle()
-        await server.send_to("me", "welcome back")
-        assert await client.receive() == "welcome back"
-        await opened.__aexit__(None, None, None)
+    url, restarted = "memory://stable", trio.Event()
+    async with trio.open_nursery() as nursery:
+
+        async def visit(task_status: trio.TaskStatus[None]) -> None:
+            backoff = Backoff(initial=1, maximum=1)
+            async with heartline.open_connection(
+                url, identity="me", reconnect=backoff, heartbeat=QUIET
+            ) as client:
+                task_status.started()
+                await restarted.wait()
+                assert await client.receive() == "welcome back"
+
+        async with heartline.open_server(url, heartbeat=QUIET) as server:
+            await nursery.start(visit)
+            assert await server.drain(1)
+        async with heartline.open_server(url, heartbeat=QUIET) as server:
+            restarted.set()
+            opened = await anext(server.events())
+            await server.send_to(opened.connection.id, "welcome back")
+            await trio.sleep(1)
+            assert not server.connections
 
 
 async def test_draining_twice_and_leaving(autojump_clock: MockClock) -> None:

@@ -87,4 +87,3 @@ async def test_a_storm_of_the_same_identity(autojump_clock: MockClock) -> None:
             done.set()
         await settle()
         assert not server.connections
-

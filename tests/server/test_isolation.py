@@ -12,9 +12,11 @@ import trio
 from trio.testing import MockClock
 
 import heartline
-from heartline import CloseCode, Connection, Limits, RemoteProtocolError, Server
+from heartline import CloseCode, Connection, ConnectionLost, Limits, RemoteProtocolError, Server
+from heartline.rpc._wire import encode_call
+from heartline.session import outbox
 from heartline.session.messages import CONFIRMATION, MARK
-from heartline.wire import Flag, Frame, FrameType
+from heartline.wire import CborSerializer, Flag, Frame, FrameType
 
 from ..connection.helpers import QUIET, RawPeer, data, settle
 from .helpers import open_clients
@@ -26,9 +28,6 @@ class Echo:
 
     def echo(self, value: Any) -> Any:
         return value
-
-    async def large(self) -> bytes:
-        return bytes(50_000)
 
 
 @asynccontextmanager
@@ -114,7 +113,7 @@ async def test_a_bug_at_the_end_of_a_link_is_logged(
         def bug(*_: object) -> None:
             raise ZeroDivisionError("a bug")
 
-        connection.push = type("Bug", (), {"on_link_end": staticmethod(bug)})()
+        connection.push = type("Bug", (), {"on_link_end": bug, "on_frame": bug})()
         await peer.goodbye(CloseCode.NORMAL)
         await peer.rest()
         await settle()
@@ -128,7 +127,7 @@ async def test_a_bug_at_the_end_of_a_link_is_logged(
 async def test_credit_for_a_peer_that_never_reads_costs_no_memory(autojump_clock: MockClock) -> None:
     async with bystander() as (_server, peer, connection):
         events = connection.events()
-        for _ in range(20_000):
+        for _ in range(5_000):
             await peer.send(data(b""))
             await anext(events)
         assert connection.statistics().backlog < 1000
@@ -136,30 +135,29 @@ async def test_credit_for_a_peer_that_never_reads_costs_no_memory(autojump_clock
 
 async def test_pings_of_a_peer_that_never_reads_cost_no_memory(autojump_clock: MockClock) -> None:
     async with bystander() as (_server, peer, connection):
-        for _ in range(20_000):
+        for _ in range(5_000):
             await peer.send(Frame(FrameType.PING, payload=MARK.pack(0.0, 0)))
         await settle()
         assert connection.statistics().backlog < 1000
 
 
-async def test_calls_of_a_peer_that_never_reads_are_bounded(autojump_clock: MockClock) -> None:
-    """It calls and calls, and takes no answer; the end is a bound of memory or of its link."""
-    from heartline.rpc._wire import encode_call
-    from heartline.wire import CborSerializer
-
+async def test_answers_to_a_peer_that_never_reads_are_bounded(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It calls and calls, and takes no answer; in the end its link is given up."""
+    monkeypatch.setattr(outbox, "STUCK_LIMIT", 50_000)
     most = 0
-    async with bystander(limits=Limits(calls=64)) as (server, peer, connection):
-        payload, flags = encode_call(CborSerializer(), b"Echo.large", (), {}, float("inf"))
-        try:
-            with trio.move_on_after(60):
-                for number in range(300_000):
-                    await peer.send(Frame(FrameType.CALL, flags, 0, number, payload))
-                    most = max(most, connection.statistics().backlog)
-                    if "naughty" not in server.connections:
-                        break
-        except trio.BrokenResourceError:
-            pass
-        assert most < 16 * 1024 * 1024
+    async with bystander(limits=Limits(calls=4, write_buffer=50_000)) as (server, peer, connection):
+        payload, flags = encode_call(CborSerializer(), b"Echo.nothing", (), {}, float("inf"))
+        with pytest.raises(trio.BrokenResourceError):
+            for number in range(100_000):
+                await peer.send(Frame(FrameType.CALL, flags, 0, number, payload))
+                most = max(most, connection.statistics().backlog)
+        await settle()
+        assert set(server.connections) == {"other"}
+        assert most < 200_000
+        with pytest.raises(ConnectionLost, match="does not read"):
+            await connection.receive()
 
 
 async def test_garbage_that_drips_costs_no_time_of_others(autojump_clock: MockClock) -> None:

@@ -22,7 +22,7 @@ from heartline import (
 )
 from heartline.wire import CborSerializer
 
-from ..connection.helpers import QUIET, SOCKETS, RawPeer, data, open_pair, settle, url_of
+from ..connection.helpers import QUIET, SOCKETS, RawPeer, open_pair, settle, url_of
 from .helpers import open_clients
 
 
@@ -44,6 +44,7 @@ async def test_broadcast_reaches_everybody_in_order(size: int, autojump_clock: M
             assert await server.broadcast(message) == Broadcast(3, ())
             for client in clients:
                 assert await client.receive() == message
+            await settle()  # their credit comes back
 
 
 @pytest.mark.parametrize("kind", SOCKETS)
@@ -175,11 +176,9 @@ async def test_messages_from_before_the_first_reader_are_not_lost(autojump_clock
         events = server.events()
         told = [await anext(events) for _ in range(2)]
         assert sorted(event.connection.id for event in told) == ["a", "b"]
-        assert a.send_nowait(b"room") or not await settle()  # type: ignore[func-returns-value]
-        await b.send(b"room")
-        later = server.events()
         await settle()
-        assert {(await anext(later)).connection.id for _ in range(2)} >= {"b"}
+        assert a.send_nowait(b"room")
+        assert (await anext(events)).value == b"room"
 
 
 async def test_a_later_reader_of_the_server_takes_over(autojump_clock: MockClock) -> None:
@@ -250,16 +249,15 @@ async def test_the_backlog_is_what_waits(autojump_clock: MockClock) -> None:
     async with heartline.open_server("memory://", heartbeat=QUIET) as server:
         peer = await RawPeer.join(server.urls[0], identity="p", limits=Limits(window=1 << 30))
         connection = server.connections["p"]
-        for _ in range(4):
+        for _ in range(8):
             await connection.send(bytes(50_000))
         await settle()
-        for _ in range(4):
-            await connection.send(bytes(50_000))
-        assert connection.statistics().backlog == server.statistics().backlog == 4 * 50_012
+        # What the stream has not taken counts, also while the writer has it in its hands.
+        assert connection.statistics().backlog == server.statistics().backlog
+        assert 8 * 50_012 - 2 * 64 * 1024 <= server.statistics().backlog <= 8 * 50_012
         assert sum(len(event.payload) for event in await received(peer, 8)) == 400_000
         await settle()
         assert server.statistics().backlog == 0
-        await peer.send(data(b"x"))
 
 
 async def received(peer: RawPeer, count: int) -> list[Any]:

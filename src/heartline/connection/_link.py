@@ -140,10 +140,10 @@ class Link:
 
     async def _write_all(self) -> None:
         while data := self._unwritten or _join(self.session.take(BURST, trio.current_time())):
-            self._unwritten = b""
+            self._unwritten = data  # it counts as waiting until the stream has it
             self._torn = True
             await self.stream.send_all(data)
-            self._torn = False
+            self._torn, self._unwritten = False, b""
             self.wake_drained()
 
     async def _park(self) -> None:
