@@ -7,6 +7,7 @@ date.
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -362,4 +363,22 @@ def simulate(
 ) -> None:
     """Run a script in virtual time."""
     world = World(seed=seed, history=history, plans=plans)
-    trio.run(partial(world.run, script), clock=MockClock(autojump_threshold=0))
+    errors = _Errors()
+    logger = logging.getLogger("heartline")
+    logger.addHandler(errors)
+    try:
+        trio.run(partial(world.run, script), clock=MockClock(autojump_threshold=0))
+    finally:
+        logger.removeHandler(errors)
+    assert not errors.messages
+
+
+class _Errors(logging.Handler):
+    """What was logged as an error: an exception that was caught where none is expected."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(self.format(record))

@@ -1,7 +1,7 @@
-"""Checks that users see types: every public name fully typed, and their code understood by mypy and pyright.
+"""Checks that users see types: public names fully typed, and code that uses them understood by type checkers.
 
-Run it with the Python that heartline is installed for. pyright's package brings its program along; the Node.js
-that runs it is the system's, or that of the extra ``pyright[nodejs]``.
+Run it with the Python that heartline is installed for. The package pyright brings its program along; Node.js,
+which runs it, comes from the system or with the extra ``pyright[nodejs]``.
 """
 
 from __future__ import annotations

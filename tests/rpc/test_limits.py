@@ -286,6 +286,50 @@ class TestLengths:
             assert info.value.type_name == "LocalProtocolError"
             assert await busy.quick() == 1
 
+    @pytest.mark.parametrize("name", ["fail", "fail_later"])
+    async def test_an_error_always_fits(self, name: str) -> None:
+        """Into the smallest message that anybody may ask for."""
+
+        class Error(Exception):
+            pass
+
+        Error.__name__ = "名" * 100_000
+
+        @service
+        class Fails:
+            def fail(self) -> None:
+                raise Error("字" * 100_000)
+
+            async def fail_later(self) -> None:
+                self.fail()
+
+        async with open_pair(
+            Fails(), limits=Limits(frame_size=2 * KIB, message_size=2 * KIB), server_limits=Limits()
+        ) as (client, _):
+            with pytest.raises(RemoteError) as info:
+                await getattr(client.service("Fails"), name)()
+            assert info.value.type_name == "名" * (256 // 3)
+            assert str(info.value).endswith("字" * (1024 // 3))
+            assert client.statistics().links == 1
+
+    @pytest.mark.parametrize("name", ["quick", "give_later", "no_such"])
+    async def test_a_peer_that_cannot_be_answered_loses_its_link(
+        self, name: str, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """And only that: the server goes on."""
+        tiny = Limits()
+        object.__setattr__(tiny, "message_size", 1)
+        async with (
+            heartline.open_server("memory://", services=[Busy()], heartbeat=QUIET) as server,
+            raw_client(server.urls[0], limits=tiny) as bad,
+        ):
+            await bad.call(0, f"Busy.{name}", *([1] if name == "give_later" else []))
+            await trio.sleep(5)
+            assert not server.connections
+            async with heartline.open_connection(server.urls[0], heartbeat=QUIET) as good:
+                assert await good.service("Busy").quick() == 1
+        assert "internal error" not in caplog.text
+
     @pytest.mark.slow
     @pytest.mark.parametrize("url", ["memory://", "tcp://127.0.0.1:0"])
     async def test_long_arrays_and_small_calls_at_once(self, url: str) -> None:

@@ -164,17 +164,35 @@ class TestWhatIsRetried:
                     assert info.value.outcome is Outcome.MAYBE_EXECUTED
             assert len(begun) == expected
 
-    async def test_what_was_not_sent_is_always_repeated(self, autojump_clock: MockClock) -> None:
+    async def test_what_was_not_sent_waits_for_the_next_link(self, autojump_clock: MockClock) -> None:
+        """However long the server is away, unless the caller has a deadline."""
+        begun: list[str] = []
+
         @service(name="Job")
         class Answers:
             async def once(self) -> str:
+                begun.append("x")
                 return "done"
 
-        async with open_pair(Answers(), reconnect=Backoff(initial=0.5, factor=1, maximum=0.5)) as (client, _):
-            cut(client)
-            await trio.lowlevel.checkpoint()
-            retry = Retry(attempts=10, backoff=FIXED)
-            assert await client.service(Job, retry=retry).once() == "done"
+        async def serve(start: float, end: float) -> None:
+            await trio.sleep_until(start)
+            with trio.move_on_at(end):
+                await heartline.serve("memory://home", services=[Answers()], heartbeat=QUIET)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve, 0, 10)
+            nursery.start_soon(serve, 1000, 2000)
+            await trio.testing.wait_all_tasks_blocked()
+            async with heartline.open_connection("memory://home", heartbeat=QUIET) as client:
+                await trio.sleep(20)
+                job = client.service(Job, retry=Retry(attempts=2, backoff=FIXED))
+                with trio.move_on_after(100) as impatient:
+                    await job.once()
+                assert impatient.cancelled_caught
+                assert await job.once() == "done"
+                assert trio.current_time() >= 1000
+                assert begun == ["x"]
+            nursery.cancel_scope.cancel()
 
     async def test_nothing_is_repeated_on_a_closed_connection(self, autojump_clock: MockClock) -> None:
         async with open_pair() as (client, _):
@@ -186,7 +204,6 @@ class TestWhatIsRetried:
 
     async def test_the_outcome_is_that_of_all_attempts(self, autojump_clock: MockClock) -> None:
         """The last attempt was not sent; the first may have been executed."""
-        reconnect = Backoff(initial=1000, maximum=1000)
 
         @service(name="Job")
         class Loses:
@@ -196,10 +213,18 @@ class TestWhatIsRetried:
                 await trio.sleep_forever()
                 return ""
 
+        async def close_later(client: Connection) -> None:
+            await trio.sleep(10)
+            await client.aclose()
+
+        reconnect = Backoff(initial=1000, maximum=1000)
         async with open_pair(Loses(), reconnect=reconnect, rng=random.Random(1)) as (client, _):
-            with pytest.raises(CallInterrupted, match="was not called") as info:
-                await client.service(Job, retry=Retry(backoff=FIXED)).again()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(close_later, client)
+                with pytest.raises(CallInterrupted, match="was not called") as info:
+                    await client.service(Job, retry=Retry(backoff=FIXED)).again()
             assert info.value.outcome is Outcome.MAYBE_EXECUTED
+            assert trio.current_time() == pytest.approx(10, abs=4)
 
 
 class TestAttemptsAndDelays:

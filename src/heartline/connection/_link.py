@@ -121,10 +121,16 @@ class Link:
         """The writer task: waits for the stream, so that nobody else has to."""
         with trio.CancelScope() as self._writer_scope:
             try:
-                while self.failure is None:
-                    await self._write_all()
-                    self._writing = False
-                    self.wake_drained()
+                while True:
+                    try:
+                        if self.failure is None:
+                            await self._write_all()
+                    finally:
+                        # Only here: cancelled while it is parked, it must not speak for another writer.
+                        self._writing = False
+                        self.wake_drained()
+                    if self.failure is not None:
+                        return
                     await self._park()
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
                 self.fail(ConnectionLost(f"the link broke while writing: {error.__cause__ or error}"))
@@ -134,9 +140,6 @@ class Link:
                 # As in Connection.run_link: a bug met on one link must not end the others.
                 logger.exception("internal error while writing")
                 self.fail(ConnectionLost("internal error, see the log"))
-            finally:
-                self._writing = False
-                self.wake_drained()
 
     async def _write_all(self) -> None:
         while data := self._unwritten or _join(self.session.take(BURST, trio.current_time())):
@@ -162,8 +165,11 @@ class Link:
 
     @property
     def crowded(self) -> bool:
-        """Whether senders should wait before they queue more."""
-        return self.session.outbox.size + len(self._unwritten) >= self.write_buffer
+        """Whether senders should wait before they queue more.
+
+        Long messages do not count: each sender has one at most, and small ones pass them.
+        """
+        return self.session.outbox.small + len(self._unwritten) >= self.write_buffer
 
     async def wait_drained(self, condition: Callable[[], bool]) -> None:
         """Wait until ``condition`` no longer holds; it is looked at after each write and each read.

@@ -243,9 +243,9 @@ class Subscription:
         self._number, self._epoch, self._received = number, epoch, position
         if not other_life or self._policy is SlowPolicy.KEEP_NEWEST:
             self._since = [epoch, position]
-            if self._handled is None or other_life:
-                self._handled = Position(epoch, position)
         # Otherwise a gap will be told; until then this subscription has its place in the other life.
+        if self._handled is None:
+            self._handled = Position(epoch, position)
         self._confirmed = position
         self._push.confirm(number, position)
 

@@ -84,6 +84,13 @@ class Calls:
         """Whether no further call can succeed."""
         return self._connection.state is ConnectionState.CLOSED
 
+    async def wait_link(self) -> None:
+        """Wait until there is a link, or never will be."""
+        try:
+            await self._connection.wait_open()
+        except HeartlineError:
+            pass  # the next call says it better
+
     @property
     def idle(self) -> bool:
         """Whether no call is in progress, in either direction."""
@@ -96,7 +103,7 @@ class Calls:
         what = Outcome.NOT_SENT
         with trio.move_on_after(limit):
             link = self._connection.link
-            if link is not None:
+            if link is not None and self._connection.state is _OPEN:
                 await self._wait_room(link, name)
             what = Outcome.MAYBE_EXECUTED
             return await self.call(name, *rest)
@@ -145,7 +152,10 @@ class Calls:
             connection.leave_when_idle()
             return trio.lowlevel.Abort.SUCCEEDED
 
-        frame: Frame = await trio.lowlevel.wait_task_rescheduled(abort)
+        try:
+            frame: Frame = await trio.lowlevel.wait_task_rescheduled(abort)
+        except CallInterrupted as error:
+            raise CallInterrupted(f"{name}: {error}", outcome=error.outcome) from error.__cause__
         if frame.type != _RESULT:
             raise error_of(frame, name, timeout)
         value = decode_value(frame)
@@ -204,7 +214,7 @@ class Calls:
         not_sent = unsent(_CALL)
         for number, task in self._pending.items():
             what = Outcome.NOT_SENT if number in not_sent else Outcome.MAYBE_EXECUTED
-            error = CallInterrupted(f"the connection went while the call was pending: {reason}", outcome=what)
+            error = CallInterrupted(f"the connection went while it was pending: {reason}", outcome=what)
             error.__cause__ = reason
             trio.lowlevel.reschedule(task, outcome.Error(error))
         self._pending.clear()
@@ -298,7 +308,10 @@ class Calls:
             self._fault(number, _raised(bound, error))
 
     def _fault(self, number: int, fault: Fault) -> None:
-        self._connection.post(_FAULT, 0, number, encode_fault(fault))
+        try:
+            self._connection.post(_FAULT, 0, number, encode_fault(fault))
+        except LocalProtocolError as error:  # it accepts hardly anything
+            self._connection.require_link().fail(ConnectionLost(f"the peer cannot be answered: {error}"))
 
 
 async def _wait_writable(link: Link) -> None:

@@ -28,6 +28,10 @@ class Caller(Protocol):
         """Whether no further call can succeed."""
         ...
 
+    async def wait_link(self) -> None:
+        """Wait until there is a link, or never will be."""
+        ...
+
     async def call(
         self, name: str, target: bytes, args: tuple[Any, ...], kwargs: dict[str, Any], returns: Any
     ) -> Any:
@@ -87,6 +91,7 @@ class RemoteMethod:
                         error.outcome = Outcome.MAYBE_EXECUTED  # by an earlier attempt
                     raise
             await trio.sleep(delay)
+            await self._caller.wait_link()
         raise AssertionError("the delays do not end")
 
 

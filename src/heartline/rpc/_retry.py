@@ -17,10 +17,13 @@ class Retry:
     A call that was not sent, or that an overloaded peer did not begin, is safe to repeat, and is. One that
     may have been executed is repeated only when its method is declared ``@method(idempotent=True)`` (or the
     proxy is dynamic and ``idempotent`` is set here). Errors of the method itself are never retried: it ran.
+
+    Every attempt but the first waits for a link, for as long as the connection needs to come back: give the
+    call a deadline if somebody waits for it.
     """
 
     attempts: int = 3
-    """Attempts in all. Three outlast one lost link and one bad moment."""
+    """Attempts in all. Three outlast one lost link and one bad moment of the peer."""
     backoff: Backoff = Backoff(initial=0.1, maximum=5.0)  # noqa: RUF009 - frozen
     """The delays between attempts: shorter than for connections, somebody waits."""
     idempotent: bool = False

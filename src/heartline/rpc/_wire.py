@@ -56,8 +56,10 @@ _RAW = int(Flag.RAW)
 LONGEST_TIMEOUT = 0xFFFFFFFF / 1000
 """Seconds, 50 days; a deadline beyond does not travel, for it must not come early."""
 
-FAULT_TEXT = 2000
-"""Characters of an error's message that travel: it is for a person."""
+MESSAGE_SIZE = 1024
+NAME_SIZE = 256
+"""Bytes of an error's message and of its type's name that travel: they are for a person, and a FAULT always fits
+in the smallest frame that a peer may ask for."""
 
 _cbor = CborSerializer()
 
@@ -134,12 +136,17 @@ def decode_value(frame: Frame) -> Any:
 
 def encode_fault(fault: Fault) -> bytes:
     """The payload of a FAULT, its texts shortened and made proper Unicode."""
-    texts = {name: _clean(getattr(fault, name)) for name in ("kind", "message", "type_name")}
-    return _cbor.encode(texts | {"timeout": fault.timeout}, [])
+    fields = {
+        "kind": fault.kind,
+        "message": _shorten(fault.message, MESSAGE_SIZE),
+        "type_name": _shorten(fault.type_name, NAME_SIZE),
+        "timeout": fault.timeout,
+    }
+    return _cbor.encode(fields, [])
 
 
-def _clean(text: str) -> str:
-    return text[:FAULT_TEXT].encode(errors="replace").decode()
+def _shorten(text: str, size: int) -> str:
+    return text[:size].encode(errors="replace")[:size].decode(errors="ignore")
 
 
 def error_of(frame: Frame, target: str, timeout: float) -> CallError:

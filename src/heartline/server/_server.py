@@ -23,7 +23,7 @@ from heartline.wire import HEADER, FrameType
 
 __all__ = ["Authenticate", "Broadcast", "Server", "ServerStatistics", "Topics"]
 
-Authenticate = Callable[[Any, "str | None"], "str | None | Awaitable[str | None]"]
+Authenticate = Callable[[Any, "str | None"], "str | Awaitable[str | None] | None"]
 """``(credentials, identity) -> identity``: who the peer is, or ``None`` to take it at its word; raises
 :class:`PermissionError` to turn it away."""
 
