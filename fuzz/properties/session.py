@@ -19,7 +19,7 @@ from heartline.session import GoAway, Hello, PeerLimits, Refuse, Session, Welcom
 from heartline.session.heartbeat import SHORTEST_TIMEOUT
 from heartline.session.messages import CONFIRMATION, MARK, SMALLEST_FRAME, VERSION, parse, render
 from heartline.session.session import Event
-from heartline.wire import CborSerializer, Flag, Frame, FrameType, Limits, encode
+from heartline.wire import CONTROL_TYPES, CborSerializer, Flag, Frame, FrameType, Limits, encode
 
 # Lists of lists: one list would be short, as a rule.
 scripts = st.lists(st.lists(commands, max_size=20), max_size=20)
@@ -41,24 +41,33 @@ def whatever_two_sides_send_arrives_once_and_in_order(
 
 # What a peer may send.
 
-_odd_numbers = (
-    st.sampled_from([0, 1, -1, 2, 10, 2048, 2**63, 2**64 - 1, -(2**63), 0.0, 0.5, 1e-300]) | st.floats()
-)
-_fields = st.sampled_from(
-    [*sorted({name for kind in (Hello, Welcome, Refuse, GoAway) for name in kind.__struct_fields__}), "new"]
-)
-_limit_maps = st.dictionaries(st.sampled_from(PeerLimits.__struct_fields__), _odd_numbers, min_size=4)
-_maps = st.dictionaries(_fields, _odd_numbers | cbor_values | _limit_maps, max_size=8)
-
 GREETINGS = [
     Hello(version=VERSION, limits=PeerLimits.of(Limits()), heartbeat_timeout=30.0, identity="a"),
     Welcome(version=VERSION, session="a", limits=PeerLimits.of(Limits()), heartbeat_timeout=30.0),
 ]
 GOODBYES = [Refuse(code=2, reason="full"), GoAway(code=1, drain=1.0)]
-_messages = st.sampled_from([render(message) for message in GREETINGS + GOODBYES])
-message_payloads = st.one_of(
-    _messages, mutated(_messages), _maps.map(cbor2.dumps), cbor_values.map(cbor2.dumps)
-)
+_messages = st.sampled_from(GREETINGS + GOODBYES)
+_numbers = st.sampled_from([0, 1, -1, 2, 2**63, 2**64 - 1, -(2**63), 0.0, 1e-300]) | st.floats()
+
+
+@st.composite
+def _altered(draw: st.DrawFn) -> bytes:
+    """A message of which some fields were taken away or have other values."""
+    fields = cbor2.loads(render(draw(_messages)))
+    for _ in range(draw(st.integers(1, 3))):
+        inside = fields.get("limits") if draw(st.booleans()) else fields
+        if not isinstance(inside, dict) or not inside:
+            continue
+        name = draw(st.sampled_from(sorted(inside)))
+        if draw(st.integers(0, 4)):
+            inside[name] = draw(_numbers | cbor_values)
+        else:
+            del inside[name]
+    return CborSerializer().encode(fields, [])
+
+
+_rendered = _messages.map(render)
+message_payloads = st.one_of(_rendered, _altered(), mutated(_rendered), cbor_values.map(cbor2.dumps))
 
 _counts = st.integers(0, 4) | st.integers(0, 2**64 - 1)
 _control = st.one_of(
@@ -79,6 +88,7 @@ _control = st.one_of(
         st.integers(0, 4),
         _counts,
     ),
+    st.builds(Frame, st.sampled_from(sorted(CONTROL_TYPES)), payload=st.binary(max_size=20)),
 )
 _sequenced = st.builds(
     Frame,

@@ -184,6 +184,26 @@ class TestCancellation:
             assert client.statistics().frames_sent == before
             assert slow.diary == []
 
+    async def test_a_deadline_that_is_moved_at_the_last_moment(self) -> None:
+        """It has passed when the call begins, and in the same tick it is extended: then the call is made."""
+        async with open_pair(Slow()) as (client, _):
+            proxy: Any = client.service(Slow)
+            results: list[float] = []
+
+            async def call(scope: trio.CancelScope) -> None:
+                with scope:
+                    results.append(await proxy.now())
+
+            async def extend(scope: trio.CancelScope) -> None:
+                scope.deadline = math.inf
+
+            for _ in range(40):  # the order within a tick is random
+                scope = trio.CancelScope(deadline=trio.current_time())
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(call, scope)
+                    nursery.start_soon(extend, scope)
+            assert len(results) == 40
+
     async def test_a_call_is_a_checkpoint_even_without_a_link(self, autojump_clock: MockClock) -> None:
         async with open_pair(Slow()) as (client, _):
             proxy: Any = client.service(Slow)

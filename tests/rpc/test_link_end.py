@@ -9,7 +9,7 @@ import trio
 from trio.testing import MockClock
 
 import heartline
-from heartline import Backoff, ConnectionState, Heartbeat, Limits, service
+from heartline import Backoff, ConnectionState, Heartbeat, Limits, method, service
 from heartline.errors import (
     CallError,
     CallInterrupted,
@@ -154,6 +154,20 @@ class TestNotSent:
                 await client.service("Worker").quick()
             assert info.value.outcome is Outcome.NOT_SENT
             assert isinstance(info.value.__cause__, ConnectionClosed)
+
+    async def test_with_a_timeout_of_its_own(self, autojump_clock: MockClock) -> None:
+        @service(name="Worker")
+        class Timed:
+            @method(timeout=5)
+            async def quick(self) -> int:
+                return 1
+
+        async with open_pair(Timed(), reconnect=None) as (client, _):
+            assert await client.service(Timed).quick() == 1
+            await client.aclose()
+            with pytest.raises(CallInterrupted) as info:
+                await client.service(Timed).quick()
+            assert info.value.outcome is Outcome.NOT_SENT
 
     async def test_after_the_goodbye(self, autojump_clock: MockClock) -> None:
         """Nothing new is begun on a connection that drains."""

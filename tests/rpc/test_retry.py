@@ -28,7 +28,7 @@ from heartline.errors import (
     RemoteError,
     UnknownMethod,
 )
-from heartline.rpc._wire import Fault, encode_fault
+from heartline.rpc._faults import Fault, encode_fault
 from heartline.wire import Frame, FrameType
 from tests.rpc.helpers import QUIET, cut, open_pair, raw_server, run
 

@@ -10,7 +10,6 @@ Small answers wait for room on the link, and so does a sync method that would an
 
 from __future__ import annotations
 
-import logging
 import math
 import random
 from collections.abc import Callable
@@ -34,22 +33,13 @@ from heartline.errors import (
     RemoteProtocolError,
     SerializationError,
 )
+from heartline.rpc._faults import Fault, encode_fault, error_of, fault_of
 from heartline.rpc._proxy import make_proxy
 from heartline.rpc._service import Bound, Mode, ServiceTable
-from heartline.rpc._wire import (
-    Fault,
-    decode_call,
-    decode_value,
-    encode_call,
-    encode_fault,
-    encode_value,
-    error_of,
-)
+from heartline.rpc._wire import decode_call, decode_value, encode_call, encode_value
 from heartline.wire import Frame, FrameType, convert, get_serializer
 
 __all__ = ["Calls"]
-
-logger = logging.getLogger("heartline")
 
 _CALL, _RESULT, _FAULT, _CANCEL = FrameType.CALL, FrameType.RESULT, FrameType.FAULT, FrameType.CANCEL
 _ANSWERS = (_RESULT, _FAULT)
@@ -147,8 +137,7 @@ class Calls:
 
         def abort(_raise_cancel: object) -> trio.lowlevel.Abort:
             del pending[number]
-            if connection.link is link:
-                connection.post(_CANCEL, 0, number, b"")
+            connection.post(_CANCEL, 0, number, b"")
             connection.leave_when_idle()
             return trio.lowlevel.Abort.SUCCEEDED
 
@@ -249,7 +238,7 @@ class Calls:
             try:
                 result = bound.function(*args, **kwargs)
             except Exception as error:
-                self._fault(number, _raised(bound, error))
+                self._fault(number, fault_of(bound.function, error))
                 return
             self._result(number, bound, result)
         else:
@@ -286,7 +275,7 @@ class Calls:
                     await _wait_writable(link)
         except Exception as error:
             # Outside of the scope, which takes Cancelled out of a group and leaves the errors of cleaning up.
-            fault = _raised(bound, error)
+            fault = fault_of(bound.function, error)
         finally:
             self._tasks -= 1
         if self._running.get(number) is not scope:
@@ -305,7 +294,7 @@ class Calls:
             payload, flags = encode_value(self._connection.setup.serializer, result)
             self._connection.post(_RESULT, 0, number, payload, flags)
         except (SerializationError, LocalProtocolError) as error:
-            self._fault(number, _raised(bound, error))
+            self._fault(number, fault_of(bound.function, error))
 
     def _fault(self, number: int, fault: Fault) -> None:
         try:
@@ -330,25 +319,3 @@ def _arguments(bound: Bound, value: Any, named: bool) -> tuple[tuple[Any, ...], 
     if type(args) is not list or type(kwargs) is not dict:
         raise SerializationError("the arguments of a call are a list, or a list and a map")
     return bound.spec.arguments(args, kwargs)
-
-
-def _raised(bound: Bound, error: Exception) -> Fault:
-    """What the caller is told of an error; the traceback stays in this side's log."""
-    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]  # from a nursery in the method, which is not the caller's business
-    if isinstance(error, PermissionError) and error.errno is None:
-        return Fault("forbidden", _text(error) or "not allowed")
-    if isinstance(error, InvalidArguments):
-        return Fault("arguments", _text(error))  # a value that no annotation can judge
-    name = type(error).__name__
-    logger.warning("%s raised %s", bound.function.__qualname__, name, exc_info=error)
-    return Fault("raised", _text(error), type_name=name)
-
-
-def _text(error: Exception) -> str:
-    if isinstance(error, ExceptionGroup):
-        return "; ".join(f"{type(inner).__name__}: {_text(inner)}" for inner in error.exceptions)
-    try:
-        return str(error)
-    except Exception:
-        return "(the error's own text could not be made)"

@@ -78,9 +78,10 @@ class RemoteMethod:
 
     async def _call_again(self, retry: Retry, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         idempotent = self._spec is not None and self._spec.options.idempotent
+        delays = retry.backoff.delays(self._caller.rng)
         attempts_left = retry.attempts
         maybe_executed = False
-        for delay in retry.backoff.delays(self._caller.rng):
+        while True:
             try:
                 return await self._call_once(args, kwargs)
             except CallError as error:
@@ -90,9 +91,8 @@ class RemoteMethod:
                     if maybe_executed and error.outcome is Outcome.NOT_SENT:
                         error.outcome = Outcome.MAYBE_EXECUTED  # by an earlier attempt
                     raise
-            await trio.sleep(delay)
+            await trio.sleep(next(delays))
             await self._caller.wait_link()
-        raise AssertionError("the delays do not end")
 
 
 class Proxy:

@@ -7,7 +7,7 @@ CALL
 RESULT
     The content id u8 and the serialized result.
 FAULT
-    A CBOR map, always: what went wrong, for the caller's error.
+    A CBOR map, always: what went wrong, for the caller's error (see ``_faults.py``).
 CANCEL
     Empty: the caller does not wait any more.
 
@@ -21,32 +21,15 @@ import math
 import struct
 from typing import Any
 
-import msgspec
-
-from heartline.errors import (
-    CallError,
-    CallTimeout,
-    ConfigurationError,
-    Forbidden,
-    InvalidArguments,
-    Outcome,
-    Overloaded,
-    RemoteError,
-    RemoteProtocolError,
-    SerializationError,
-    UnknownMethod,
-)
-from heartline.wire import CborSerializer, Flag, Frame, Serializer, get_serializer, unwrap, wrap
+from heartline.errors import ConfigurationError, RemoteProtocolError, SerializationError
+from heartline.wire import Flag, Frame, Serializer, get_serializer, unwrap, wrap
 
 __all__ = [
     "CALL_HEAD",
-    "Fault",
     "decode_call",
     "decode_value",
     "encode_call",
-    "encode_fault",
     "encode_value",
-    "error_of",
 ]
 
 CALL_HEAD = struct.Struct("!BBHI")
@@ -55,32 +38,6 @@ _RAW = int(Flag.RAW)
 
 LONGEST_TIMEOUT = 0xFFFFFFFF / 1000
 """Seconds, 50 days; a deadline beyond does not travel, for it must not come early."""
-
-MESSAGE_SIZE = 1024
-NAME_SIZE = 256
-"""Bytes of an error's message and of its type's name that travel: they are for a person, and a FAULT always fits
-in the smallest frame that a peer may ask for."""
-
-_cbor = CborSerializer()
-
-
-class Fault(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Why a call has no result; ``kind`` picks the caller's error class."""
-
-    kind: str
-    message: str
-    type_name: str = ""
-    timeout: float = 0.0
-    """Of kind ``timeout``: the seconds that the callee gave the call."""
-
-
-_KINDS: dict[str, type[CallError]] = {
-    "unknown": UnknownMethod,
-    "arguments": InvalidArguments,
-    "overloaded": Overloaded,
-    "forbidden": Forbidden,
-}
-"""The kinds that say nothing was executed; ``raised`` and ``timeout`` are the others."""
 
 
 def encode_call(
@@ -132,33 +89,3 @@ def decode_value(frame: Frame) -> Any:
     except ConfigurationError as error:
         raise SerializationError(f"the result cannot be decoded: {error}") from None
     return serializer.decode(payload[1:], segments)
-
-
-def encode_fault(fault: Fault) -> bytes:
-    """The payload of a FAULT, its texts shortened and made proper Unicode."""
-    fields = {
-        "kind": fault.kind,
-        "message": _shorten(fault.message, MESSAGE_SIZE),
-        "type_name": _shorten(fault.type_name, NAME_SIZE),
-        "timeout": fault.timeout,
-    }
-    return _cbor.encode(fields, [])
-
-
-def _shorten(text: str, size: int) -> str:
-    return text[:size].encode(errors="replace")[:size].decode(errors="ignore")
-
-
-def error_of(frame: Frame, target: str, timeout: float) -> CallError:
-    """The caller's error for a FAULT; raises :class:`RemoteProtocolError` for a malformed one."""
-    try:
-        fault = msgspec.convert(_cbor.decode(frame.payload), Fault)
-    except (SerializationError, msgspec.ValidationError) as error:
-        raise RemoteProtocolError(f"malformed FAULT: {error}") from None
-    if fault.kind == "timeout":
-        message = f"{target}: {fault.message}"
-        return CallTimeout(message, timeout=fault.timeout or timeout, outcome=Outcome.MAYBE_EXECUTED)
-    error_class = _KINDS.get(fault.kind)
-    if error_class is not None:
-        return error_class(f"{target}: {fault.message}", outcome=Outcome.COMPLETED)
-    return RemoteError(fault.message, type_name=fault.type_name or fault.kind)

@@ -2,8 +2,9 @@
 
 The client speaks first: HELLO. The server looks at it (versions, credentials, room) and answers WELCOME, and
 the session is open, or REFUSE, and it is closed. In an open session every frame may flow in both directions,
-until one side says GOAWAY: from then on nothing new is begun, what is in progress may end, and whoever is
-ready first closes the link. A link that ends in any state ends the session's life on that link.
+until one side says GOAWAY: from then on nothing new is begun, and what is in progress may end. The other side
+answers GOAWAY when it is ready, and whoever began closes the link. A link that ends in any state ends the
+session's life on that link.
 
 What one side sends is the other's receipt of it, so each step has two rows. A step without a row in the
 present state is a protocol error: ours (``LocalProtocolError``) when we were about to take it, the peer's

@@ -1,0 +1,105 @@
+"""What went wrong, on its way from the callee to the caller: an exception, a FAULT, an exception again."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from heartline.errors import (
+    CallError,
+    CallTimeout,
+    Forbidden,
+    InvalidArguments,
+    Outcome,
+    Overloaded,
+    RemoteError,
+    RemoteProtocolError,
+    SerializationError,
+    UnknownMethod,
+)
+from heartline.wire import CborSerializer, Frame
+
+__all__ = ["Fault", "encode_fault", "error_of", "fault_of"]
+
+logger = logging.getLogger("heartline")
+
+MESSAGE_SIZE = 1024
+NAME_SIZE = 256
+"""Bytes of an error's message and of its type's name that travel: they are for a person, and so a FAULT fits
+in the smallest frame that a peer may ask for."""
+
+_cbor = CborSerializer()
+
+
+class Fault(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Why a call has no result; ``kind`` picks the caller's error class."""
+
+    kind: str
+    message: str
+    type_name: str = ""
+    timeout: float = 0.0
+    """Of kind ``timeout``: the seconds that the callee gave the call."""
+
+
+_KINDS: dict[str, type[CallError]] = {
+    "unknown": UnknownMethod,
+    "arguments": InvalidArguments,
+    "overloaded": Overloaded,
+    "forbidden": Forbidden,
+}
+"""The kinds with an error class of their own; ``timeout`` has one too, and any other is a RemoteError."""
+
+
+def fault_of(function: Callable[..., Any], error: Exception) -> Fault:
+    """What the caller is told of an error; the traceback stays in this side's log."""
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]  # from a nursery in the method, which is not the caller's business
+    if isinstance(error, PermissionError) and error.errno is None:
+        return Fault("forbidden", _text(error) or "not allowed")
+    if isinstance(error, InvalidArguments):
+        return Fault("arguments", _text(error))  # a value that no annotation can judge
+    name = type(error).__name__
+    logger.warning("%s raised %s", function.__qualname__, name, exc_info=error)
+    return Fault("raised", _text(error), type_name=name)
+
+
+def _text(error: Exception) -> str:
+    if isinstance(error, ExceptionGroup):
+        return "; ".join(f"{type(inner).__name__}: {_text(inner)}" for inner in error.exceptions)
+    try:
+        return str(error)
+    except Exception:
+        return "(the error's own text could not be made)"
+
+
+def encode_fault(fault: Fault) -> bytes:
+    """The payload of a FAULT, its texts shortened and made proper Unicode."""
+    fields = {
+        "kind": fault.kind,
+        "message": _shorten(fault.message, MESSAGE_SIZE),
+        "type_name": _shorten(fault.type_name, NAME_SIZE),
+        "timeout": fault.timeout,
+    }
+    return _cbor.encode(fields, [])
+
+
+def _shorten(text: str, size: int) -> str:
+    return text[:size].encode(errors="replace")[:size].decode(errors="ignore")
+
+
+def error_of(frame: Frame, target: str, timeout: float) -> CallError:
+    """The caller's error for a FAULT; raises :class:`RemoteProtocolError` for a malformed one."""
+    try:
+        fault = msgspec.convert(_cbor.decode(frame.payload), Fault)
+    except (SerializationError, msgspec.ValidationError) as error:
+        raise RemoteProtocolError(f"malformed FAULT: {error}") from None
+    if fault.kind == "timeout":
+        message = f"{target}: {fault.message}"
+        return CallTimeout(message, timeout=fault.timeout or timeout, outcome=Outcome.MAYBE_EXECUTED)
+    error_class = _KINDS.get(fault.kind)
+    if error_class is not None:
+        return error_class(f"{target}: {fault.message}", outcome=Outcome.COMPLETED)
+    return RemoteError(fault.message, type_name=fault.type_name or fault.kind)
