@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -16,18 +15,13 @@ from heartline import (
     Connection,
     Heartbeat,
     HistoryGap,
-    Limits,
     Server,
-    SlowPolicy,
     Subscription,
     Update,
 )
+from heartline.push import PushLayer
 from heartline.push._wire import CONFIRM, LEAVE, encode_notice, encode_update, parse_head
-from heartline.rpc._wire import decode_call, decode_value, encode_call, encode_value, error_of
-from heartline.session import Role, Session
-from heartline.testing import memory_pair
-from heartline.transports import open_stream
-from heartline.wire import CborSerializer, Frame, FrameType, encode, get_serializer
+from heartline.wire import CborSerializer, Frame, FrameType
 
 QUIET = Heartbeat(interval=1e6, timeout=4e6)
 """No heartbeats: a test of hours in virtual time has nothing else to do."""
@@ -110,131 +104,87 @@ def run(main: Callable[[], Awaitable[None]]) -> None:
     trio.run(main, clock=MockClock(autojump_threshold=0))
 
 
-class RawPeer:
-    """The other end of a connection, by hand: it keeps to the session's rules, and says what it likes."""
+class HandSubscriber:
+    """The subscriber's side of a connection, by hand."""
 
-    def __init__(self, stream: trio.abc.Stream, role: Role, limits: Limits | None = None) -> None:
-        self.stream = stream
-        self.session = Session(role, limits=limits or Limits(), heartbeat=QUIET, now=trio.current_time())
-        self._frames: deque[Frame] = deque()
-
-    @classmethod
-    async def join(cls, server: Server, limits: Limits | None = None, identity: str = "raw") -> RawPeer:
-        """A client, let in."""
-        peer = cls(await open_stream(server.urls[0]), Role.CLIENT, limits)
-        peer.session.hello(identity=identity)
-        await peer.flush()
-        await peer.events()
-        return peer
-
-    async def flush(self) -> None:
-        for data in self.session.take(1 << 30, trio.current_time()):
-            await self.stream.send_all(data)
-
-    async def events(self) -> list[Any]:
-        """What the next read brings; none at the end of the stream."""
-        while True:
-            data = await self.stream.receive_some(1 << 20)
-            events = self.session.receive(bytes(data), trio.current_time())
-            await self.flush()
-            if events or not data:
-                return events
-
-    async def send(self, *frames: Frame) -> None:
-        """Send frames as they are."""
-        await self.stream.send_all(encode(frames))
-
-    async def frame(self) -> Frame:
-        """The next frame that is not control."""
-        while not self._frames:
-            events = await self.events()
-            assert events, "the peer ended the stream"
-            self._frames += (event for event in events if isinstance(event, Frame))
-        return self._frames.popleft()
-
-    async def frames_until_quiet(self) -> list[Frame]:
-        """Everything that comes without time passing."""
-        frames = []
-        with trio.move_on_after(1e-9):
-            while True:
-                frames.append(await self.frame())
-        return frames
-
-    # A subscriber
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.frames: list[Frame] = []
+        connection.push = self
 
     async def subscribe(
         self, topic: str, since: Any = None, policy: Any = "drop oldest", key: Any = 1
-    ) -> tuple[int, str, int]:
-        """Call the built-in service: the number, the epoch and the position; raises what it answers."""
-        payload, flags = encode_call(CBOR, b"$push.subscribe", (topic, since, policy, key), {}, float("inf"))
-        await self.send(Frame(FrameType.CALL, flags, 0, 0, payload))
-        answer = await self.frame()
-        if answer.type == FrameType.FAULT:
-            raise error_of(answer, "$push.subscribe", float("inf"))
-        number, epoch, position = decode_value(answer)
-        return number, epoch, position
+    ) -> list[Any]:
+        """Call the built-in service: the number, the epoch and the position."""
+        answer: list[Any] = await self.connection.service("$push").subscribe(topic, since, policy, key)
+        return answer
 
     async def confirm(self, number: int, offset: int) -> None:
-        await self.send(Frame(FrameType.CONFIRM, 0, 0, number, CONFIRM.pack(offset)))
+        self.post(number, CONFIRM.pack(offset))
+        await settle()
 
     async def leave(self, key: int) -> None:
         await self.confirm(key, LEAVE)
 
-    async def offsets_until_quiet(self) -> list[int]:
-        """The offsets of all updates that come without time passing."""
-        return [parse_head(frame)[1] for frame in await self.frames_until_quiet()]
+    def post(self, number: int, payload: bytes, frame_type: int = FrameType.CONFIRM) -> None:
+        self.connection.post(frame_type, 0, number, payload)
 
-    # A publisher
+    async def take(self) -> list[Frame]:
+        """What has come since the last time."""
+        await settle()
+        frames, self.frames = self.frames, []
+        return frames
 
-    async def accept(self, number: Any = 7, epoch: Any = "epoch", position: Any = 0) -> list[Any]:
-        """Answer the next subscription; its arguments."""
-        return await self.answer([number, epoch, position])
+    async def take_offsets(self) -> list[int]:
+        """The offsets of the updates that have come since the last time."""
+        return [parse_head(frame)[1] for frame in await self.take()]
 
-    async def answer(self, value: Any) -> list[Any]:
-        """Answer the next call with any value; its arguments."""
-        frame = await self.frame()
-        while frame.type != FrameType.CALL:
-            frame = await self.frame()
-        _, _, _, content_id, body, segments = decode_call(frame)
-        payload, flags = encode_value(CBOR, value)
-        await self.send(Frame(FrameType.RESULT, flags, 0, frame.id, payload))
-        arguments: list[Any] = get_serializer(content_id).decode(body, segments)
-        return arguments
+    # The part of a connection
+
+    def on_frame(self, frame: Frame) -> None:
+        self.frames.append(frame)
+
+    def on_link_open(self) -> None:
+        pass
+
+    def on_link_end(self, _reason: Any, _unsent: Any) -> None:
+        pass
+
+
+class HandPublisher(PushLayer):
+    """The publisher's side of a connection, by hand."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(None, connection)
+        self.connection = connection
+        self.answer: Any = [7, "epoch", 0]
+        self.asked: list[tuple[Any, ...]] = []
+        self.confirmed: list[tuple[int, int]] = []
+        connection.push = self
+
+    def serve(self, *asked: Any) -> Any:
+        self.asked.append(asked)
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+    def on_frame(self, frame: Frame) -> None:
+        self.confirmed.append((frame.id, *CONFIRM.unpack(frame.payload)))
 
     async def push(self, offset: int, value: Any = None, number: int = 7) -> None:
         payload, flags = encode_update(CBOR, offset, value)
-        await self.send(Frame(FrameType.PUSH, flags, 0, number, payload))
+        await self.post(payload, flags, number)
 
-    async def notice(self, offset: int, *what: Any, number: int = 7) -> None:
-        await self.send(Frame(FrameType.PUSH, 0, 0, number, encode_notice(offset, *what)))
+    async def notice(self, offset: int, *what: Any) -> None:
+        await self.post(encode_notice(offset, *what))
+
+    async def post(self, payload: bytes, flags: int = 0, number: int = 7) -> None:
+        self.connection.post(FrameType.PUSH, 0, number, payload, flags)
+        await settle()
 
 
 @asynccontextmanager
-async def open_raw_publisher(limits: Limits | None = None) -> AsyncIterator[tuple[RawPeer, Connection]]:
+async def open_hand_publisher(**settings: Any) -> AsyncIterator[tuple[HandPublisher, Connection]]:
     """A publisher by hand, and a client of it."""
-    here, there = memory_pair()
-    raw = RawPeer(there, Role.SERVER, limits)
-
-    async def greet() -> None:
-        await raw.events()
-        raw.session.welcome("client")
-        await raw.flush()
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(greet)
-        async with heartline.open_connection(here, heartbeat=QUIET) as connection:
-            yield raw, connection
-
-
-@asynccontextmanager
-async def subscribed(
-    raw: RawPeer, connection: Connection, policy: SlowPolicy | None = None, position: int = 0
-) -> AsyncIterator[Subscription]:
-    """A subscription at a publisher by hand, which has confirmed where it begins."""
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(raw.accept, 7, "epoch", position)
-        subscription = connection.subscribe("topic", policy=policy)
-        async with subscription:
-            first = await raw.frame()
-            assert (first.type, first.id) == (FrameType.CONFIRM, 7)
-            yield subscription
+    async with open_topics() as server, open_client(server, **settings) as client:
+        yield HandPublisher(server.connections[client.id]), client

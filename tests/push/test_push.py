@@ -103,6 +103,7 @@ async def test_a_receipt_names_who_confirmed_and_who_did_not(autojump_clock: Moc
             assert receipt.confirmed == {"reader", "sleeper"}
             receipt = await server.publish("news", "hear")
             assert (receipt.confirmed, receipt.missing) == (frozenset(), frozenset())
+            await wait_all_tasks_blocked()  # the reader has them all before the subscription is left
 
 
 async def test_a_subscriber_that_comes_back_in_time_counts(autojump_clock: MockClock) -> None:

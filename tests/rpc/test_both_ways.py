@@ -14,6 +14,7 @@ from heartline import CloseCode, Connection, Heartbeat, current_connection, meth
 from heartline.errors import (
     CallInterrupted,
     Forbidden,
+    InvalidArguments,
     LocalProtocolError,
     Outcome,
     RemoteError,
@@ -275,6 +276,14 @@ class TestErrors:
                 with pytest.raises(Forbidden, match=f"Fails.{name}: {text}") as info:
                     await getattr(client.service("Fails"), name)()
                 assert info.value.outcome is Outcome.COMPLETED
+
+    @pytest.mark.parametrize("name", METHODS)
+    async def test_arguments_that_only_the_method_can_judge(self, name: str) -> None:
+        fails = Fails()
+        fails.error = InvalidArguments("no such day", outcome=Outcome.COMPLETED)
+        async with open_pair(fails) as (client, _):
+            with pytest.raises(InvalidArguments, match=f"Fails.{name}: no such day"):
+                await getattr(client.service("Fails"), name)()
 
     async def test_the_traceback_stays_in_the_callees_log(self, caplog: pytest.LogCaptureFixture) -> None:
         async with open_pair(Fails()) as (client, _):

@@ -184,7 +184,7 @@ class TestCancellation:
             assert client.statistics().frames_sent == before
             assert slow.diary == []
 
-    async def test_a_deadline_that_is_moved_at_the_last_moment(self) -> None:
+    async def test_a_deadline_that_is_moved_at_the_last_moment(self, mock_clock: MockClock) -> None:
         """It has passed when the call begins, and in the same tick it is extended: then the call is made."""
         async with open_pair(Slow()) as (client, _):
             proxy: Any = client.service(Slow)
@@ -192,13 +192,14 @@ class TestCancellation:
 
             async def call(scope: trio.CancelScope) -> None:
                 with scope:
+                    mock_clock.jump(2)
                     results.append(await proxy.now())
 
             async def extend(scope: trio.CancelScope) -> None:
                 scope.deadline = math.inf
 
             for _ in range(40):  # the order within a tick is random
-                scope = trio.CancelScope(deadline=trio.current_time())
+                scope = trio.CancelScope(deadline=trio.current_time() + 1)
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(call, scope)
                     nursery.start_soon(extend, scope)

@@ -12,9 +12,7 @@ from trio.testing import MockClock
 
 import heartline
 from heartline import Limits, service
-from heartline.errors import (
-    Overloaded,
-)
+from heartline.errors import ConnectionLost, Overloaded
 from heartline.rpc._faults import Fault, encode_fault
 from heartline.wire import Frame, FrameType
 from tests.rpc.helpers import QUIET, call_frame, open_pair, raw_client, raw_server, run, settle

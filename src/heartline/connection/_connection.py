@@ -19,7 +19,7 @@ import trio
 from heartline.connection._channels import Channel, Channels, encode_message
 from heartline.connection._events import Closed, ConnectionEvent, Events, Lost, Message, Opened, Reconnected
 from heartline.connection._link import Link
-from heartline.connection._setup import Setup
+from heartline.connection._setup import CallsPart, PushPart, Setup
 from heartline.errors import (
     ConnectionClosed,
     ConnectionLost,
@@ -114,11 +114,11 @@ class Connection:
     )
 
     def __init__(self, setup: Setup, role: Role) -> None:
-        self.setup = setup
-        self.role = role
-        self.id = ""
-        self.address = ""
-        self.state = ConnectionState.CONNECTING
+        self.setup: Setup = setup
+        self.role: Role = role
+        self.id: str = ""
+        self.address: str = ""
+        self.state: ConnectionState = ConnectionState.CONNECTING
         self.shared_events: Events[ConnectionEvent] | None = None
         """Where messages go that this connection's own readers do not take: the events of a server."""
         self.dialing: trio.CancelScope | None = None
@@ -131,8 +131,8 @@ class Connection:
         self._events: Events[ConnectionEvent] | None = None
         self._patient = self._said_goodbye = self._heard_goodbye = False
         self._state_changed: trio.lowlevel.ParkingLot | None = None
-        self.calls = setup.make_calls(self)
-        self.push = setup.make_push(self)
+        self.calls: CallsPart = setup.make_calls(self)
+        self.push: PushPart = setup.make_push(self)
 
     def __repr__(self) -> str:
         return f"<heartline.Connection {self.id or '(no id yet)'} {self.state.value} {self.address}>"

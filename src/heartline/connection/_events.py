@@ -54,7 +54,7 @@ class Message:
     __slots__ = ("_frame", "_link", "connection")
 
     def __init__(self, connection: Connection, frame: Frame) -> None:
-        self.connection = connection
+        self.connection: Connection = connection
         self._frame = frame
         self._link = connection.link
 
@@ -90,7 +90,7 @@ class Events(Generic[T]):
         self._size = size
         self._states = 0
         self._over = False
-        self.dropped = 0
+        self.dropped: int = 0
 
     def send(self, event: T) -> None:
         """Hand an event to the reader."""

@@ -60,15 +60,15 @@ class Link:
     def __init__(
         self, stream: trio.abc.Stream, session: Session, nursery: trio.Nursery, *, write_buffer: int
     ) -> None:
-        self.stream = stream
-        self.session = session
-        self.write_buffer = write_buffer
-        self.corked = False
+        self.stream: trio.abc.Stream = stream
+        self.session: Session = session
+        self.write_buffer: int = write_buffer
+        self.corked: bool = False
         self.failure: HeartlineError | None = None
         """Why the link ended, as far as this side knows."""
-        self.scope = trio.CancelScope()
+        self.scope: trio.CancelScope = trio.CancelScope()
         """The reader runs in it: moving its deadline is how a link is told to end."""
-        self.watch = -1
+        self.watch: int = -1
         """The heartbeat timer's number for this link."""
         self._fd = stream.socket.fileno() if type(stream) is trio.SocketStream else -1
         self._nursery = nursery

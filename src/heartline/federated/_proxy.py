@@ -20,7 +20,7 @@ class Board:
     def __init__(self) -> None:
         self.current: ModelPush | None = None
         self.callbacks: list[Callable[[Model, int], None]] = []
-        self.changed = trio.lowlevel.ParkingLot()
+        self.changed: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
 
     def show(self, push: ModelPush) -> None:
         """A new model was pushed."""
@@ -38,7 +38,7 @@ class LearnerProxy:
     """
 
     def __init__(self, connection: Connection, board: Board) -> None:
-        self.id = connection.id
+        self.id: str = connection.id
         """The learner's identity."""
         self._learner: Any = connection.service(LearnerStub)
         self._board = board

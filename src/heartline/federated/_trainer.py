@@ -90,9 +90,9 @@ class Trainer:
     ) -> None:
         check_model(model)
         _check_settings(cohort, minimum, round_timeout)
-        self.model = model
+        self.model: Model = model
         """The current global model."""
-        self.version = 0
+        self.version: int = 0
         """Rounds that the model has been through."""
         self._server = server
         self._strategy = strategy or FedAvg()

@@ -49,14 +49,14 @@ class Entry:
     __slots__ = ("flags", "frame", "offset", "payload", "time", "total")
 
     def __init__(self, offset: int, payload: bytes, flags: int, time: float, total: int, number: int) -> None:
-        self.offset = offset
-        self.payload = payload
-        self.flags = flags
-        self.time = time
-        self.total = total
+        self.offset: int = offset
+        self.payload: bytes = payload
+        self.flags: int = flags
+        self.time: float = time
+        self.total: int = total
         """Bytes of all updates up to this one, for the length of any range."""
         head = HEADER.pack(len(payload), FrameType.PUSH, flags, 0, number)
-        self.frame = head + payload if len(payload) <= SHARED_SIZE else b""
+        self.frame: bytes = head + payload if len(payload) <= SHARED_SIZE else b""
         """The whole frame of a small update, encoded once for all that share the topic's number."""
 
 
@@ -66,12 +66,12 @@ class TopicLog:
     __slots__ = ("_entries", "epoch", "history", "last", "number", "total")
 
     def __init__(self, epoch: str, number: int, history: History) -> None:
-        self.epoch = epoch
-        self.number = number
-        self.history = history
-        self.last = 0
+        self.epoch: str = epoch
+        self.number: int = number
+        self.history: History = history
+        self.last: int = 0
         """The newest offset given out."""
-        self.total = 0
+        self.total: int = 0
         """Bytes of all updates so far."""
         self._entries: deque[Entry] = deque()
 

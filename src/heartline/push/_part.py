@@ -177,8 +177,8 @@ def _begin(since: Any, log: TopicLog, policy: SlowPolicy) -> tuple[int, int, int
         case "oldest":
             return log.first - 1, log.first - 1, None
         case [str(epoch), int(offset)] if offset >= 0:
-            if epoch == log.epoch:
-                return min(offset, log.last), 0, None
+            if epoch == log.epoch and offset <= log.last:
+                return offset, 0, None
             # The history began anew: an offset of the other life means nothing here.
             return newest, newest, None if policy is SlowPolicy.KEEP_NEWEST else offset + 1
     raise _refusal(f"since must be null, 'newest', 'oldest' or [epoch, offset], not {since!r:.80}")

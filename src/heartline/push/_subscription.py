@@ -94,8 +94,9 @@ class Subscription:
         self._lot = trio.lowlevel.ParkingLot()
         self._entered = False
         self._ended: HeartlineError | None = None
-        # The present link: under which number updates come, and what was confirmed there.
+        # The present link: under which number updates come, and what was handled and confirmed there.
         self._number: int | None = None
+        self._done = 0
         self._confirmed = 0
         self._confirmed_at = 0.0
         # What has arrived. A gap is complete, and can be told, when the newest update has come behind it.
@@ -185,23 +186,22 @@ class Subscription:
     def _settle(self) -> None:
         """What was given to the user is handled."""
         if self._taken is not None:
+            self._done = self._taken
             self._handled = Position(self._epoch, self._taken)
             self._taken = None
 
     def _confirmation_due(self) -> bool:
         """Whether to confirm while more is waiting."""
-        assert self._handled is not None
         return (
-            self._handled.offset - self._confirmed >= CONFIRM_COUNT
+            self._done - self._confirmed >= CONFIRM_COUNT
             or trio.current_time() - self._confirmed_at >= CONFIRM_AFTER
         )
 
     def _confirm_handled(self, number: int) -> None:
-        handled = self._handled
-        if handled is not None and handled.offset > self._confirmed and handled.epoch == self._epoch:
-            self._confirmed = handled.offset
+        if self._done > self._confirmed:
+            self._confirmed = self._done
             self._confirmed_at = trio.current_time()
-            self._push.confirm(number, handled.offset)
+            self._push.confirm(number, self._done)
 
     # The connection's side
 
@@ -236,17 +236,18 @@ class Subscription:
                 pass
             case _:
                 raise RemoteProtocolError(f"malformed answer to a subscription: {answer!r:.80}")
-        other_life = type(self._since) is list and self._since[0] != epoch
-        if not other_life and epoch == self._epoch and position != self._since[1]:
+        # A place that the topic has not reached is not of its present life either.
+        resumed = type(self._since) is not list or (self._since[0] == epoch and position >= self._since[1])
+        if resumed and type(self._since) is list and position > self._since[1]:
             raise RemoteProtocolError(f"topic {self.topic!r} goes on at {position}, not at {self._since[1]}")
         self._push.attach(number, self)
-        self._number, self._epoch, self._received = number, epoch, position
-        if not other_life or self._policy is SlowPolicy.KEEP_NEWEST:
+        self._number, self._epoch = number, epoch
+        self._received = self._done = self._confirmed = position
+        if resumed or self._policy is SlowPolicy.KEEP_NEWEST:
             self._since = [epoch, position]
         # Otherwise a gap will be told; until then this subscription has its place in the other life.
         if self._handled is None:
             self._handled = Position(epoch, position)
-        self._confirmed = position
         self._push.confirm(number, position)
 
     def deliver(self, frame: Frame) -> None:

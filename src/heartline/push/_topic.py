@@ -54,17 +54,17 @@ class Served:
         start: int,
         gap: int | None,
     ) -> None:
-        self.topic = topic
-        self.connection = connection
-        self.number = number
+        self.topic: Topic = topic
+        self.connection: Connection = connection
+        self.number: int = number
         self.who: Who = (connection.id, key)
-        self.policy = policy
-        self.cursor = position + 1
+        self.policy: SlowPolicy = policy
+        self.cursor: int = position + 1
         """The next offset to send."""
-        self.confirmed = position
-        self.start = start
+        self.confirmed: int = position
+        self.start: int = start
         """What it confirms up to this offset it never had, so it counts for no receipt."""
-        self.flowing = False
+        self.flowing: bool = False
         """Set by the first confirmation: the subscriber is ready."""
         self._gap = gap
         self._shared = number == topic.log.number
@@ -192,7 +192,7 @@ class Topic:
         self.skipped = 0
         self.waits: list[Wait] = []
         """Publishers that wait for confirmations."""
-        self.changed = trio.lowlevel.ParkingLot()
+        self.changed: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
         """Wakes who waits for room, or for a cursor to move."""
         self._blocking: dict[Served, None] = {}
 

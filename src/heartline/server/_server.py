@@ -83,10 +83,10 @@ class Server:
         self.table: dict[str, Connection] = {}
         self.connections: Mapping[str, Connection] = MappingProxyType(self.table)
         """The open connections by id."""
-        self.accepted = 0
+        self.accepted: int = 0
         self.refused = 0
         self.handshaking = 0
-        self.draining = trio.Event()
+        self.draining: trio.Event = trio.Event()
         self._topics = topics
         self._flusher = flusher
         self._events: Events[ConnectionEvent] | None = None

@@ -49,11 +49,11 @@ class Pulse:
     __slots__ = ("heard", "interval", "ping_sent", "rtt", "spoke", "timeout")
 
     def __init__(self, settings: Heartbeat, now: float) -> None:
-        self.interval = settings.interval
-        self.timeout = settings.timeout
-        self.heard = now
-        self.spoke = now
-        self.ping_sent = math.nan  # equals nothing, so without a PING no PONG answers one
+        self.interval: float = settings.interval
+        self.timeout: float = settings.timeout
+        self.heard: float = now
+        self.spoke: float = now
+        self.ping_sent: float = math.nan  # equals nothing, so without a PING no PONG answers one
         self.rtt: float | None = None
 
     def agree(self, peer_timeout: float) -> None:

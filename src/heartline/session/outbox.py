@@ -88,11 +88,11 @@ class Outbox:
         self._fragment = FRAGMENT_SIZE
         self._stuck = write_buffer + STUCK_LIMIT
         self._bulk = 0
-        self.limits = UNKNOWN
+        self.limits: PeerLimits = UNKNOWN
         """The peer's limits, once the handshake has told them."""
-        self.size = 0
+        self.size: int = 0
         """Bytes waiting, headers included."""
-        self.answers = 0
+        self.answers: int = 0
         """Answers to calls in fragments, waiting or under way."""
 
     def open(self, limits: PeerLimits) -> None:

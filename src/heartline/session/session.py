@@ -68,16 +68,16 @@ class Session:
     )
 
     def __init__(self, role: Role, *, limits: Limits, heartbeat: Heartbeat, now: float) -> None:
-        self.role = role
-        self.state = State.NEW
-        self.pulse = Pulse(heartbeat, now)
-        self.outbox = Outbox(limits.write_buffer)
+        self.role: Role = role
+        self.state: State = State.NEW
+        self.pulse: Pulse = Pulse(heartbeat, now)
+        self.outbox: Outbox = Outbox(limits.write_buffer)
         self.peer: Hello | Welcome | None = None
-        self.sent = 0
+        self.sent: int = 0
         """Sequenced frames handed to the transport."""
-        self.received = 0
+        self.received: int = 0
         """Sequenced frames received."""
-        self.confirmed = 0
+        self.confirmed: int = 0
         """Sequenced frames that the peer says it received."""
         self._limits = limits
         self._decoder = FrameDecoder(limits)

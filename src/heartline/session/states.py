@@ -1,10 +1,10 @@
 """The states of a session, as a table.
 
 The client speaks first: HELLO. The server looks at it (versions, credentials, room) and answers WELCOME, and
-the session is open, or REFUSE, and it is closed. In an open session every frame may flow in both directions,
-until one side says GOAWAY: from then on nothing new is begun, and what is in progress may end. The other side
-answers GOAWAY when it is ready, and whoever began closes the link. A link that ends in any state ends the
-session's life on that link.
+the session is open, or REFUSE, and it is closed; a client that says nothing in time is refused unheard. In an
+open session every frame may flow in both directions, until one side says GOAWAY: from then on nothing new is
+begun, and what is in progress may end. The other side answers GOAWAY when it is ready, and whoever began
+closes the link. A link that ends in any state ends the session's life on that link.
 
 What one side sends is the other's receipt of it, so each step has two rows. A step without a row in the
 present state is a protocol error: ours (``LocalProtocolError``) when we were about to take it, the peer's
@@ -58,6 +58,7 @@ C, S = Role.CLIENT, Role.SERVER
 
 TRANSITIONS: dict[tuple[Role, State, Step], State] = {
     (C, State.NEW, Step.SEND_HELLO): State.GREETING,
+    (C, State.NEW, Step.RECEIVE_REFUSE): State.CLOSED,
     (C, State.GREETING, Step.RECEIVE_WELCOME): State.OPEN,
     (C, State.GREETING, Step.RECEIVE_REFUSE): State.CLOSED,
     (S, State.NEW, Step.RECEIVE_HELLO): State.GREETING,

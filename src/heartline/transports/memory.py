@@ -33,11 +33,11 @@ class _Pipe:
     __slots__ = ("buffer", "capacity", "changed", "receiver_gone", "sender_done")
 
     def __init__(self, capacity: int) -> None:
-        self.capacity = capacity
-        self.buffer = bytearray()
-        self.sender_done = False
-        self.receiver_gone = False
-        self.changed = trio.lowlevel.ParkingLot()
+        self.capacity: int = capacity
+        self.buffer: bytearray = bytearray()
+        self.sender_done: bool = False
+        self.receiver_gone: bool = False
+        self.changed: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
 
     def end_sending(self) -> None:
         self.sender_done = True

@@ -42,7 +42,7 @@ async def _serve(report: Report, scenario: Callable[[set[trio.SocketStream]], Aw
 
 
 async def _until(streams: set[trio.SocketStream], count: int) -> None:
-    while len(streams) < count:  # noqa: ASYNC110 - the handler stays what it would be without a benchmark
+    while len(streams) < count:
         await trio.sleep(POLL_INTERVAL)
 
 

@@ -75,7 +75,7 @@ def handshake(sock: socket.socket) -> None:
 
 
 async def _until(server: heartline.Server, count: int) -> None:
-    while len(server.connections) < count:  # noqa: ASYNC110 - the server stays as it is without a benchmark
+    while len(server.connections) < count:
         await trio.sleep(POLL_INTERVAL)
 
 

@@ -52,7 +52,7 @@ async def _serve(report: Report, scenario: Callable[[set[ServerConnection]], Awa
 
 
 async def _until(connections: set[ServerConnection], count: int) -> None:
-    while len(connections) < count:  # noqa: ASYNC110 - the handler stays what it would be without a benchmark
+    while len(connections) < count:
         await asyncio.sleep(POLL_INTERVAL)
 
 
