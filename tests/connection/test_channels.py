@@ -136,10 +136,16 @@ async def test_closed_here() -> None:
             await ours.receive()
 
 
-async def test_closing_wakes_who_waits_here(autojump_clock: MockClock) -> None:
-    async with open_pair(limits=Limits(window=1)) as (client, there, _):
-        ours, _theirs = await pair_of_channels(client, there)
-        await ours.send(b"fills the window")
+@pytest.mark.parametrize("window", [1, 1 << 30])
+async def test_closing_wakes_who_waits_here(window: int, autojump_clock: MockClock) -> None:
+    """Be it for credit, or for a peer that does not read."""
+    raw = {"limits": Limits(window=window)}
+    async with open_to_raw(raw=raw, limits=Limits(write_buffer=100_000)) as (client, _peer):
+        ours = await client.open_channel("x")
+        with trio.move_on_after(1) as scope:
+            while True:
+                await ours.send(bytes(20_000))
+        assert scope.cancelled_caught
         async with trio.open_nursery() as nursery:
             for wait in (ours.receive, lambda: ours.send(b"no room")):
 
@@ -150,7 +156,7 @@ async def test_closing_wakes_who_waits_here(autojump_clock: MockClock) -> None:
 
             await settle()
             await ours.aclose()
-        assert trio.current_time() == 0
+        assert trio.current_time() == 1
 
 
 async def test_the_peers_close_wakes_who_waits_here(autojump_clock: MockClock) -> None:

@@ -17,6 +17,7 @@ from heartline import (
     Backoff,
     CloseCode,
     Closed,
+    Connection,
     ConnectionClosed,
     ConnectionFailed,
     ConnectionLost,
@@ -25,6 +26,7 @@ from heartline import (
     Lost,
     Reconnected,
 )
+from heartline.connection import connect
 from heartline.session import GoAway, Role
 from heartline.wire import FrameType
 
@@ -384,6 +386,38 @@ async def test_closed_while_it_shakes_hands_again(autojump_clock: MockClock) -> 
         assert ends == [b""]
         await trio.sleep(100)
         assert len(script.visits) == 2
+
+
+async def test_closed_in_the_moment_it_is_back(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The attempt has succeeded, but its client was not told yet: no link may be left."""
+    ends = []
+
+    async def serve(visit: int, stream: trio.abc.Stream) -> None:
+        peer = await RawPeer.admit(stream)
+        if visit == 1:
+            await trio.sleep(1)
+            await stream.aclose()
+        else:
+            ends.append(await peer.rest())
+
+    async def connect_and_close(connection: Connection, *args: Any, **settings: Any) -> Any:
+        made = await connect(connection, *args, **settings)
+        if connection.statistics().links == 1:
+            connection.finish(ConnectionClosed("closed", code=0, by_peer=False))
+        return made
+
+    monkeypatch.setattr("heartline.endpoints._open.connect", connect_and_close)
+    with no_leaks():
+        async with (
+            scripted(serve) as script,
+            heartline.open_connection(script.url, reconnect=SECOND) as connection,
+        ):
+            await trio.sleep(5)
+            assert ends == [[]]
+            assert connection.state is ConnectionState.CLOSED
+            assert connection.statistics().links == 1
 
 
 async def test_goodbyes_that_cross_do_not_bring_it_back(autojump_clock: MockClock) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from typing import Any
 
@@ -11,6 +12,7 @@ from trio.testing import MockClock
 
 import heartline
 from heartline import CloseCode, ConnectionRefusedByPeer, Limits
+from heartline.server import _acceptor
 from heartline.session import GoAway, PeerLimits, Refuse, Role, Welcome
 from heartline.session.messages import Hello, parse, render
 from heartline.transports import open_stream
@@ -256,6 +258,25 @@ async def test_authenticate_says_who_it_is(
             assert not error.terminal
             assert "secret" not in error.reason
         assert len(caplog.records) == 2
+        assert "ZeroDivisionError" in caplog.text
+        assert "authenticate returned 5" in caplog.text
+
+
+async def test_a_bug_in_a_handshake_is_logged_and_harms_nobody(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def bug(stream: trio.abc.Stream) -> str:
+        raise ZeroDivisionError
+
+    async with (
+        heartline.open_server("memory://", services=[Echo()]) as server,
+        heartline.open_connection(server.urls[0]) as other,
+    ):
+        monkeypatch.setattr(_acceptor, "_address", bug)
+        error = await refused(server.urls[0])
+        assert error.code == CloseCode.INTERNAL_ERROR
+        assert await other.service(Echo).echo("fine") == "fine"
+    assert [r.levelno for r in caplog.records] == [logging.ERROR]
 
 
 async def test_an_authenticate_that_never_ends(autojump_clock: MockClock) -> None:

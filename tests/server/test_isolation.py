@@ -31,11 +31,11 @@ class Echo:
 
 
 @asynccontextmanager
-async def bystander(**server: Any) -> AsyncIterator[tuple[Server, RawPeer, Connection]]:
+async def bystander(channels: int = 256, **server: Any) -> AsyncIterator[tuple[Server, RawPeer, Connection]]:
     """A server, a peer to be naughty, its connection there; a third one must not notice."""
     options = {"services": [Echo()]} | server
     async with open_clients("other", server=options) as (open_server, (other,)):
-        peer = await RawPeer.join(open_server.urls[0], identity="naughty")
+        peer = await RawPeer.join(open_server.urls[0], identity="naughty", limits=Limits(channels=channels))
         yield open_server, peer, open_server.connections["naughty"]
         assert await other.service(Echo).echo("fine") == "fine"
         await open_server.send_to("other", "fine")
@@ -158,6 +158,20 @@ async def test_answers_to_a_peer_that_never_reads_are_bounded(
         assert most < 200_000
         with pytest.raises(ConnectionLost, match="does not read"):
             await connection.receive()
+
+
+async def test_whatever_is_queued_for_a_peer_that_never_reads_is_bounded(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its link is given up; the task that happened to queue the last frame is not to blame."""
+    monkeypatch.setattr(outbox, "STUCK_LIMIT", 50_000)
+    async with bystander(limits=Limits(write_buffer=50_000), channels=10_000) as (server, peer, connection):
+        with pytest.raises(ConnectionLost, match="no link"):
+            for _ in range(10_000):
+                await connection.open_channel("x" * 256)
+        with pytest.raises(ConnectionLost, match="does not read"):
+            await connection.receive()
+        assert set(server.connections) == {"other"}
 
 
 async def test_garbage_that_drips_costs_no_time_of_others(autojump_clock: MockClock) -> None:

@@ -220,7 +220,7 @@ class Subscription:
             except CallInterrupted:
                 continue
             except Overloaded:
-                if self._handled is None:
+                if not self._epoch:
                     raise
                 await trio.sleep(OVERLOADED_PAUSE)
             except BaseException:
@@ -236,16 +236,15 @@ class Subscription:
                 pass
             case _:
                 raise RemoteProtocolError(f"malformed answer to a subscription: {answer!r:.80}")
-        # A place that the topic has not reached is not of its present life either.
-        resumed = type(self._since) is not list or (self._since[0] == epoch and position >= self._since[1])
-        if resumed and type(self._since) is list and position > self._since[1]:
-            raise RemoteProtocolError(f"topic {self.topic!r} goes on at {position}, not at {self._since[1]}")
+        wanted = self._since if type(self._since) is list else [epoch, position]
+        if epoch == wanted[0] and position > wanted[1]:
+            raise RemoteProtocolError(f"topic {self.topic!r} goes on at {position}, not at {wanted[1]}")
         self._push.attach(number, self)
         self._number, self._epoch = number, epoch
         self._received = self._done = self._confirmed = position
-        if resumed or self._policy is SlowPolicy.KEEP_NEWEST:
+        if [epoch, position] == wanted or self._policy is SlowPolicy.KEEP_NEWEST:
             self._since = [epoch, position]
-        # Otherwise a gap will be told; until then this subscription has its place in the other life.
+        # Otherwise a gap will be told; until then this subscription has its place in the topic's other life.
         if self._handled is None:
             self._handled = Position(epoch, position)
         self._push.confirm(number, position)
