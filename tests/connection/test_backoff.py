@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import random
 from typing import Any
@@ -42,6 +43,13 @@ def test_the_ceiling_grows_from_initial_to_maximum(backoff: Backoff) -> None:
     assert max(values) <= backoff.maximum
     for one, following in itertools.pairwise(values):
         assert following == pytest.approx(min(backoff.maximum, one * backoff.factor))
+
+
+@given(backoffs, st.integers(0, 20))
+def test_after_failures_the_ceiling_goes_on_where_it_was(backoff: Backoff, after: int) -> None:
+    endless = dataclasses.replace(backoff, attempts=None)
+    later = list(itertools.islice(endless.delays(Highest(), after=after), 10))
+    assert later == pytest.approx(ceilings(endless, after + 10)[after:])
 
 
 @given(backoffs)

@@ -17,6 +17,7 @@ from heartline import (
     ConnectionClosed,
     ConnectionState,
     Limits,
+    LocalProtocolError,
     Lost,
     Message,
     Reconnected,
@@ -150,19 +151,23 @@ async def test_what_the_earlier_reader_left_goes_to_the_later(autojump_clock: Mo
             await anext(second)
 
 
-async def test_a_receiver_that_waits_is_not_hurt_by_events(autojump_clock: MockClock) -> None:
-    async with open_pair(reconnect=None) as (client, there, _), trio.open_nursery() as nursery:
+@pytest.mark.parametrize("source", ["connection", "server"])
+async def test_messages_that_go_to_events_are_not_received(source: str, autojump_clock: MockClock) -> None:
+    """Neither from now on nor by who waits already: it would wait for ever."""
+    async with open_pair() as (client, there, server), trio.open_nursery() as nursery:
 
-        @nursery.start_soon
         async def receive() -> None:
-            with pytest.raises(ConnectionClosed):
-                await client.receive()
+            with pytest.raises(LocalProtocolError, match=r"events\(\)"):
+                await there.receive()
 
+        nursery.start_soon(receive)
         await settle()
-        events = client.events()
-        await there.send("to the events")
+        events = there.events() if source == "connection" else server.events()
+        await settle()
+        assert not nursery.child_tasks
+        await receive()
+        await client.send("to the events")
         assert (await anext(events)).value == "to the events"
-        await client.aclose()
 
 
 async def test_a_message_that_cannot_be_decoded_does_not_end_the_events() -> None:

@@ -11,7 +11,7 @@ from heartline import ConnectionLost, ConnectionState, Heartbeat, Lost
 from heartline.session.messages import MARK
 from heartline.wire import Frame, FrameType
 
-from .helpers import BRISK, QUIET, RawPeer, data, open_pair, open_to_raw
+from .helpers import BRISK, QUIET, RawPeer, data, open_pair, open_to_raw, settle
 
 PING, PONG = FrameType.PING, FrameType.PONG
 
@@ -133,6 +133,22 @@ async def test_what_arrived_while_this_program_was_busy_is_life(mock_clock: Mock
             await connection.receive()
         assert connection.state is ConnectionState.OPEN
         assert connection.statistics().links == 1
+
+
+async def test_time_in_which_this_program_stood_still_is_nobodys_silence(mock_clock: MockClock) -> None:
+    """Whatever the peer said meanwhile is still on its way: it gets the time again."""
+    async with open_to_raw(heartbeat=BRISK) as (connection, peer):
+        for _ in range(5):
+            mock_clock.jump(100)
+            await settle()
+            assert connection.state is ConnectionState.OPEN
+            await peer.send(data(b"x"))
+            await connection.receive()
+        # But silence while it runs is silence.
+        for _ in range(400):
+            mock_clock.jump(0.01)
+            await settle()
+        assert connection.state is ConnectionState.CLOSED
 
 
 async def test_a_newer_link_with_an_earlier_deadline_is_noticed(autojump_clock: MockClock) -> None:

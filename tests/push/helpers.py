@@ -20,6 +20,7 @@ from heartline import (
     Update,
 )
 from heartline.push import PushLayer
+from heartline.push._publisher import BLOCK_PATIENCE
 from heartline.push._wire import CONFIRM, LEAVE, encode_notice, encode_update, parse_head
 from heartline.wire import CborSerializer, Frame, FrameType
 
@@ -86,8 +87,8 @@ async def settle() -> None:
 
 
 async def is_stuck(operation: Callable[[], Awaitable[Any]]) -> bool:
-    """Whether this waits for longer than anything but a heartbeat takes; it is cancelled then."""
-    with trio.move_on_after(1000):
+    """Whether this waits for longer than anything but patience takes; it is cancelled then."""
+    with trio.move_on_after(BLOCK_PATIENCE - 1):
         await operation()
         return False
     return True

@@ -101,7 +101,7 @@ async def test_a_gap_is_told_although_the_link_is_lost_in_the_middle_of_it(autoj
 async def test_an_answer_that_the_link_did_not_survive(autojump_clock: MockClock) -> None:
     """The task that subscribes is resumed when the link on which it was answered has gone."""
     async with open_pair() as (server, client):
-        _break_at(client, "calls", FrameType.RESULT)
+        _break_at(client, "calls", FrameType.RESULT, seen=True)
         async with client.subscribe("topic") as topic:
             assert client.statistics().links == 2
             await publish(server, [1])
@@ -145,22 +145,20 @@ def _overload(client: Connection, times: int) -> None:
     client.calls = _Instead(calls, proxy=lambda *_: SimpleNamespace(subscribe=subscribe))  # type: ignore[assignment]
 
 
-def _break_at(client: Connection, part: str, frame_type: int) -> None:
-    """The link breaks as soon as it has brought a frame of this type, and nothing behind it is seen."""
+def _break_at(client: Connection, part: str, frame_type: int, *, seen: bool) -> None:
+    """The link breaks when it has brought a frame of this type, whether that is seen or not."""
     inner = getattr(client, part)
-    broken = False
 
     def on_frame(frame: Frame) -> None:
-        nonlocal broken
-        first = frame.type == frame_type and not broken
-        if first and part == "push":
-            broken = True
-            raise ConnectionLost("by the test")
-        inner.on_frame(frame)
-        if first:
-            broken = True
-            raise ConnectionLost("by the test")
+        if frame.type != frame_type or client.statistics().links != links:
+            inner.on_frame(frame)
+            return
+        if seen:
+            inner.on_frame(frame)
+        raise ConnectionLost("by the test")
 
+    # The present link, or the next one if there is none.
+    links = client.statistics().links + (client.link is None)
     setattr(client, part, _Instead(inner, on_frame=on_frame))
 
 
@@ -333,8 +331,8 @@ async def test_a_gap_is_told_although_the_link_is_lost_before_it(autojump_clock:
             await publish(servers[0], "abc")
             assert await take_values(topic, 3) == ["a", "b", "c"]
             await change()
+            _break_at(client, "push", FrameType.PUSH, seen=False)
             await change()
-            _break_at(client, "push", FrameType.PUSH)
             gap = await take_gap(topic)
             assert gap.expected == 4
             assert client.statistics().links == 3

@@ -218,6 +218,26 @@ class TestAPeerThatDoesNotRead:
             assert busy.begun == begun
             assert served.calls._tasks == 0  # type: ignore[attr-defined]
 
+    async def test_a_call_that_waited_and_was_cancelled_is_not_executed(
+        self, autojump_clock: MockClock
+    ) -> None:
+        busy = Busy()
+        limits = Limits(write_buffer=100 * KIB)
+        async with (
+            heartline.open_server("memory://", services=[busy], limits=limits, heartbeat=QUIET) as server,
+            raw_client(server.urls[0]) as peer,
+        ):
+            numbers = range(50)
+            calls = [call_frame(number, "Busy.give", 60 * KIB) for number in numbers]
+            await peer.send(*calls, *(Frame(FrameType.CANCEL, id=number) for number in numbers))
+            await settle()
+            at_once = busy.begun
+            assert at_once < 10
+            for number in range(at_once):
+                assert (await peer.receive()).id == number
+            await settle()
+            assert busy.begun == at_once
+
     async def test_is_given_up_in_the_end(self, autojump_clock: MockClock) -> None:
         """Even refusals add up."""
         async with (

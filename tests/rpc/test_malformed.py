@@ -15,14 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heartline import service
-from heartline.errors import (
-    CallError,
-    CallTimeout,
-    HeartlineError,
-    RemoteError,
-    RemoteProtocolError,
-    SerializationError,
-)
+from heartline.errors import CallError, CallTimeout, InvalidArguments, Outcome, RemoteError
 from heartline.wire import Frame, FrameType, wrap
 from tests.rpc.helpers import CBOR, raw_server, run, settle
 
@@ -64,7 +57,7 @@ def test_any_answer_ends_its_call(kind: FrameType, flags: int, payload: bytes, t
             async def call() -> None:
                 try:
                     ends.append(await client.service(target).m())
-                except HeartlineError as error:
+                except CallError as error:
                     ends.append(error)
 
             nursery.start_soon(call)
@@ -79,7 +72,7 @@ def test_any_answer_ends_its_call(kind: FrameType, flags: int, payload: bytes, t
             await peer.send(Frame(kind, flags, 0, first.id, payload))
             await settle()
             assert len(ends) == 1
-            assert isinstance(ends[0], HeartlineError) or target == "S" or type(ends[0]) is int
+            assert isinstance(ends[0], CallError) or target == "S" or type(ends[0]) is int
             await peer.result(second.id, "fine")
             await settle()
             assert other == ["fine"]
@@ -119,14 +112,16 @@ async def answer(kind: FrameType, payload: bytes, flags: int = 0) -> Any:
 )
 async def test_a_result_that_cannot_be_decoded(payload: bytes, flags: int, message: str) -> None:
     error = await answer(FrameType.RESULT, payload, flags)
-    assert type(error) is SerializationError
+    assert type(error) is InvalidArguments
+    assert error.outcome is Outcome.COMPLETED
     assert message in str(error)
 
 
 @pytest.mark.parametrize("fault", [b"", b"\x01", {"kind": "raised"}, {"kind": 1, "message": ""}, []])
 async def test_a_fault_that_is_none(fault: Any) -> None:
     error = await answer(FrameType.FAULT, fault if isinstance(fault, bytes) else CBOR.encode(fault, []))
-    assert type(error) is RemoteProtocolError
+    assert type(error) is RemoteError
+    assert error.type_name == "RemoteProtocolError"
     assert "malformed FAULT" in str(error)
 
 

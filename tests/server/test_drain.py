@@ -18,6 +18,7 @@ from heartline import (
     ConnectionState,
     LocalProtocolError,
     Outcome,
+    Server,
 )
 from heartline.session import Role
 from heartline.transports import open_stream
@@ -231,6 +232,21 @@ async def test_close_connection_of_a_peer_that_does_not_answer(autojump_clock: M
         await server.close_connection("mute")
         assert trio.current_time() == 1
         assert [event.code for event in await peer.rest()] == [CloseCode.KICKED]
+
+
+async def test_a_cancelled_server_says_goodbye_too(autojump_clock: MockClock) -> None:
+    async def serve(task_status: trio.TaskStatus[tuple[Server, trio.CancelScope]]) -> None:
+        async with trio.open_nursery() as inner:
+            server = await inner.start(heartline.serve, "memory://")
+            task_status.started((server, inner.cancel_scope))
+
+    async with trio.open_nursery() as nursery:
+        server, scope = await nursery.start(serve)
+        async with heartline.open_connection(server.urls[0], reconnect=None) as connection:
+            scope.cancel()
+            with pytest.raises(ConnectionClosed) as caught:
+                await connection.receive()
+            assert (caught.value.code, caught.value.by_peer) == (CloseCode.GOING_AWAY, True)
 
 
 async def test_serve_runs_until_it_is_cancelled(autojump_clock: MockClock) -> None:

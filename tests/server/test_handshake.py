@@ -168,6 +168,21 @@ async def test_dripping_bytes_do_not_prolong_it(autojump_clock: MockClock) -> No
             nursery.cancel_scope.cancel()
 
 
+async def test_only_so_many_shake_hands_at_a_time(autojump_clock: MockClock) -> None:
+    limits = Limits(handshakes=5)
+    async with heartline.open_server("memory://", limits=limits, heartbeat=QUIET) as server:
+        silent = [await open_stream(server.urls[0]) for _ in range(5)]
+        await settle()
+        assert server.statistics().handshaking == 5
+        one_more = await open_stream(server.urls[0])
+        assert await one_more.receive_some() == b""
+        assert (server.statistics().handshaking, server.statistics().refused) == (5, 1)
+        await silent[0].aclose()
+        await settle()
+        async with heartline.open_connection(server.urls[0], heartbeat=QUIET):
+            assert server.statistics().connections == 1
+
+
 async def test_garbage_behind_a_good_hello(autojump_clock: MockClock) -> None:
     async with heartline.open_server("memory://", heartbeat=QUIET) as server:
         stream = await open_stream(server.urls[0])

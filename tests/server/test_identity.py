@@ -20,8 +20,9 @@ async def test_the_newest_wins_and_the_old_one_stays_away(autojump_clock: MockCl
             at_server = server.connections["me"]
             events = old.events()
             async with heartline.open_connection(url, identity="me") as new:
+                await settle()
                 with pytest.raises(ConnectionClosed) as caught:
-                    await old.receive()
+                    await old.wait_open()
                 assert (caught.value.code, caught.value.by_peer) == (CloseCode.REPLACED, True)
                 assert [type(event).__name__ async for event in events] == ["Lost", "Closed"]
                 await trio.sleep(100)  # and it does not come back

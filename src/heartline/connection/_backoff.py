@@ -39,9 +39,14 @@ class Backoff:
         if self.attempts is not None and not (isinstance(self.attempts, int) and self.attempts > 0):
             raise ConfigurationError(f"Backoff.attempts must be at least 1 or None, not {self.attempts!r}")
 
-    def delays(self, rng: random.Random) -> Iterator[float]:
-        """The delay before each attempt in a row, in seconds; ends after ``attempts``."""
+    def delays(self, rng: random.Random, *, after: int = 0) -> Iterator[float]:
+        """The delay before each attempt in a row, in seconds; ends after ``attempts``.
+
+        ``after`` is how many attempts have failed before, as far as the ceiling is concerned.
+        """
         ceiling, count = self.initial, 0
+        while after and ceiling < self.maximum:
+            ceiling, after = min(self.maximum, ceiling * self.factor), after - 1
         while self.attempts is None or count < self.attempts:
             yield rng.uniform(0, ceiling)
             ceiling = min(self.maximum, ceiling * self.factor)

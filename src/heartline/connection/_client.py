@@ -42,7 +42,9 @@ async def connect(
             stream = await dial()
             session = Session(Role.CLIENT, limits=limits, heartbeat=setup.heartbeat, now=trio.current_time())
             link = Link(stream, session, setup.nursery, write_buffer=limits.write_buffer)
-            session.hello(identity=connection.id or identity, credentials=credentials)
+            # What the server made up is kept over reconnects; what the user said is said again as it was.
+            claimed = identity if identity is not None else connection.id or None
+            session.hello(identity=claimed, credentials=credentials)
             link.flush()
             events = await link.receive()
             connection.id = _welcomed(events)
@@ -80,7 +82,7 @@ async def run_client(
     reason: HeartlineError = ConnectionClosed(
         "the block that the connection lived in was left", code=CloseCode.NORMAL, by_peer=False
     )
-    delays: Iterator[float] = iter(())
+    short_lived = 0
     try:
         while True:
             opened = trio.current_time()
@@ -88,9 +90,9 @@ async def run_client(
             if backoff is None or _is_final(lost):
                 reason = lost
                 return
-            # A link that did not live for long is a failed attempt: the delays go on growing.
-            if opened + backoff.maximum < trio.current_time() or connection.statistics().links == 1:
-                delays = backoff.delays(connection.setup.rng)
+            # A link that did not live for long counts like a failed attempt: the delays go on growing.
+            short_lived = 0 if opened + backoff.maximum < trio.current_time() else short_lived + 1
+            delays = backoff.delays(connection.setup.rng, after=max(0, short_lived - 1))
             with trio.CancelScope() as connection.dialing:
                 link, early = await _reconnect(delays, again, lost)
             if connection.state is ConnectionState.CLOSED:  # by its user, while this was trying

@@ -47,7 +47,7 @@ _current: ContextVar[Connection] = ContextVar("heartline_connection")
 
 
 def current_connection() -> Connection:
-    """The connection on whose behalf this code runs: inside a service's method or a push handler."""
+    """The connection on whose behalf this code runs: inside a service's method."""
     try:
         return _current.get()
     except LookupError:
@@ -188,10 +188,13 @@ class Connection:
     async def receive(self) -> Any:
         """The next message of the default channel; waits for it, over losses of the link too.
 
-        Raises the reason when the connection is closed for good, and :class:`SerializationError` for a
-        message that cannot be decoded. Once :meth:`events` was called messages go there instead.
+        Raises the reason when the connection is closed for good, :class:`SerializationError` for a message
+        that cannot be decoded, and :class:`LocalProtocolError` once :meth:`events` was called, here or on the
+        server: messages go there.
         """
         while True:
+            if self._events is not None or self.shared_events is not None:
+                raise LocalProtocolError("messages of this connection go to its events(); read them there")
             async for message in self._unread():
                 return message.value
             if self.state is ConnectionState.CLOSED:
@@ -237,6 +240,9 @@ class Connection:
 
     async def aclose(self) -> None:
         """Say goodbye and close; closing twice is fine.
+
+        A client whose connection the server closes like this comes back; see
+        :meth:`Server.close_connection` for one that should not.
 
         What was sent before still arrives: a second is given to the peer to answer, and another to take the
         rest.
@@ -405,6 +411,8 @@ class Connection:
             self._say_goodbye(link, CloseCode.INTERNAL_ERROR, "internal error")
         except trio.Cancelled:
             reason = ConnectionLost("the block that the connection lived in was left")
+            if self.role is Role.SERVER:
+                self._say_goodbye(link, CloseCode.GOING_AWAY, "the server has ended")
             raise
         finally:
             await self._end(link, reason)

@@ -297,7 +297,11 @@ class Link:
             self._writer_scope.cancel()
         self.wake_drained()
         with trio.CancelScope(shield=True, deadline=deadline):
-            await self.stream.aclose()
+            try:
+                await self.stream.aclose()
+            except Exception:
+                # A stream closes even when it raises, and its error must not end the other connections.
+                logger.warning("the stream of a link raised while it was closed", exc_info=True)
 
 
 def _join(buffers: list[Buffer]) -> bytes:

@@ -22,6 +22,10 @@ __all__ = ["HeartbeatTimer"]
 logger = logging.getLogger("heartline")
 
 
+STALL = 0.05
+"""Seconds by which this program's loop may wake up late without it being called a stall."""
+
+
 class HeartbeatTimer:
     """Checks every link's heartbeat when it is due."""
 
@@ -53,6 +57,11 @@ class HeartbeatTimer:
             with trio.CancelScope(deadline=self._planned) as self._scope:
                 await trio.sleep_forever()
             now = trio.current_time()
+            late = now - self._planned
+            if late > STALL:
+                # Who was not listening cannot blame anybody for silence: everyone gets that time again.
+                for link in self._links.values():
+                    link.session.pulse.excuse(late)
             # The readers have their turn first: what came while this program was busy, or stopped, is life.
             await trio.lowlevel.checkpoint()
             self._check_due(now)

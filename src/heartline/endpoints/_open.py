@@ -25,8 +25,9 @@ from heartline.endpoints._builtin import PushService
 from heartline.errors import ConfigurationError, ConnectionFailed
 from heartline.push import History, Publisher, make_push
 from heartline.rpc import Calls, ServiceTable
-from heartline.server import Authenticate, Server, serve_stream
+from heartline.server import MAX_IDENTITY, Authenticate, Server, serve_stream
 from heartline.session import Heartbeat, Role
+from heartline.session.messages import SMALLEST_FRAME
 from heartline.transports import open_listeners, open_stream
 from heartline.wire import Limits, get_serializer
 
@@ -60,6 +61,12 @@ async def open_connection(
     raises :class:`ConfigurationError`, :class:`ConnectionFailed`, :class:`ConnectionRefusedByPeer` or
     :class:`RemoteProtocolError`. Leaving the block says goodbye and ends every task, socket and call.
     """
+    _check("identity", identity, str, type(None))
+    _check("reconnect", reconnect, Backoff, type(None))
+    if identity is not None and not (0 < len(identity) <= MAX_IDENTITY and identity.isprintable()):
+        raise ConfigurationError(
+            f"identity must be 1 to {MAX_IDENTITY} printable characters, not {identity!r:.80}"
+        )
     async with open_plain_nursery() as nursery:
         setup = _setup(nursery, services, None, heartbeat, limits, serializer, rng)
         connection = Connection(setup, Role.CLIENT)
@@ -115,6 +122,7 @@ async def open_server(
     Leaving the block says goodbye to every client, which will try to come back, and ends every task, socket
     and call. For a gentle end call :meth:`Server.drain` first.
     """
+    _check("history", history, History)
     if not urls:
         raise ConfigurationError("open_server needs at least one URL to listen on, such as tcp://127.0.0.1:0")
     async with AsyncExitStack() as stack:
@@ -158,6 +166,13 @@ async def serve(
         await trio.sleep_forever()
 
 
+def _check(name: str, value: object, *kinds: type) -> None:
+    """Refuse a setting of the wrong kind where it is made, not where it is first used."""
+    if not isinstance(value, kinds):
+        wanted = " or ".join("None" if kind is type(None) else kind.__name__ for kind in kinds)
+        raise ConfigurationError(f"{name} must be {wanted}, not {value!r:.80}")
+
+
 def _setup(
     nursery: trio.Nursery,
     services: Iterable[Any],
@@ -167,6 +182,15 @@ def _setup(
     serializer: str,
     rng: random.Random | None,
 ) -> Setup:
+    _check("heartbeat", heartbeat, Heartbeat)
+    _check("limits", limits, Limits)
+    if limits.frame_size < SMALLEST_FRAME:
+        raise ConfigurationError(
+            f"Limits.frame_size must be at least {SMALLEST_FRAME} bytes for a handshake to fit in, "
+            f"not {limits.frame_size}"
+        )
+    _check("rng", rng, random.Random, type(None))
+    _check("services", services, Iterable)
     table = ServiceTable()
     table.add(PushService(), "$push")
     for instance in services:

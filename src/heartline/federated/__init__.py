@@ -5,6 +5,11 @@ the new model to all of them on the topic ``model_push``. What a learner or trai
 transport.
 """
 
+import importlib.util
+
+if importlib.util.find_spec("numpy") is None:
+    raise ImportError("heartline.federated needs NumPy: install heartline[federated]")
+
 from heartline.federated._checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from heartline.federated._learner import Learner, run_learner
 from heartline.federated._model import Evaluation, Model, TrainResult

@@ -8,6 +8,7 @@ from typing import Any
 import trio
 
 from heartline.connection import Connection
+from heartline.errors import LocalProtocolError
 from heartline.federated._model import Evaluation, Model, TrainResult
 from heartline.federated._stub import LearnerStub, ModelPush, Order
 
@@ -31,7 +32,7 @@ class Board:
 
 
 class LearnerProxy:
-    """A learner, as the server holds it: the same calls as on the learner itself, awaited.
+    """A learner, as the server holds it: its calls, awaited, on the current global model.
 
     They raise what calls raise: :class:`RemoteError` when the learner raised, :class:`CallInterrupted` when
     its connection went.
@@ -73,5 +74,6 @@ class LearnerProxy:
 
     def _order(self, config: dict[str, Any] | None) -> Order:
         push = self._board.current
-        assert push is not None, "the trainer pushes a model before it gives orders"
+        if push is None:
+            raise LocalProtocolError("the trainer has pushed no model yet: await trainer.start() first")
         return Order(run=push.run, version=push.version, round=push.version + 1, config=config or {})

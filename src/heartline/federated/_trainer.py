@@ -15,7 +15,7 @@ from typing import Any
 
 import trio
 
-from heartline.errors import CallError, ConfigurationError
+from heartline.errors import ConfigurationError, HeartlineError
 from heartline.federated._checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from heartline.federated._model import Model, TrainResult, check_model
 from heartline.federated._proxy import Board, LearnerProxy
@@ -159,8 +159,9 @@ class Trainer:
         if len(current.results) >= self._minimum:
             self.model = current.aggregation.finish()
             self.version = number
-            receipt = await self._push(last=False)
+            # Saved before anyone has it: after a crash no learner knows a later model than the file.
             await self._save()
+            receipt = await self._push(last=False)
         return RoundReport(
             round=number,
             cohort=tuple(cohort),
@@ -190,7 +191,7 @@ class Trainer:
                     await trio.to_thread.run_sync(current.aggregation.add, learner.id, result)
                 else:
                     current.aggregation.add(learner.id, result)
-        except (CallError, ValueError) as error:
+        except (HeartlineError, ValueError) as error:
             current.dropped[learner.id] = str(error)
         else:
             # The parameters are in the aggregation now: only what the report tells is kept.
@@ -198,7 +199,8 @@ class Trainer:
                 model=[], samples=result.samples, metrics=result.metrics
             )
 
-    async def _push(self, *, last: bool, wait: str | None = None, timeout: float | None = None) -> Receipt:
+    async def _push(self, *, last: bool, wait: str | None = None, timeout: float = 0.0) -> Receipt:
+        # Without a wait the timeout says that no subscriber, whatever its policy, holds the training up.
         push = ModelPush(run=self._run, version=self.version, model=self.model, last=last)
         self._board.show(push)
         receipt: Receipt = await self._server.publish(MODEL_TOPIC, push, wait=wait, timeout=timeout)

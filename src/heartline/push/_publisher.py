@@ -24,6 +24,10 @@ from heartline.wire import FrameType, Serializer
 
 __all__ = ["MAX_TOPICS", "MAX_TOPIC_NAME", "Publisher", "TopicStatistics"]
 
+BLOCK_PATIENCE = 30.0
+"""Seconds that one update waits for subscribers with SlowPolicy.BLOCK: as long as a silent peer is borne.
+Then they are left behind like the others, so that no subscriber holds a publisher up for good."""
+
 MAX_TOPICS = 4096
 """Topics that peers may bring about, so that subscribing to made-up names cannot fill the memory. The
 publisher itself may have as many beside them, so that made-up names cannot take its places either."""
@@ -76,7 +80,7 @@ class Publisher:
         if not isinstance(history, History):
             raise ConfigurationError(f"history must be a heartline.History, not {history!r}")
         log = self.topic(name).log
-        if log.last:
+        if log.last and history != log.history:
             raise ConfigurationError(f"topic {name!r} has updates already; declare it before its first one")
         log.history = history
 
@@ -130,6 +134,7 @@ class Publisher:
         """The update's payload and flags, as soon as the topic can take it, at the latest at the deadline."""
         offset = topic.log.last + 1
         payload, flags = encode_update(self._serializer, offset, value)
+        deadline = min(deadline, trio.current_time() + BLOCK_PATIENCE)
         while topic.blocked(len(payload)) and trio.current_time() < deadline:
             with trio.move_on_at(deadline):
                 await topic.changed.park()

@@ -208,8 +208,9 @@ class Topic:
             return
         del self.served[served]
         self._blocking.pop(served, None)
-        for wait in self.waits:
-            wait.gone(served.who, lost=lost)
+        if self.waits and all(other.who != served.who for other in self.served):  # it is not back already
+            for wait in self.waits:
+                wait.gone(served.who, lost=lost)
         self.changed.unpark_all()
 
     def note(self, served: Served) -> None:

@@ -39,7 +39,8 @@ class SlowPolicy(enum.Enum):
     KEEP_NEWEST = "keep newest"
     """It gets the newest update whenever it is ready, and skips those between: for state."""
     BLOCK = "block"
-    """The publisher waits before it would lose an update that this subscriber has not got."""
+    """The publisher waits before it would lose an update that this subscriber has not got: until its own
+    timeout, and for half a minute at most. Then it is as with ``DROP_OLDEST``."""
     DISCONNECT = "disconnect"
     """Its subscription ends with :class:`~heartline.SlowConsumer`."""
 

@@ -147,14 +147,13 @@ class Calls:
             raise CallInterrupted(f"{name}: {error}", outcome=error.outcome) from error.__cause__
         if frame.type != _RESULT:
             raise error_of(frame, name, timeout)
-        value = decode_value(frame)
-        if returns is Any or type(value) is returns:
-            return value
         try:
-            return convert(value, returns)
+            value = decode_value(frame)
+            return value if returns is Any or type(value) is returns else convert(value, returns)
         except SerializationError as error:
             raise InvalidArguments(
-                f"{name} returned what its annotation does not allow: {error}", outcome=Outcome.COMPLETED
+                f"{name} returned what cannot be read or its annotation does not allow: {error}",
+                outcome=Outcome.COMPLETED,
             ) from None
 
     async def _wait_room(self, link: Link, name: str) -> None:
@@ -269,6 +268,7 @@ class Calls:
                 elif mode is Mode.THREAD:
                     result = await trio.to_thread.run_sync(partial(bound.function, *args, **kwargs))
                 else:
+                    await trio.lowlevel.checkpoint_if_cancelled()
                     await _wait_writable(link)
                     result = bound.function(*args, **kwargs)
                 if link.session.outbox.size >= link.write_buffer:

@@ -16,7 +16,6 @@ from heartline.errors import (
     Outcome,
     Overloaded,
     RemoteError,
-    RemoteProtocolError,
     SerializationError,
     UnknownMethod,
 )
@@ -91,11 +90,11 @@ def _shorten(text: str, size: int) -> str:
 
 
 def error_of(frame: Frame, target: str, timeout: float) -> CallError:
-    """The caller's error for a FAULT; raises :class:`RemoteProtocolError` for a malformed one."""
+    """The caller's error for a FAULT, be it malformed."""
     try:
         fault = msgspec.convert(_cbor.decode(frame.payload), Fault)
     except (SerializationError, msgspec.ValidationError) as error:
-        raise RemoteProtocolError(f"malformed FAULT: {error}") from None
+        return RemoteError(f"a malformed FAULT: {error}", type_name="RemoteProtocolError")
     if fault.kind == "timeout":
         message = f"{target}: {fault.message}"
         return CallTimeout(message, timeout=fault.timeout or timeout, outcome=Outcome.MAYBE_EXECUTED)

@@ -34,6 +34,10 @@ class _Refused(Exception):
 async def serve_stream(server: Server, authenticate: Authenticate | None, stream: trio.abc.Stream) -> None:
     """The whole life of one accepted stream; no peer's mistake gets out of here."""
     setup = server.setup
+    if server.handshaking >= setup.limits.handshakes:
+        server.refused += 1
+        await trio.aclose_forcefully(stream)
+        return
     session = Session(Role.SERVER, limits=setup.limits, heartbeat=setup.heartbeat, now=trio.current_time())
     link = Link(stream, session, setup.nursery, write_buffer=setup.limits.write_buffer)
     connection: Connection | None = None

@@ -136,7 +136,8 @@ class Server:
         ``wait`` is ``None`` (return at once), ``"sent"`` (until it was handed to every subscriber's link) or
         ``"confirmed"`` (until every subscriber has handled it), for ``timeout`` seconds at most. With a
         timeout a subscriber whose link is lost meanwhile is waited for; without one it is left behind, as it
-        is at the timeout: it catches up from the history when it is back.
+        is at the timeout: it catches up from the history when it is back. The timeout, or else half a minute,
+        also bounds the wait for subscribers with :attr:`SlowPolicy.BLOCK`.
 
         Returns a :class:`heartline.Receipt` that names who has it and who has not. Raises
         :class:`SerializationError` for a value that cannot be sent.

@@ -48,6 +48,10 @@ class Limits:
     write_buffer: int = 1 * MIB
     """Bytes waiting for a slow peer before senders wait and broadcasts pass it by."""
 
+    handshakes: int = 256
+    """Streams of one server that are shaking hands; one more is closed at once. A handshake takes a round
+    trip, so this many let thousands in per second, and silent peers hold no more than these."""
+
     connections: int = 10_000
     """Connections of one server; at 10 KiB each it is 100 MiB, and below the usual descriptor limit."""
 
