@@ -34,6 +34,8 @@ nitpick_ignore_regex = [
     ("py:.*", r"(trio|ssl|random|struct|collections|typing|numpy|np|os|enum|abc|pathlib)\..*"),
     # The standard library's, as they stand in annotations.
     ("py:.*", r"(Any|Awaitable|Callable|Iterator|AsyncIterator|Iterable|Sequence|Mapping|Protocol|Path)"),
+    # Aliases of unions, spelt out where they are explained.
+    ("py:class", r"Since|WaitFor"),
     # Type variables.
     ("py:class", r"heartline\..*\.[A-Z]"),
 ]

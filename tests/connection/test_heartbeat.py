@@ -131,6 +131,8 @@ async def test_what_arrived_while_this_program_was_busy_is_life(mock_clock: Mock
             await peer.send(data(b"x"))
             mock_clock.jump(100)  # nobody ran meanwhile: the byte and the timeout are both there now
             await connection.receive()
+            await settle()
+            assert connection.statistics().silence == 0
         assert connection.state is ConnectionState.OPEN
         assert connection.statistics().links == 1
 

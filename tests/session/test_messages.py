@@ -77,7 +77,7 @@ MALFORMED = [
     (HELLO, {"heartbeat_timeout": ...}, "heartbeat_timeout"),
     (HELLO, {"heartbeat_timeout": "30"}, r"\$\.heartbeat_timeout"),
     (HELLO, {"features": "abc"}, r"\$\.features"),
-    (HELLO, {"features": [1]}, r"\$\.features\[\.\.\.\]"),
+    (HELLO, {"features": [1]}, r"\$\.features\[0\]"),
     (HELLO, {"identity": 5}, r"\$\.identity"),
     (HELLO, {"identity": b"who"}, r"\$\.identity"),
     (HELLO, {"resume": [b"token"]}, r"\$\.resume"),
@@ -214,9 +214,7 @@ def test_a_malformed_greeting_leaves_the_session_where_it_was(role: Role) -> Non
     assert session.peer is None
 
 
-@pytest.mark.parametrize(
-    "credentials", [object(), np.zeros(3), memoryview(b"x"), {"a": [np.zeros(3)]}, 2**70]
-)
+@pytest.mark.parametrize("credentials", [object(), np.zeros(3), memoryview(b"x"), {"a": [np.zeros(3)]}])
 def test_credentials_that_cannot_be_sent(credentials: Any) -> None:
     client = session_at(Place(Role.CLIENT, State.NEW, Limits()))
     with pytest.raises(SerializationError):
@@ -228,7 +226,7 @@ def test_credentials_that_cannot_be_sent(credentials: Any) -> None:
 
 def test_credentials_longer_than_a_frame() -> None:
     client = session_at(Place(Role.CLIENT, State.NEW, Limits(frame_size=4096)))
-    with pytest.raises(LocalProtocolError, match="the credentials make a HELLO of 50.. bytes"):
+    with pytest.raises(LocalProtocolError, match=r"the credentials make a HELLO of 50\d\d bytes"):
         client.hello(credentials=bytes(4900))
     assert client.state is State.NEW
     client.hello(credentials=bytes(3800))

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import trio
 
@@ -30,6 +30,10 @@ from heartline.errors import (
 from heartline.session import CloseCode, GoAway, Role, State
 from heartline.session.session import Event
 from heartline.wire import Frame, FrameType
+
+if TYPE_CHECKING:
+    from heartline.push import Since, SlowPolicy, Subscription
+    from heartline.rpc import Retry
 
 __all__ = ["Connection", "ConnectionState", "ConnectionStatistics", "current_connection"]
 
@@ -145,10 +149,10 @@ class Connection:
         return self.address
 
     @overload
-    def service(self, service: type[T], *, retry: Any = None) -> T: ...
+    def service(self, service: type[T], *, retry: Retry | None = None) -> T: ...
     @overload
-    def service(self, service: str, *, retry: Any = None) -> Any: ...
-    def service(self, service: type[T] | str, *, retry: Any = None) -> T | Any:
+    def service(self, service: str, *, retry: Retry | None = None) -> Any: ...
+    def service(self, service: type[T] | str, *, retry: Retry | None = None) -> T | Any:
         """A proxy for a service of the peer: typed by its class, or by name.
 
         Every method of the proxy is awaited, whatever it is at the peer. ``retry`` is a
@@ -156,14 +160,15 @@ class Connection:
         """
         return self.calls.proxy(service, retry)
 
-    def subscribe(self, topic: str, *, since: Any = None, policy: Any = None) -> Any:
+    def subscribe(self, topic: str, *, since: Since = None, policy: SlowPolicy | None = None) -> Subscription:
         """A subscription to a topic of the peer, to be entered with ``async with``.
 
         ``since`` says where to begin: ``None`` from now on, :data:`heartline.NEWEST` with the newest update
         that is retained, :data:`heartline.OLDEST` with the oldest, or after a
         :class:`heartline.Position`. ``policy`` is a :class:`heartline.SlowPolicy`.
         """
-        return self.push.subscribe(topic, since, policy)
+        subscription: Subscription = self.push.subscribe(topic, since, policy)
+        return subscription
 
     async def send(self, message: Any) -> None:
         """Send a message on the default channel: bytes as they are, any other value serialized.

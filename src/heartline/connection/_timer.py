@@ -61,7 +61,7 @@ class HeartbeatTimer:
             if late > STALL:
                 # Who was not listening cannot blame anybody for silence: everyone gets that time again.
                 for link in self._links.values():
-                    link.session.pulse.excuse(late)
+                    link.session.pulse.excuse(late, now)
             # The readers have their turn first: what came while this program was busy, or stopped, is life.
             await trio.lowlevel.checkpoint()
             self._check_due(now)

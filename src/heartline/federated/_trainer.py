@@ -22,7 +22,7 @@ from heartline.federated._proxy import Board, LearnerProxy
 from heartline.federated._strategies import Aggregation, FedAvg, Strategy
 from heartline.federated._stub import MODEL_TOPIC, ModelPush
 from heartline.push import History, Receipt
-from heartline.server import Server
+from heartline.server import Server, WaitFor
 
 __all__ = ["RoundReport", "Trainer"]
 
@@ -199,12 +199,11 @@ class Trainer:
                 model=[], samples=result.samples, metrics=result.metrics
             )
 
-    async def _push(self, *, last: bool, wait: str | None = None, timeout: float = 0.0) -> Receipt:
+    async def _push(self, *, last: bool, wait: WaitFor = None, timeout: float = 0.0) -> Receipt:
         # Without a wait the timeout says that no subscriber, whatever its policy, holds the training up.
         push = ModelPush(run=self._run, version=self.version, model=self.model, last=last)
         self._board.show(push)
-        receipt: Receipt = await self._server.publish(MODEL_TOPIC, push, wait=wait, timeout=timeout)
-        return receipt
+        return await self._server.publish(MODEL_TOPIC, push, wait=wait, timeout=timeout)
 
     # Checkpoints
 

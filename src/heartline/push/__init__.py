@@ -5,7 +5,7 @@ from heartline.push._part import PushLayer, make_push
 from heartline.push._publisher import Publisher, TopicStatistics
 from heartline.push._receipt import Receipt
 from heartline.push._subscription import Subscription
-from heartline.push._types import NEWEST, OLDEST, Position, SlowPolicy, Update
+from heartline.push._types import NEWEST, OLDEST, Position, Since, SlowPolicy, Update
 
 __all__ = [
     "NEWEST",
@@ -16,6 +16,7 @@ __all__ = [
     "Publisher",
     "PushLayer",
     "Receipt",
+    "Since",
     "SlowPolicy",
     "Subscription",
     "TopicLog",

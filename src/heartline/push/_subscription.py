@@ -236,7 +236,7 @@ class Subscription:
                 pass
             case _:
                 raise RemoteProtocolError(f"malformed answer to a subscription: {answer!r:.80}")
-        wanted = self._since if type(self._since) is list else [epoch, position]
+        wanted: list[Any] = self._since if type(self._since) is list else [epoch, position]
         if epoch == wanted[0] and position > wanted[1]:
             raise RemoteProtocolError(f"topic {self.topic!r} goes on at {position}, not at {wanted[1]}")
         self._push.attach(number, self)

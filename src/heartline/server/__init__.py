@@ -1,6 +1,14 @@
 """The server: listeners, the table of connections, and what goes to many of them."""
 
 from heartline.server._acceptor import MAX_IDENTITY, serve_stream
-from heartline.server._server import Authenticate, Broadcast, Server, ServerStatistics
+from heartline.server._server import Authenticate, Broadcast, Server, ServerStatistics, WaitFor
 
-__all__ = ["MAX_IDENTITY", "Authenticate", "Broadcast", "Server", "ServerStatistics", "serve_stream"]
+__all__ = [
+    "MAX_IDENTITY",
+    "Authenticate",
+    "Broadcast",
+    "Server",
+    "ServerStatistics",
+    "WaitFor",
+    "serve_stream",
+]

@@ -14,7 +14,7 @@ from heartline.server._server import Authenticate, Server
 from heartline.session import CloseCode, Hello, Role, Session, State
 from heartline.session.messages import VERSION
 
-__all__ = ["serve_stream"]
+__all__ = ["MAX_IDENTITY", "serve_stream"]
 
 logger = logging.getLogger("heartline")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import trio
 
@@ -21,21 +21,28 @@ from heartline.errors import LocalProtocolError
 from heartline.session import CloseCode
 from heartline.wire import HEADER, FrameType
 
-__all__ = ["Authenticate", "Broadcast", "Server", "ServerStatistics", "Topics"]
+if TYPE_CHECKING:
+    from heartline.push import History, Receipt, TopicStatistics
+
+__all__ = ["Authenticate", "Broadcast", "Server", "ServerStatistics", "Topics", "WaitFor"]
 
 Authenticate = Callable[[Any, "str | None"], "str | Awaitable[str | None] | None"]
 """``(credentials, identity) -> identity``: who the peer is, or ``None`` to take it at its word; raises
 :class:`PermissionError` to turn it away."""
 
 
+WaitFor = Literal["sent", "confirmed"] | None
+"""What a publisher waits for."""
+
+
 class Topics(Protocol):
     """What the push layer gives to a server."""
 
-    async def publish(self, name: str, value: Any, wait: Any, timeout: float | None) -> Any:
+    async def publish(self, name: str, value: Any, wait: WaitFor, timeout: float | None) -> Receipt:
         """Publish an update."""
         ...
 
-    def declare(self, name: str, *, history: Any) -> None:
+    def declare(self, name: str, *, history: History) -> None:
         """Make a topic known."""
         ...
 
@@ -43,7 +50,7 @@ class Topics(Protocol):
         """Who is subscribed."""
         ...
 
-    def statistics(self) -> Mapping[str, Any]:
+    def statistics(self) -> Mapping[str, TopicStatistics]:
         """A snapshot of every topic."""
         ...
 
@@ -61,7 +68,7 @@ class ServerStatistics:
     backlog: int
     """Bytes that wait for all peers to read."""
     events_dropped: int
-    topics: Mapping[str, Any]
+    topics: Mapping[str, TopicStatistics]
     """A :class:`heartline.push.TopicStatistics` by topic."""
 
 
@@ -130,7 +137,9 @@ class Server:
                 connection.post(FrameType.DATA, 0, number, payload, flags)
         return Broadcast(len(connections) - len(skipped), tuple(skipped))
 
-    async def publish(self, topic: str, value: Any, *, wait: Any = None, timeout: float | None = None) -> Any:
+    async def publish(
+        self, topic: str, value: Any, *, wait: WaitFor = None, timeout: float | None = None
+    ) -> Receipt:
         """Publish an update of a topic to its subscribers, and keep it in the topic's history.
 
         ``wait`` is ``None`` (return at once), ``"sent"`` (until it was handed to every subscriber's link) or
@@ -144,7 +153,7 @@ class Server:
         """
         return await self._topics.publish(topic, value, wait, timeout)
 
-    def declare_topic(self, topic: str, *, history: Any) -> None:
+    def declare_topic(self, topic: str, *, history: History) -> None:
         """Give a topic a :class:`heartline.History` of its own, before its first update."""
         self._topics.declare(topic, history=history)
 

@@ -69,9 +69,9 @@ class Pulse:
             )
         return now >= self.spoke + self.interval
 
-    def excuse(self, late: float) -> None:
-        """This side did not listen for ``late`` seconds: they do not count as the peer's silence."""
-        self.heard += late
+    def excuse(self, late: float, now: float) -> None:
+        """This side did not listen for ``late`` seconds up to now: they do not count as the peer's silence."""
+        self.heard = min(now, self.heard + late)
 
     def pong(self, ping_time: float, now: float) -> None:
         """Take the answer to a PING; one that answers no PING of ours changes nothing."""

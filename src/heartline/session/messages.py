@@ -134,7 +134,7 @@ def shorten(reason: str) -> str:
 def parse(payload: bytes, kind: type[M]) -> M:
     """The message of this payload; raises :class:`RemoteProtocolError` that names the field."""
     try:
-        message = msgspec.convert(_cbor.decode(payload), kind)
+        message = msgspec.convert(_cbor.decode(payload), kind, builtin_types=(bytes,))
     except (SerializationError, msgspec.ValidationError) as error:
         raise RemoteProtocolError(f"malformed {kind.__name__.upper()}: {error}") from None
     _check(message)
