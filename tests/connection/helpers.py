@@ -13,7 +13,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 import heartline
-from heartline import CloseCode, Connection, Heartbeat, Limits, Server
+from heartline import Channel, CloseCode, Connection, Heartbeat, Limits, Server
 from heartline.session import GoAway, Hello, Refuse, Role, Session, Welcome
 from heartline.testing import memory_pair
 from heartline.transports import Listener, open_listeners, open_stream
@@ -78,6 +78,18 @@ def data(payload: bytes, *, channel: int = 0, number: int = 0, flags: int = 0) -
     return Frame(FrameType.DATA, flags, channel, number, payload)
 
 
+def opened(number: int, name: bytes = b"raw") -> Frame:
+    return Frame(FrameType.OPEN, channel=number, payload=name)
+
+
+async def pair_of_channels(client: Any, there: Any, name: str = "x") -> tuple[Channel, Channel]:
+    ours = await client.open_channel(name)
+    theirs = await there.accept_channel()
+    assert ours.name == theirs.name == name
+    assert ours.number == theirs.number
+    return ours, theirs
+
+
 class RawPeer:
     """The other end of a connection, by hand: it keeps to the session's rules, and says what it likes."""
 
@@ -103,10 +115,16 @@ class RawPeer:
 
     @classmethod
     async def join(
-        cls, url: str, *, identity: str | None = None, credentials: Any = None, **settings: Any
+        cls,
+        url: str,
+        *,
+        identity: str | None = None,
+        credentials: Any = None,
+        tls: Any = None,
+        **settings: Any,
     ) -> RawPeer:
         """A client of this server, let in."""
-        peer = cls.of(await open_stream(url), Role.CLIENT, **settings)
+        peer = cls.of(await open_stream(url, tls=tls), Role.CLIENT, **settings)
         peer.session.hello(identity=identity, credentials=credentials)
         await peer.flush()
         (welcome,) = await peer.events()
@@ -218,6 +236,8 @@ __all__ = [
     "no_leaks",
     "open_pair",
     "open_to_raw",
+    "opened",
+    "pair_of_channels",
     "run",
     "settle",
     "url_of",

@@ -16,30 +16,16 @@ from heartline import (
     Channel,
     ConnectionLost,
     Limits,
-    LocalProtocolError,
-    RemoteProtocolError,
     SerializationError,
 )
 from heartline.session.messages import CONFIRMATION
 from heartline.session.outbox import MESSAGE_COST
 from heartline.wire import Frame, FrameType
 
-from .helpers import SOCKETS, cut, data, open_pair, open_to_raw, run, settle, url_of
+from .helpers import SOCKETS, cut, data, open_pair, open_to_raw, opened, pair_of_channels, run, settle, url_of
 
 OPEN, CLOSE, RESET = FrameType.OPEN, FrameType.CLOSE, FrameType.RESET
 WINDOW = Limits().window
-
-
-def opened(number: int, name: bytes = b"raw") -> Frame:
-    return Frame(OPEN, channel=number, payload=name)
-
-
-async def pair_of_channels(client: Any, there: Any, name: str = "x") -> tuple[Channel, Channel]:
-    ours = await client.open_channel(name)
-    theirs = await there.accept_channel()
-    assert ours.name == theirs.name == name
-    assert ours.number == theirs.number
-    return ours, theirs
 
 
 # What arrives
@@ -221,114 +207,6 @@ async def test_reset_is_an_end_with_a_reason() -> None:
                 await wait()
             assert "enough !" in str(caught.value.__cause__)
             assert len(str(caught.value.__cause__)) < 400
-
-
-# Numbers and limits
-
-
-async def test_numbers_are_free_again_when_both_are_done(autojump_clock: MockClock) -> None:
-    async with open_pair(limits=Limits(channels=2)) as (client, there, _):
-        for number in range(200):
-            ours, theirs = await pair_of_channels(client, there, str(number))
-            assert ours.number % 2 == 1
-            await ours.send(number)
-            await (ours if number % 2 else theirs).aclose()
-            await settle()
-
-
-async def test_the_numbers_begin_anew_after_the_last() -> None:
-    async with open_pair() as (client, there, _):
-        first, _theirs = await pair_of_channels(client, there)
-        client.channels._next = 0xFFFF
-        last, _theirs = await pair_of_channels(client, there)
-        after, _theirs = await pair_of_channels(client, there)
-        assert (first.number, last.number, after.number) == (1, 0xFFFF, 3)
-
-
-async def test_opening_beyond_the_peers_limit(autojump_clock: MockClock) -> None:
-    async with open_pair(server_limits=Limits(channels=3)) as (client, there, _):
-        channels = [await client.open_channel(str(n)) for n in range(3)]
-        with pytest.raises(LocalProtocolError, match=r"3 channels \(Limits.channels\)"):
-            await client.open_channel("one too many")
-        await there.open_channel("the other direction counts by itself")
-        await channels[0].aclose()
-        await settle()
-        with pytest.raises(LocalProtocolError):
-            await client.open_channel("nobody has accepted the closed one: it still counts")
-        await there.accept_channel()
-        await settle()
-        await client.open_channel("now there is room")
-
-
-async def test_a_peer_that_opens_too_many_is_cut_off() -> None:
-    async with open_to_raw(limits=Limits(channels=3), reconnect=None) as (connection, peer):
-        await peer.send(*[opened(2 * n + 2) for n in range(4)])
-        with pytest.raises(RemoteProtocolError, match=r"more than 3 channels .*Limits.channels"):
-            await connection.receive()
-
-
-async def test_opening_and_closing_fills_no_memory_where_nobody_accepts() -> None:
-    """Each would leave a window of data behind; the number is not free until the channel was accepted."""
-    async with open_to_raw(limits=Limits(channels=3), reconnect=None) as (connection, peer):
-        for n in range(3):
-            number = 2 * n + 2
-            await peer.send(
-                opened(number), data(b"left behind", channel=number), Frame(CLOSE, channel=number)
-            )
-        await settle()
-        assert connection.statistics().channels == 3
-        channel = await connection.accept_channel()
-        assert await channel.receive() == b"left behind"
-        with pytest.raises(trio.EndOfChannel):
-            await channel.receive()
-        (close,) = await peer.events()
-        assert (close.type, close.channel) == (CLOSE, 2)
-        await peer.send(opened(2), opened(8))
-        with pytest.raises(RemoteProtocolError, match="more than 3 channels"):
-            await connection.receive()
-
-
-async def test_a_close_that_waits_behind_half_a_message_takes_no_place() -> None:
-    """We closed a channel; the peer opens the next before its own CLOSE, which is held up, has come."""
-    async with open_to_raw(limits=Limits(channels=1, streams=1), reconnect=None) as (connection, peer):
-        await peer.send(opened(2))
-        await (await connection.accept_channel()).aclose()
-        await peer.send(opened(4))
-        await (await connection.accept_channel()).aclose()
-        await peer.send(opened(6))  # now two are held up, and there can be only one half of a message
-        with pytest.raises(RemoteProtocolError, match="more than 1 channels"):
-            await connection.receive()
-
-
-@pytest.mark.parametrize(
-    "frames",
-    [
-        [opened(1)],
-        [opened(2), opened(2)],
-        [opened(0)],
-        [opened(2, b"\xff")],
-        [opened(2, b"x" * 257)],
-        [data(b"x", channel=2)],
-        [Frame(CLOSE, channel=4)],
-        [opened(2), Frame(CLOSE, channel=2), data(b"x", channel=2)],
-        [opened(2), Frame(CLOSE, channel=2), opened(2)],
-        [Frame(CLOSE, channel=0)],
-    ],
-)
-async def test_what_a_peer_may_not_do(frames: list[Frame]) -> None:
-    async with open_to_raw(reconnect=None) as (connection, peer):
-        await peer.send(*frames)
-        with pytest.raises(RemoteProtocolError):
-            await connection.receive()
-        goodbye = (await peer.rest())[-1]
-        assert goodbye.code == 100
-
-
-async def test_a_name_has_an_end() -> None:
-    async with open_pair() as (client, there, _):
-        await pair_of_channels(client, there, "ü" * 128)
-        with pytest.raises(LocalProtocolError, match="256 bytes"):
-            await client.open_channel("ü" * 129)
 
 
 # Credit

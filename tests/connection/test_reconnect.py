@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -15,60 +13,17 @@ from trio.testing import MockClock
 import heartline
 from heartline import (
     Backoff,
-    CloseCode,
-    Closed,
-    Connection,
-    ConnectionClosed,
     ConnectionFailed,
     ConnectionLost,
-    ConnectionRefusedByPeer,
     ConnectionState,
     Lost,
     Reconnected,
 )
-from heartline.connection import connect
-from heartline.session import GoAway, Role
+from heartline.session import Role
 from heartline.wire import FrameType
 
-from .helpers import QUIET, Highest, RawPeer, cut, data, listen, no_leaks, open_pair, settle
-
-Serve = Callable[[int, trio.abc.Stream], Awaitable[None]]
-SECOND = Backoff(initial=1.0, maximum=1.0)
-
-
-class Scripted:
-    """A server that is played by hand: what it does with the n-th visitor is a function's business."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self.visits: list[float] = []
-
-
-@asynccontextmanager
-async def scripted(serve: Serve) -> AsyncIterator[Scripted]:
-    async with await listen() as listener, trio.open_nursery() as nursery:
-        script = Scripted(listener.url)
-
-        async def accept() -> None:
-            while True:
-                stream = await listener.accept()
-                script.visits.append(trio.current_time())
-                nursery.start_soon(serve, len(script.visits), stream)
-
-        nursery.start_soon(accept)
-        yield script
-        nursery.cancel_scope.cancel()
-
-
-async def welcome_and_leave(_visit: int, stream: trio.abc.Stream) -> None:
-    async with stream:
-        await RawPeer.admit(stream)
-
-
-async def welcome_for_a_second(_visit: int, stream: trio.abc.Stream) -> None:
-    async with stream:
-        await RawPeer.admit(stream)
-        await trio.sleep(1)
+from .helpers import QUIET, Highest, RawPeer, cut, data, open_pair, settle
+from .scripted import SECOND, scripted, welcome_and_leave, welcome_for_a_second
 
 
 def names(events: list[Any]) -> list[str]:
@@ -102,7 +57,7 @@ async def test_it_comes_back_as_the_same(autojump_clock: MockClock) -> None:
 
 
 @pytest.mark.parametrize("claimed", [None, "me"])
-async def test_it_says_who_it_is_each_time(claimed: str | None, autojump_clock: MockClock) -> None:
+async def test_a_claimed_identity_is_claimed_again(claimed: str | None, autojump_clock: MockClock) -> None:
     """What the user claimed as it was; otherwise what the server made up the first time."""
     seen = []
 
@@ -275,209 +230,3 @@ async def test_an_attempt_that_hangs_is_bounded_by_the_handshakes_time(autojump_
         await trio.sleep(20)
         assert script.visits == [0, 2, 2 + 10 + 1]
         assert connection.state is ConnectionState.OPEN
-
-
-# When it does not
-
-
-@pytest.mark.parametrize("code", [c for c in CloseCode if not c.is_terminal(c)])
-async def test_it_comes_back_after_a_goodbye_that_is_not_terminal(
-    code: CloseCode, autojump_clock: MockClock
-) -> None:
-    async with open_pair(reconnect=SECOND) as (client, there, server):
-        events = client.events()
-        there.close(code, "come back later")
-        lost = await anext(events)
-        assert isinstance(lost.reason, ConnectionClosed)
-        assert (lost.reason.code, lost.reason.by_peer) == (code, True)
-        assert isinstance(await anext(events), Reconnected)
-
-
-@pytest.mark.parametrize("code", [c for c in CloseCode if c.is_terminal(c)] + [150, 10_000])
-async def test_a_terminal_goodbye_is_the_end(code: int, autojump_clock: MockClock) -> None:
-    async def serve(_visit: int, stream: trio.abc.Stream) -> None:
-        peer = await RawPeer.admit(stream)
-        await trio.sleep(1)
-        await peer.goodbye(code, "stay away")
-        await peer.events()
-        await stream.aclose()
-
-    async with (
-        scripted(serve) as script,
-        heartline.open_connection(script.url, reconnect=SECOND) as connection,
-    ):
-        with pytest.raises(ConnectionClosed, match="stay away") as caught:
-            await connection.receive()
-        assert (caught.value.code, caught.value.by_peer) == (code, True)
-        await trio.sleep(100)
-        assert len(script.visits) == 1
-
-
-@pytest.mark.parametrize("terminal", [False, True])
-async def test_a_refusal_on_the_way_back(terminal: bool, autojump_clock: MockClock) -> None:
-    code = CloseCode.UNAUTHENTICATED if terminal else CloseCode.OVERLOADED
-
-    async def serve(visit: int, stream: trio.abc.Stream) -> None:
-        if visit == 1:
-            await RawPeer.admit(stream)
-            await trio.sleep(1)
-        elif visit < 5:
-            peer = RawPeer.of(stream, Role.SERVER)
-            await peer.hello()
-            peer.session.refuse(code, "no")
-            await peer.flush()
-        else:
-            await RawPeer.admit(stream)
-            await trio.sleep(100)
-        await stream.aclose()
-
-    async with (
-        scripted(serve) as script,
-        heartline.open_connection(script.url, reconnect=SECOND, heartbeat=QUIET) as connection,
-    ):
-        events = connection.events()
-        assert isinstance(await anext(events), Lost)
-        told = await anext(events)
-        if terminal:
-            assert isinstance(told, Closed)
-            assert isinstance(told.reason, ConnectionRefusedByPeer)
-            assert told.reason.code == code
-            with pytest.raises(ConnectionRefusedByPeer):
-                await connection.wait_open()
-        else:
-            assert isinstance(told, Reconnected)
-        assert len(script.visits) == (2 if terminal else 5)
-
-
-async def test_without_reconnect_the_first_loss_is_the_end(autojump_clock: MockClock) -> None:
-    async with open_pair(reconnect=None) as (client, there, _):
-        cut(there)
-        with pytest.raises(ConnectionLost):
-            await client.receive()
-        with pytest.raises(ConnectionLost):
-            await client.wait_open()
-        assert client.state is ConnectionState.CLOSED
-
-
-# Closed in between
-
-
-async def test_closed_while_it_sleeps_between_attempts(autojump_clock: MockClock) -> None:
-    with no_leaks():
-        async with (
-            scripted(welcome_for_a_second) as script,
-            heartline.open_connection(
-                script.url, reconnect=Backoff(initial=60, maximum=60), rng=Highest()
-            ) as connection,
-        ):
-            await trio.sleep(10)
-            events = connection.events()
-            await connection.aclose()
-            assert trio.current_time() == 10
-            assert connection.state is ConnectionState.CLOSED
-            await trio.sleep(1000)
-            assert len(script.visits) == 1
-            assert connection.state is ConnectionState.CLOSED
-            (closed,) = [event async for event in events]
-            assert isinstance(closed.reason, ConnectionClosed)
-            assert not closed.reason.by_peer
-            with pytest.raises(ConnectionClosed):
-                await connection.send(b"x")
-
-
-async def test_closed_while_it_shakes_hands_again(autojump_clock: MockClock) -> None:
-    ends = []
-
-    async def serve(visit: int, stream: trio.abc.Stream) -> None:
-        if visit == 1:
-            await welcome_for_a_second(visit, stream)
-        else:
-            await stream.receive_some()
-            ends.append(await stream.receive_some())
-
-    async with (
-        scripted(serve) as script,
-        heartline.open_connection(script.url, reconnect=SECOND) as connection,
-    ):
-        await trio.sleep(5)
-        assert len(script.visits) == 2
-        await connection.aclose()
-        await settle()
-        assert ends == [b""]
-        await trio.sleep(100)
-        assert len(script.visits) == 2
-
-
-async def test_closed_in_the_moment_it_is_back(
-    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The attempt has succeeded, but its client was not told yet: no link may be left."""
-    ends = []
-
-    async def serve(visit: int, stream: trio.abc.Stream) -> None:
-        peer = await RawPeer.admit(stream)
-        if visit == 1:
-            await trio.sleep(1)
-            await stream.aclose()
-        else:
-            ends.append(await peer.rest())
-
-    async def connect_and_close(connection: Connection, *args: Any, **settings: Any) -> Any:
-        made = await connect(connection, *args, **settings)
-        if connection.statistics().links == 1:
-            connection.finish(ConnectionClosed("closed", code=0, by_peer=False))
-        return made
-
-    monkeypatch.setattr("heartline.endpoints._open.connect", connect_and_close)
-    with no_leaks():
-        async with (
-            scripted(serve) as script,
-            heartline.open_connection(script.url, reconnect=SECOND) as connection,
-        ):
-            await trio.sleep(5)
-            assert ends == [[]]
-            assert connection.state is ConnectionState.CLOSED
-            assert connection.statistics().links == 1
-
-
-async def test_goodbyes_that_cross_do_not_bring_it_back(autojump_clock: MockClock) -> None:
-    """Both sides leave in the same moment: the server's invitation to come back is not taken up."""
-    visits = []
-
-    async def serve(visit: int, stream: trio.abc.Stream) -> None:
-        visits.append(visit)
-        peer = await RawPeer.admit(stream)
-        await trio.sleep(1)
-        await peer.goodbye(CloseCode.GOING_AWAY, "restarting")
-        await peer.rest()
-        await stream.aclose()
-
-    async with (
-        scripted(serve) as script,
-        heartline.open_connection(script.url, reconnect=SECOND) as connection,
-    ):
-        await trio.sleep(1)
-        await connection.aclose()
-        with pytest.raises(ConnectionClosed) as caught:
-            await connection.receive()
-        assert not caught.value.by_peer
-        await trio.sleep(100)
-        assert visits == [1]
-
-
-async def test_the_goodbye_of_a_closed_connection(autojump_clock: MockClock) -> None:
-    said = []
-
-    async def serve(_visit: int, stream: trio.abc.Stream) -> None:
-        peer = await RawPeer.admit(stream)
-        said.extend(await peer.events())
-        await peer.goodbye(CloseCode.NORMAL)
-        said.extend(await peer.rest())
-
-    async with scripted(serve) as script, heartline.open_connection(script.url) as connection:
-        await connection.aclose()
-        assert trio.current_time() == 0
-        await connection.aclose()
-    (goodbye,) = said
-    assert isinstance(goodbye, GoAway)
-    assert goodbye.code == CloseCode.NORMAL

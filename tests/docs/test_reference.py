@@ -13,7 +13,7 @@ import pytest
 
 from heartline.connection import _channels, _connection
 from heartline.push import _part, _publisher, _topic
-from heartline.rpc import _service, _wire
+from heartline.rpc import _faults, _service, _wire
 from heartline.server import _acceptor
 from heartline.session import TRANSITIONS, Role, State, Step, heartbeat, messages, outbox
 from heartline.wire import cbor, segments
@@ -65,7 +65,7 @@ BOUNDS = {
     "identity of a client": _acceptor.MAX_IDENTITY,
     "name of a channel": _channels.NAME_SIZE,
     "name of a service, and of a method": _service.MAX_NAME,
-    "text of an error that travels": _wire.FAULT_TEXT,
+    "text of an error that travels": _faults.MESSAGE_SIZE,
     "longest timeout that travels with a call": _wire.LONGEST_TIMEOUT,
     "name of a topic": _publisher.MAX_TOPIC_NAME,
     "topics of one server": _publisher.MAX_TOPICS,

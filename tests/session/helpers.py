@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from heartline.session import Heartbeat, Role, Session
 from heartline.session.session import Event
 from heartline.wire import Frame, FrameDecoder, FrameType, Limits, encode
@@ -37,12 +35,15 @@ def move(sender: Session, receiver: Session, *, budget: int = BURST, now: float 
 
 
 def pair(
-    client: Limits, server: Limits, *, now: float = 0.0, **heartbeats: Heartbeat
+    client: Limits,
+    server: Limits,
+    *,
+    heartbeats: tuple[Heartbeat, Heartbeat] = (Heartbeat(), Heartbeat()),
+    now: float = 0.0,
 ) -> tuple[Session, Session]:
     """A client's and a server's session that have greeted each other."""
-    heartbeat: Any = heartbeats.get
-    one = Session(Role.CLIENT, limits=client, heartbeat=heartbeat("client", Heartbeat()), now=now)
-    two = Session(Role.SERVER, limits=server, heartbeat=heartbeat("server", Heartbeat()), now=now)
+    one = Session(Role.CLIENT, limits=client, heartbeat=heartbeats[0], now=now)
+    two = Session(Role.SERVER, limits=server, heartbeat=heartbeats[1], now=now)
     one.hello()
     move(one, two, now=now)
     two.welcome("the id")

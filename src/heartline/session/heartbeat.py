@@ -70,7 +70,7 @@ class Pulse:
         return now >= self.spoke + self.interval
 
     def excuse(self, late: float, now: float) -> None:
-        """This side did not listen for ``late`` seconds up to now: they do not count as the peer's silence."""
+        """This side did not listen for ``late`` seconds up to ``now``: they are not the peer's silence."""
         self.heard = min(now, self.heard + late)
 
     def pong(self, ping_time: float, now: float) -> None:

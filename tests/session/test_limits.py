@@ -1,0 +1,312 @@
+"""Each limit of the session, with a peer that goes beyond it."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from fuzz.session_states import Place, greeting, session_at
+from heartline.errors import ConnectionLost, LocalProtocolError, RemoteProtocolError
+from heartline.session import Role, Session, State
+from heartline.session.messages import CONFIRMATION
+from heartline.session.outbox import FRAGMENT_SIZE, MESSAGE_COST, STUCK_LIMIT
+from heartline.wire import HEADER_SIZE, Flag, Frame, FrameType, Limits
+from tests.session.helpers import BURST, give, move, names, pair, taken
+
+LIMITS = Limits(frame_size=2048, message_size=5000, streams=3, window=1000, write_buffer=100_000)
+HUGE = 2**64 - 1
+
+
+def server() -> Session:
+    """An open server; its channels are 0, 1 (the client's) and 2 (its own)."""
+    return session_at(Place(Role.SERVER, State.OPEN, LIMITS))
+
+
+def data(length: int, channel: int = 0, flags: int = 0) -> Frame:
+    return Frame(FrameType.DATA, flags, channel, 0, bytes(length))
+
+
+def part(number: int, length: int = 10) -> Frame:
+    return Frame(FrameType.CALL, Flag.MORE, 0, number, bytes(length))
+
+
+def credit(amount: int, channel: int = 0) -> Frame:
+    return Frame(FrameType.CREDIT, 0, 0, channel, CONFIRMATION.pack(amount))
+
+
+# What a peer sends
+
+
+def test_frame_size() -> None:
+    give(server(), Frame(FrameType.CALL, payload=bytes(2048)))
+    with pytest.raises(RemoteProtocolError, match="a frame claims 2049 bytes of payload, the limit is 2048"):
+        give(server(), Frame(FrameType.CALL, payload=bytes(2049)))
+
+
+def test_message_size() -> None:
+    session = server()
+    assert give(session, part(1, 2000), part(1, 2000)) == []
+    (message,) = give(session, Frame(FrameType.CALL, 0, 0, 1, bytes(1000)))
+    assert isinstance(message, Frame)
+    assert len(message.payload) == 5000
+    give(session, part(1, 2000), part(1, 2000))
+    with pytest.raises(RemoteProtocolError, match=r"longer than 5000 bytes \(Limits.message_size\)"):
+        give(session, Frame(FrameType.CALL, 0, 0, 1, bytes(1001)))
+
+
+def test_an_endless_message_is_ended() -> None:
+    session = server()
+    with pytest.raises(RemoteProtocolError, match=r"Limits\.message_size"):
+        for _ in itertools.count():
+            give(session, part(1, 1000))
+    assert session.received <= 7
+
+
+def test_streams() -> None:
+    session = server()
+    give(session, part(1), part(2), part(3), part(2))
+    give(session, Frame(FrameType.CALL, 0, 0, 9, b"whole"), data(10))
+    with pytest.raises(RemoteProtocolError, match=r"more than 3 messages in fragments .*\(Limits.streams\)"):
+        give(session, part(4))
+    session = server()
+    give(session, part(1), part(2), part(3))
+    assert len(give(session, Frame(FrameType.CALL, 0, 0, 1, b"end"))) == 1
+    assert give(session, part(4)) == [], "one that ended leaves its place"
+
+
+def test_fragments_are_told_apart_by_type_channel_and_id() -> None:
+    session = server()
+    for frame in (part(1), Frame(FrameType.PUSH, Flag.MORE, 0, 1, b"push "), data(5, 1, Flag.MORE)):
+        assert give(session, frame) == []
+    assert give(session, Frame(FrameType.PUSH, 0, 0, 1, b"end")) == [
+        Frame(FrameType.PUSH, 0, 0, 1, b"push end")
+    ]
+
+
+def test_empty_fragments_would_cost_a_peer_nothing() -> None:
+    session = server()
+    give(session, part(1, 0))
+    with pytest.raises(RemoteProtocolError, match="an empty fragment"):
+        give(session, part(1, 0))
+
+
+@pytest.mark.parametrize("kind", [FrameType.CLOSE, FrameType.RESET])
+def test_a_channel_takes_its_halves_with_it(kind: FrameType) -> None:
+    session = server()
+    give(session, data(5, 1, Flag.MORE), part(1), part(2))
+    give(session, Frame(kind, 0, 1))
+    assert give(session, part(3)) == []
+
+
+def test_window() -> None:
+    session = server()
+    give(session, data(1000 - MESSAGE_COST - 1), data(2000), now=0.0)
+    with pytest.raises(RemoteProtocolError, match=r"DATA on channel 0 without credit \(Limits.window\)"):
+        give(session, data(0))
+    session = server()
+    give(session, data(1000 - MESSAGE_COST))
+    with pytest.raises(RemoteProtocolError, match="without credit"):
+        give(session, data(0))
+
+
+def test_window_of_empty_messages() -> None:
+    session = server()
+    fit = -(-1000 // MESSAGE_COST)
+    give(session, *[data(0)] * fit)
+    with pytest.raises(RemoteProtocolError, match="without credit"):
+        give(session, data(0))
+
+
+@pytest.mark.parametrize("channel", [0, 1, 2])
+def test_each_channel_has_its_window_and_what_is_read_opens_it_again(channel: int) -> None:
+    session = server()
+    give(session, data(2000, 0), data(2000, 1), data(2000, 2))
+    session.consume(channel, 2000)
+    assert taken(session) == [credit(2000 + MESSAGE_COST, channel)]
+    give(session, data(2000, channel))
+    with pytest.raises(RemoteProtocolError, match=f"channel {channel} without credit"):
+        give(session, data(0, channel))
+
+
+def test_grants_of_one_channel_travel_together() -> None:
+    session = server()
+    give(session, *[data(7)] * 20)
+    for _ in range(20):
+        session.consume(0, 7)
+    assert taken(session) == [credit(20 * (7 + MESSAGE_COST))], "a peer that never reads costs one CREDIT"
+    assert not session.has_output
+
+
+@pytest.mark.parametrize("channel", [3, 4, 5, 0xFFFF])
+@pytest.mark.parametrize("kind", [FrameType.DATA, FrameType.CLOSE, FrameType.RESET])
+def test_channels_that_are_not_open(kind: FrameType, channel: int) -> None:
+    with pytest.raises(RemoteProtocolError, match=f"{kind.name} on channel {channel}, which is not open"):
+        give(server(), Frame(kind, 0, channel))
+
+
+@pytest.mark.parametrize("channel", [0, 1, 2, 4, 0xFFFE])
+def test_channels_that_the_peer_cannot_open(channel: int) -> None:
+    with pytest.raises(RemoteProtocolError, match=f"the peer cannot open channel {channel}"):
+        give(server(), Frame(FrameType.OPEN, 0, channel))
+
+
+@pytest.mark.parametrize("kind", [FrameType.CLOSE, FrameType.RESET])
+def test_the_default_channel_does_not_end(kind: FrameType) -> None:
+    with pytest.raises(RemoteProtocolError, match=f"{kind.name} on channel 0, which is always open"):
+        give(server(), Frame(kind))
+
+
+def test_a_channel_and_its_messages_in_one_read() -> None:
+    """Before the user of the session could say anything about the channel."""
+    session = server()
+    frames = [Frame(FrameType.OPEN, 0, 3), data(900, 3), data(2000, 3), Frame(FrameType.CLOSE, 0, 3)]
+    again = [Frame(FrameType.OPEN, 0, 3), data(2000, 3)]
+    assert len(give(session, *frames, *again)) == 6
+    with pytest.raises(RemoteProtocolError, match="without credit"):
+        give(session, data(0, 3))
+
+
+def test_after_its_close_a_peer_is_silent() -> None:
+    session = server()
+    with pytest.raises(RemoteProtocolError, match="DATA on channel 1, which is not open"):
+        give(session, Frame(FrameType.CLOSE, 0, 1), data(1, 1))
+
+
+# What this side sends
+
+
+def test_a_message_that_the_peer_would_refuse_is_not_begun() -> None:
+    client, _ = pair(Limits(), LIMITS)
+    client.send(FrameType.CALL, 0, 1, bytes(5000))
+    for kind, length in ((FrameType.CALL, 5001), (FrameType.DATA, 5001), (FrameType.PUSH, 10**6)):
+        with pytest.raises(
+            LocalProtocolError, match=rf"of {length} bytes: .* accepts 5000 bytes \(Limits.message_size"
+        ):
+            client.send(kind, 0, 2, bytes(length))
+    assert {frame.id for frame in taken(client)} == {1}
+
+
+def test_a_message_size_below_the_size_of_a_frame() -> None:
+    """No settings of ours say so, but a peer may."""
+    client, _ = pair(Limits(), Limits())
+    client.outbox.open(
+        type(client.outbox.limits)(frame_size=5000, message_size=10, streams=1, window=1, calls=1, channels=1)
+    )
+    with pytest.raises(LocalProtocolError, match="accepts 10 bytes"):
+        client.send(FrameType.CALL, 0, 1, bytes(11))
+
+
+@pytest.mark.parametrize("frame_size", [2048, FRAGMENT_SIZE, 256 * 1024])
+def test_fragments_fit_the_peers_frames_and_take_turns(frame_size: int) -> None:
+    client, _ = pair(Limits(), Limits(frame_size=frame_size))
+    client.send(FrameType.CALL, 0, 1, bytes(300_000))
+    frames = taken(client, budget=10**6)
+    assert max(len(frame.payload) for frame in frames) == min(frame_size, FRAGMENT_SIZE)
+
+
+def test_no_more_streams_than_the_peer_accepts() -> None:
+    client, peer = pair(Limits(), LIMITS)
+    for number in range(10):
+        client.send(FrameType.CALL, 0, number, bytes(5000))
+    arrived = []
+    under_way: set[int] = set()
+    while frames := taken(client, budget=1):
+        under_way = {f.id for f in frames if f.flags & Flag.MORE} | under_way - {f.id for f in frames}
+        assert len(under_way) <= LIMITS.streams
+        arrived += give(peer, *frames)
+    assert len(arrived) == 10
+
+
+def test_no_message_without_credit() -> None:
+    client, peer = pair(Limits(), LIMITS)
+    for number in range(5):
+        client.send(FrameType.DATA, 0, number, bytes(900))
+    assert [frame.id for frame in taken(client)] == [0, 1]
+    assert client.outbox.blocked(0)
+    peer.consume(0, 900)
+    move(peer, client)
+    assert [frame.id for frame in taken(client)] == [2]
+
+
+def test_data_on_a_channel_that_is_not_open() -> None:
+    client, _ = pair(Limits(), Limits())
+    with pytest.raises(LocalProtocolError, match="channel 1 is not open"):
+        client.send(FrameType.DATA, 1, 0, b"")
+    client.open_channel(1)
+    client.send(FrameType.DATA, 1, 0, bytes(200_000))
+    client.take(0, 0.0)
+    client.close_channel(1)
+    with pytest.raises(LocalProtocolError, match="channel 1 is not open"):
+        client.send(FrameType.DATA, 1, 0, b"")
+    assert not client.outbox.blocked(5), "where nothing can be sent nobody waits"
+
+
+def test_grants_as_large_as_they_can_be() -> None:
+    client, _ = pair(Limits(), LIMITS)
+    for _ in range(3):
+        give(
+            client,
+            credit(HUGE),
+            credit(HUGE, 7),
+            Frame(FrameType.CREDIT, 0, 0, 2**32 - 1, CONFIRMATION.pack(HUGE)),
+        )
+    for _ in range(1000):
+        client.send(FrameType.DATA, 0, 0, bytes(2048))
+    assert len(taken(client)) == 1000
+    with pytest.raises(LocalProtocolError, match="channel 7 is not open"):
+        client.send(FrameType.DATA, 7, 0, b"")
+
+
+def test_a_grant_of_nothing_opens_nothing() -> None:
+    client, _ = pair(Limits(), LIMITS)
+    for _ in range(3):
+        client.send(FrameType.DATA, 0, 0, bytes(2000))
+    assert names(taken(client)) == ["DATA"]
+    give(client, credit(0))
+    assert taken(client) == []
+    give(client, credit(1001 + MESSAGE_COST))
+    assert names(taken(client)) == ["DATA"]
+
+
+def test_a_peer_that_does_not_read_small_frames_is_given_up() -> None:
+    session = server()
+    answer = bytes(60_000)
+    fit = (LIMITS.write_buffer + STUCK_LIMIT) // (HEADER_SIZE + len(answer))
+    for number in range(fit):
+        session.send(FrameType.RESULT, 0, number, answer)
+    with pytest.raises(ConnectionLost, match=r"the peer does not read: 8\d{6} bytes of small frames"):
+        session.send(FrameType.RESULT, 0, fit, answer)
+
+
+def test_a_long_message_on_its_way_is_no_excuse() -> None:
+    session = server()
+    session.send(FrameType.RESULT, 0, 0, bytes(20 * 2**20))
+    session.take(0, 0.0)
+    fit = (LIMITS.write_buffer + STUCK_LIMIT) // (HEADER_SIZE + 60_000)
+    for number in range(1, fit + 1):
+        session.send(FrameType.RESULT, 0, number, bytes(60_000))
+    with pytest.raises(ConnectionLost, match="the peer does not read"):
+        session.send(FrameType.RESULT, 0, fit + 1, bytes(60_000))
+
+
+def test_long_messages_alone_do_not_mean_that_a_peer_is_stuck() -> None:
+    session = server()
+    for number in range(3):
+        session.send(FrameType.RESULT, 0, number, bytes(8 * 2**20))
+    session.send(FrameType.RESULT, 0, 9, b"small")
+    assert taken(session, budget=BURST)[0].id == 9
+
+
+def test_who_waits_for_room_may_fill_the_write_buffer() -> None:
+    generous = Place(Role.SERVER, State.OPEN, Limits(write_buffer=20 * 2**20))
+    session = session_at(generous)
+    for number in range(300):
+        session.send(FrameType.CALL, 0, number, bytes(60_000))
+    assert len(taken(session)) == 300
+
+
+def test_the_peers_greeting_decides() -> None:
+    session = session_at(Place(Role.CLIENT, State.GREETING, Limits()))
+    session.receive(greeting(Role.SERVER, LIMITS), 0.0)
+    assert session.outbox.limits.message_size == 5000
