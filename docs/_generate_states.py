@@ -1,12 +1,13 @@
 """Draws the states of a session from their table: ``python docs/_generate_states.py``.
 
-The places are chosen by hand; which arrows there are, and what stands on them, comes from the table. A pair of
-states without a place for its arrow ends it with a ``KeyError``.
+The places are chosen by hand; which arrows there are, and what stands on them, comes from the table. A pair
+of states without a place for its arrow ends in a ``KeyError``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise, product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,11 +15,11 @@ from heartline.session import TRANSITIONS, Role, State, Step
 
 TARGET = Path(__file__).parent / "_static" / "session-states.svg"
 
-WIDTH, HEIGHT = 800, 490
+WIDTH, HEIGHT = 840, 470
 BOX_WIDTH, BOX_HEIGHT = 130, 44
 COLUMN = 235
 ROWS = {State.NEW: 92, State.GREETING: 202, State.OPEN: 312, State.LEAVING: 422}
-CLOSED_LEFT, CLOSED_WIDTH = 545, 125
+CLOSED_LEFT, CLOSED_WIDTH = 575, 125
 LINE = 16
 """Pixels from one line of text to the next."""
 
@@ -26,7 +27,8 @@ COLOURS = {Role.CLIENT: "#1a66a6", Role.SERVER: "#a8500f", None: "#3d4852"}
 """What only the client does, only the server, and both."""
 
 HEAD = f"""\
-<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" role="img">
+<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img"
+width="{WIDTH}" height="{HEIGHT}">
 <title>The states of a session</title>
 <style>
 text {{ font: 13px system-ui, "Segoe UI", "DejaVu Sans", sans-serif; }}
@@ -52,16 +54,14 @@ class Label(NamedTuple):
 
 
 def labels() -> dict[tuple[State, State], list[Label]]:
-    """The arrows of the table, each with its labels in the order of the steps."""
+    """The arrows of the table, each with its labels: the client's, the server's, and what both do."""
     found: dict[tuple[State, State], list[Label]] = {}
-    for before in State:
-        for step in Step:
-            after = {role: TRANSITIONS.get((role, before, step)) for role in Role}
-            if after[Role.CLIENT] is after[Role.SERVER]:
-                after = {None: after[Role.CLIENT]}
-            for role, state in after.items():
-                if state is not None:
-                    found.setdefault((before, state), []).append(Label(role, step))
+    for role, before, step in product((*Role, None), State, Step):
+        client, server = (TRANSITIONS.get((side, before, step)) for side in Role)
+        both = client is server
+        after = client if role in (Role.CLIENT, None) else server
+        if after is not None and both == (role is None):
+            found.setdefault((before, after), []).append(Label(role, step))
     return found
 
 
@@ -124,22 +124,23 @@ def boxes() -> Iterator[str]:
     )
 
 
+LOOPS = {
+    (State.LEAVING,) * 2: (COLUMN - BOX_WIDTH / 2, ROWS[State.LEAVING], -1),
+    (State.CLOSED,) * 2: (CLOSED_LEFT + CLOSED_WIDTH, (ROWS[State.NEW] + ROWS[State.LEAVING]) / 2, 1),
+}
+DOWN = set(pairwise(ROWS))
+
+
 def render() -> str:
     """The picture, always the same for the same table."""
-    rows = list(ROWS)
     drawn = [*boxes()]
     for (before, after), lines in labels().items():
-        if before is after:
-            places = {
-                State.LEAVING: (COLUMN - BOX_WIDTH / 2, ROWS[State.LEAVING], -1),
-                State.CLOSED: (CLOSED_LEFT + CLOSED_WIDTH, (ROWS[State.NEW] + ROWS[State.LEAVING]) / 2, 1),
-            }
-            drawn += loop(*places[before], lines)
-        elif after is State.CLOSED:
+        if (before, after) in DOWN:
+            drawn += down(before, after, lines)
+        elif before is not after and after is State.CLOSED:
             drawn += across(before, lines)
         else:
-            next_row = dict(zip(rows, rows[1:], strict=False))
-            drawn += down(before, {next_row[before]: next_row[before]}[after], lines)
+            drawn += loop(*LOOPS[before, after], lines)
     return HEAD + "\n".join(drawn) + "\n</svg>\n"
 
 

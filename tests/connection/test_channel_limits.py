@@ -15,7 +15,7 @@ from heartline.wire import Frame, FrameType
 
 from .helpers import data, open_pair, open_to_raw, opened, pair_of_channels, settle
 
-OPEN, CLOSE, RESET = FrameType.OPEN, FrameType.CLOSE, FrameType.RESET
+CLOSE = FrameType.CLOSE
 WINDOW = Limits().window
 
 

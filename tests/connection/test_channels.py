@@ -24,7 +24,7 @@ from heartline.wire import Frame, FrameType
 
 from .helpers import SOCKETS, cut, data, open_pair, open_to_raw, opened, pair_of_channels, run, settle, url_of
 
-OPEN, CLOSE, RESET = FrameType.OPEN, FrameType.CLOSE, FrameType.RESET
+CLOSE, RESET = FrameType.CLOSE, FrameType.RESET
 WINDOW = Limits().window
 
 

@@ -152,6 +152,14 @@ class HandSubscriber:
         pass
 
 
+async def begin(client: Connection, **settings: Any) -> tuple[HandSubscriber, int]:
+    """A subscriber by hand that is ready, and its number."""
+    hand = HandSubscriber(client)
+    number, _, position = await hand.subscribe("topic", **settings)
+    await hand.confirm(number, position)
+    return hand, number
+
+
 class HandPublisher(PushLayer):
     """The publisher's side of a connection, by hand."""
 

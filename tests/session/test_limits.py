@@ -173,6 +173,14 @@ def test_after_its_close_a_peer_is_silent() -> None:
         give(session, Frame(FrameType.CLOSE, 0, 1), data(1, 1))
 
 
+def test_a_stream_ends_between_frames() -> None:
+    session = server()
+    session.receive_eof()
+    session.receive(b"\0", 0.0)
+    with pytest.raises(RemoteProtocolError, match="ended inside a frame"):
+        session.receive_eof()
+
+
 # What this side sends
 
 

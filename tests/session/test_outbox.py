@@ -217,11 +217,15 @@ def test_what_the_peer_cannot_have_seen() -> None:
     say(session, 4, b"")
     say(session, 5, b"", FrameType.PUSH)
     outbox = session.outbox
+    assert outbox.has_turns
+    assert outbox.holds(FrameType.CANCEL, 0, 3)
+    assert not outbox.holds(FrameType.PUSH, 0, 3)
     assert outbox.unsent(FrameType.CALL) == {1, 3, 4}
     assert outbox.unsent(FrameType.PUSH) == {5}
     assert outbox.withdraw(FrameType.CALL) == {1, 3, 4}
     assert ids(taken(session)) == [5, 1, 1]
     assert outbox.size == 0
+    assert not outbox.has_turns
 
 
 def test_frames_encoded_for_many() -> None:

@@ -7,7 +7,7 @@ goodbye's messages as objects. The caller writes what :meth:`Session.take` gives
 
 Counting. Every frame that is not control has a position: the first one sent on a session is 1. The receiver
 counts them too and tells its count in every PING and PONG; an ACK tells it without a PING. Nothing is
-replayed yet, so no ACK is sent, but whoever sends one is understood. The count can never exceed what was sent.
+replayed yet, so no ACK is sent, but whoever sends one is understood. The count never exceeds what was sent.
 """
 
 from __future__ import annotations
