@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
@@ -22,6 +23,8 @@ from heartline.session import CloseCode, Refuse, Role, Session, Welcome
 from heartline.session.session import Event
 
 __all__ = ["connect", "run_client"]
+
+logger = logging.getLogger("heartline")
 
 Dial = Callable[[], Awaitable[trio.abc.Stream]]
 
@@ -91,10 +94,12 @@ async def run_client(
                 reason = lost
                 return
             # A link that did not live for long counts like a failed attempt: the delays go on growing.
+            logger.info("%s: lost: %s", connection.address, lost)
             short_lived = 0 if opened + backoff.maximum < trio.current_time() else short_lived + 1
             delays = backoff.delays(connection.setup.rng, after=max(0, short_lived - 1))
             with trio.CancelScope() as connection.dialing:
                 link, early = await _reconnect(delays, again, lost)
+            logger.info("%s: there is a link again", connection.address)
             if connection.state is ConnectionState.CLOSED:  # by its user, while this was trying
                 await link.aclose(grace=GOODBYE_GRACE)
                 return
@@ -107,7 +112,8 @@ async def run_client(
 async def _reconnect(
     delays: Iterator[float], again: Callable[[], Awaitable[tuple[Link, list[Event]]]], reason: HeartlineError
 ) -> tuple[Link, list[Event]]:
-    for delay in delays:
+    for attempt, delay in enumerate(delays, 1):
+        logger.debug("attempt %d in %.2g s", attempt, delay)
         await trio.sleep(delay)
         try:
             return await again()
@@ -117,6 +123,7 @@ async def _reconnect(
             reason = error
         except (ConnectionFailed, ProtocolError) as error:
             reason = error
+        logger.info("no link yet, attempt %d failed: %s", attempt, reason)
     raise ConnectionFailed("gave up reconnecting (Backoff.attempts)") from reason
 
 

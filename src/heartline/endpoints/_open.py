@@ -61,6 +61,8 @@ async def open_connection(
     raises :class:`ConfigurationError`, :class:`ConnectionFailed`, :class:`ConnectionRefusedByPeer` or
     :class:`RemoteProtocolError`. Leaving the block says goodbye and ends every task, socket and call.
     """
+    if not isinstance(target, (str, trio.abc.Stream)):
+        raise ConfigurationError(f"target must be a URL (scheme://address) or a stream, not {target!r:.80}")
     _check("identity", identity, str, type(None))
     _check("reconnect", reconnect, Backoff, type(None))
     if identity is not None and not (0 < len(identity) <= MAX_IDENTITY and identity.isprintable()):

@@ -184,7 +184,7 @@ class FrameDecoder:
         while end - position >= HEADER_SIZE:
             length, frame_type, flags, channel, number = unpack(data, position)
             if length > limit or flags & forbidden[frame_type] or forbidden[frame_type] == 0xFF:
-                reason = self._objection(length, frame_type, flags)
+                reason = self._objection(length, frame_type, flags, self._offset + position)
                 if reason is not None:
                     self._error = RemoteProtocolError(reason, offset=self._offset + position)
                     return frames, position
@@ -198,10 +198,11 @@ class FrameDecoder:
         self._need = HEADER_SIZE
         return frames, position
 
-    def _objection(self, length: int, frame_type: int, flags: int) -> str | None:
+    def _objection(self, length: int, frame_type: int, flags: int, offset: int) -> str | None:
         """Why this header cannot be accepted; ``None`` for an unknown type that may be skipped."""
         if length > self._max_payload:
-            return f"a frame claims {length} bytes of payload, the limit is {self._max_payload}"
+            hint = "" if offset else "; is the other end heartline, and the URL's scheme the right one?"
+            return f"a frame claims {length} bytes of payload, the limit is {self._max_payload}{hint}"
         if _FORBIDDEN_FLAGS[frame_type] == 0xFF:
             return None if flags & Flag.IGNORABLE else f"unknown frame type 0x{frame_type:02x}"
         return f"{FrameType(frame_type).name} with flags 0x{flags:02x}, which it cannot carry"
