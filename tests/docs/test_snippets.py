@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from heartline.transports import _registry
 from tests.docs.snippets import PAGES, ROOT, Program, read
 
 PROGRAMS = [program for page in PAGES for program in read(page).programs]
@@ -22,6 +23,8 @@ def test_program(
     for name, text in program.files.items():
         (tmp_path / name).write_text(text)
     monkeypatch.chdir(tmp_path)
+    # A page registers a transport; the other tests must not meet it.
+    monkeypatch.setattr(_registry, "_transports", dict(_registry._transports))
     monkeypatch.syspath_prepend(tmp_path)
     main = types.ModuleType("__main__")
     monkeypatch.setitem(sys.modules, "__main__", main)
