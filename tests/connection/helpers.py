@@ -212,7 +212,8 @@ def no_leaks() -> Iterator[None]:
     """Nothing is left behind: no task, no descriptor, no thread."""
     before = _census()
     yield
-    assert _census() == before
+    # At most: a worker thread or a descriptor that an earlier test left to be reused may go meanwhile.
+    assert all(after <= earlier for after, earlier in zip(_census(), before, strict=True))
 
 
 def _census() -> tuple[int, int, int]:

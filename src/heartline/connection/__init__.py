@@ -3,12 +3,7 @@
 from heartline.connection._backoff import Backoff
 from heartline.connection._channels import Channel
 from heartline.connection._client import connect, run_client
-from heartline.connection._connection import (
-    Connection,
-    ConnectionState,
-    ConnectionStatistics,
-    current_connection,
-)
+from heartline.connection._connection import Connection, current_connection
 from heartline.connection._events import (
     Closed,
     ConnectionEvent,
@@ -22,6 +17,7 @@ from heartline.connection._flusher import Flusher
 from heartline.connection._link import Link
 from heartline.connection._nursery import open_plain_nursery
 from heartline.connection._setup import CallsPart, Part, PushPart, Setup
+from heartline.connection._state import ConnectionState, ConnectionStatistics
 from heartline.connection._timer import HeartbeatTimer
 
 __all__ = [

@@ -9,8 +9,9 @@ from typing import Any
 import trio
 
 from heartline.connection._backoff import Backoff
-from heartline.connection._connection import GOODBYE_GRACE, Connection, ConnectionState
+from heartline.connection._connection import GOODBYE_GRACE, Connection
 from heartline.connection._link import Link
+from heartline.connection._state import ConnectionState
 from heartline.errors import (
     ConnectionClosed,
     ConnectionFailed,

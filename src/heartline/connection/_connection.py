@@ -7,11 +7,9 @@ keeps the default channel, the opened channels, the state and the events.
 
 from __future__ import annotations
 
-import enum
 import logging
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import trio
@@ -20,6 +18,7 @@ from heartline.connection._channels import Channel, Channels, encode_message
 from heartline.connection._events import Closed, ConnectionEvent, Events, Lost, Message, Opened, Reconnected
 from heartline.connection._link import Link
 from heartline.connection._setup import CallsPart, PushPart, Setup
+from heartline.connection._state import ConnectionState, ConnectionStatistics
 from heartline.errors import (
     ConnectionClosed,
     ConnectionLost,
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
     from heartline.push import Since, SlowPolicy, Subscription
     from heartline.rpc import Retry
 
-__all__ = ["Connection", "ConnectionState", "ConnectionStatistics", "current_connection"]
+__all__ = ["Connection", "current_connection"]
 
 logger = logging.getLogger("heartline")
 T = TypeVar("T")
@@ -56,40 +55,6 @@ def current_connection() -> Connection:
         return _current.get()
     except LookupError:
         raise LocalProtocolError("there is no current connection outside of a service's method") from None
-
-
-class ConnectionState(enum.Enum):
-    """Where a connection stands."""
-
-    CONNECTING = "connecting"
-    """No link yet."""
-    OPEN = "open"
-    LEAVING = "leaving"
-    """One side said goodbye; what is in progress may end."""
-    LOST = "lost"
-    """No link at the moment; a client tries to get a new one."""
-    CLOSED = "closed"
-    """The end."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConnectionStatistics:
-    """A snapshot of a connection."""
-
-    state: ConnectionState
-    links: int
-    """Links so far: 1 for a connection that was never lost."""
-    frames_sent: int
-    """Sequenced frames sent on the present link."""
-    frames_received: int
-    backlog: int
-    """Bytes that wait for the peer to read."""
-    round_trip: float | None
-    """Seconds of the last PING's round trip, ``None`` before the first."""
-    silence: float
-    """Seconds since the last byte was heard."""
-    channels: int
-    """Open channels beside the default one."""
 
 
 class Connection:

@@ -19,8 +19,7 @@ from typing import Any
 import outcome
 import trio
 
-from heartline.connection import Connection
-from heartline.connection._connection import ConnectionState
+from heartline.connection import Connection, ConnectionState
 from heartline.connection._link import SLICE, Link
 from heartline.errors import (
     CallInterrupted,

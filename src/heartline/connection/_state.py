@@ -1,0 +1,42 @@
+"""Where a connection stands, and its snapshot."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+__all__ = ["ConnectionState", "ConnectionStatistics"]
+
+
+class ConnectionState(enum.Enum):
+    """Where a connection stands."""
+
+    CONNECTING = "connecting"
+    """No link yet."""
+    OPEN = "open"
+    LEAVING = "leaving"
+    """One side said goodbye; what is in progress may end."""
+    LOST = "lost"
+    """No link at the moment; a client tries to get a new one."""
+    CLOSED = "closed"
+    """The end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionStatistics:
+    """A snapshot of a connection."""
+
+    state: ConnectionState
+    links: int
+    """Links so far: 1 for a connection that was never lost."""
+    frames_sent: int
+    """Sequenced frames sent on the present link."""
+    frames_received: int
+    backlog: int
+    """Bytes that wait for the peer to read."""
+    round_trip: float | None
+    """Seconds of the last PING's round trip, ``None`` before the first."""
+    silence: float
+    """Seconds since the last byte was heard."""
+    channels: int
+    """Open channels beside the default one."""
