@@ -73,9 +73,8 @@ async def test_marks_of_one_tick_are_one_write(autojump_clock: MockClock) -> Non
         nursery.cancel_scope.cancel()
 
 
-async def test_after_a_long_sweep_it_rests(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_after_a_long_sweep_it_rests(mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> None:
     """As long as the sweep took, so that a publisher gets its half of the time, but not much longer."""
-    now = 0.0
     rests: list[float] = []
 
     async def sleep(seconds: float) -> None:
@@ -83,13 +82,8 @@ async def test_after_a_long_sweep_it_rests(monkeypatch: pytest.MonkeyPatch) -> N
         await trio.lowlevel.checkpoint()
 
     def work(seconds: float) -> Callable[[], None]:
-        def spend() -> None:
-            nonlocal now
-            now += seconds
+        return lambda: mock_clock.jump(seconds)
 
-        return spend
-
-    monkeypatch.setattr(module, "perf_counter", lambda: now)
     monkeypatch.setattr(module.trio, "sleep", sleep)
     flusher = Flusher()
     async with trio.open_nursery() as nursery:

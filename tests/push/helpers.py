@@ -100,6 +100,17 @@ def cut(connection: Connection) -> None:
     connection.link.stream.close()  # type: ignore[attr-defined]
 
 
+def stop_reading(client: Connection) -> None:
+    """From now on this client takes nothing from its transport."""
+
+    async def never(_most: int) -> bytes:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    assert client.link is not None
+    client.link.stream.receive_some = never  # type: ignore[method-assign, assignment]
+
+
 def run(main: Callable[[], Awaitable[None]]) -> None:
     """A whole Trio run in virtual time, for a test by Hypothesis."""
     trio.run(main, clock=MockClock(autojump_threshold=0))

@@ -6,6 +6,7 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 import trio
 from hypothesis import given, settings
@@ -14,6 +15,7 @@ from trio.testing import MockClock
 
 from heartline import (
     Closed,
+    History,
     HistoryGap,
     Position,
     PushError,
@@ -95,6 +97,22 @@ async def test_a_goodbye_is_taken_at_any_time(autojump_clock: MockClock) -> None
             await hand.leave(key)
         assert client.link is not None
         assert server.subscribers("topic") == frozenset()
+
+
+async def test_a_peer_that_accepts_nothing_is_given_up(autojump_clock: MockClock) -> None:
+    """It does not get in the way of the publisher, and of no other subscriber."""
+    async with open_topics(history=History(count=1)) as server, open_client(server) as client:
+        async with open_client(server) as other, other.subscribe("topic") as topic:
+            await begin(client)
+            await publish(server, [bytes(100)] * 3)
+            link = server.connections[client.id].link
+            assert link is not None
+            limits = link.session.outbox.limits
+            link.session.outbox.open(msgspec.structs.replace(limits, frame_size=10, message_size=10))
+            await publish(server, [bytes(100)])
+            await settle()
+            assert client.link is not link
+            assert len(await take(topic, 4)) == 4
 
 
 frames = st.lists(
@@ -187,6 +205,16 @@ async def test_a_wrong_push_ends_the_connection(how: str, autojump_clock: MockCl
         assert await take_values(topic, 1) == [3], "it had arrived"
         with pytest.raises(RemoteProtocolError):
             await take(topic, 1)
+
+
+@pytest.mark.parametrize("offset", [0, 1, 3, HUGE])
+async def test_who_keeps_the_newest_takes_only_newer_ones(offset: int, autojump_clock: MockClock) -> None:
+    async with open_hand_publisher(reconnect=None) as (hand, client):
+        async with client.subscribe("topic", policy=SlowPolicy.KEEP_NEWEST) as topic:
+            await hand.push(3, "newest")
+            await hand.push(offset)
+            assert client.link is None
+            assert await take_values(topic, 1) == ["newest"]
 
 
 async def test_a_push_that_nobody_is_subscribed_to_is_skipped(autojump_clock: MockClock) -> None:

@@ -5,13 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import trio
 from trio.testing import MockClock
 
 from heartline import (
     OLDEST,
     Closed,
-    Connection,
     History,
     HistoryGap,
     InvalidArguments,
@@ -37,6 +35,7 @@ from tests.push.helpers import (
     open_topics,
     publish,
     settle,
+    stop_reading,
     take,
     take_values,
 )
@@ -44,17 +43,6 @@ from tests.push.helpers import (
 CBOR = CborSerializer()
 
 # The window of a subscriber.
-
-
-def stop_reading(client: Connection) -> None:
-    """From now on this client takes nothing from its transport."""
-
-    async def never(_most: int) -> bytes:
-        await trio.sleep_forever()
-        raise AssertionError
-
-    assert client.link is not None
-    client.link.stream.receive_some = never  # type: ignore[method-assign, assignment]
 
 
 @pytest.mark.parametrize("history", [History(), History(count=1), History(count=300)])

@@ -22,6 +22,7 @@ from tests.push.helpers import (
     open_topics,
     publish,
     settle,
+    stop_reading,
     take,
 )
 
@@ -198,6 +199,26 @@ async def test_who_begins_behind_the_update_never_had_it(autojump_clock: MockClo
         receipt = await server.publish("topic", 1, wait="confirmed", timeout=10.0)
         assert (receipt.confirmed, receipt.missing) == (NOBODY, {"one"})
         assert (await server.publish("topic", 2, wait="confirmed")).confirmed == {"one"}
+        nursery.cancel_scope.cancel()
+
+
+async def test_who_takes_its_own_place_is_not_given_up(autojump_clock: MockClock) -> None:
+    """The server sees the new link before it sees the end of the old one."""
+    async with open_topics() as server, trio.open_nursery() as nursery:
+
+        async def take_over(since: Position) -> None:
+            await trio.sleep(1.0)
+            async with open_client(server, identity="one") as client:
+                async with client.subscribe("topic", since=since) as topic:
+                    await _read(topic, 2.0)
+
+        async with open_client(server, identity="one") as client, client.subscribe("topic") as topic:
+            nursery.start_soon(take_over, topic.position)
+            await settle()
+            stop_reading(client)
+            receipt = await server.publish("topic", 1, wait="confirmed")
+            assert receipt.confirmed == {"one"}
+            assert trio.current_time() == pytest.approx(3.0)
         nursery.cancel_scope.cancel()
 
 

@@ -176,8 +176,8 @@ class Served:
         if link is not None:
             try:
                 link.session.send(FrameType.PUSH, 0, self.number, encode_notice(offset, *what))
-            except ConnectionLost as error:
-                link.fail(error)
+            except (LocalProtocolError, ConnectionLost) as error:
+                link.fail(error)  # who cannot even take a notice is no use as a peer
             self.topic.flusher.mark(link)
 
 
