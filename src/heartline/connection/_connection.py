@@ -197,7 +197,7 @@ class Connection:
     async def wait_open(self) -> None:
         """Wait until the connection has a link; raises the reason when it is closed for good."""
         await trio.lowlevel.checkpoint()
-        while self.state is not ConnectionState.OPEN or self._link is None:
+        while self.state is not ConnectionState.OPEN:
             if self.state is ConnectionState.CLOSED:
                 raise self._end_error()
             await self._change()
