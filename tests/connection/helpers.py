@@ -7,6 +7,7 @@ import random
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import trio
@@ -15,6 +16,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 import heartline
 from heartline import Channel, CloseCode, Connection, Heartbeat, Limits, Server
 from heartline.session import GoAway, Hello, Refuse, Role, Session, Welcome
+from heartline.session.outbox import MESSAGE_COST
 from heartline.testing import memory_pair
 from heartline.transports import Listener, open_listeners, open_stream
 from heartline.wire import Flag, Frame, FrameType, encode
@@ -45,11 +47,12 @@ async def open_pair(
     *,
     limits: Limits | None = None,
     server_limits: Limits | None = None,
+    resume_window: float = 0.0,
     **settings: Any,
 ) -> AsyncIterator[tuple[Connection, Connection, Server]]:
-    """A client's connection, the server's to it, and the server."""
+    """A client's connection, the server's to it, and the server; a loss ends the session at once."""
     settings = {"heartbeat": QUIET} | settings
-    limits = limits or Limits()
+    limits = replace(limits or Limits(), resume_window=resume_window)
     async with (
         heartline.open_server(url, limits=server_limits or limits, heartbeat=QUIET) as server,
         heartline.open_connection(server.urls[0], limits=limits, **settings) as client,
@@ -109,7 +112,7 @@ class RawPeer:
         limits: Limits | None = None,
         heartbeat: Heartbeat = QUIET,
     ) -> RawPeer:
-        limits = limits or Limits()
+        limits = limits or Limits(resume_window=0)
         session = Session(role, limits=limits, heartbeat=heartbeat, now=trio.current_time())
         return cls(stream, session)
 
@@ -173,6 +176,8 @@ class RawPeer:
             self.session.sent += frame.type >= FrameType.OPEN
             if frame.type == FrameType.OPEN:
                 self.session.open_channel(frame.channel)
+            if frame.type == FrameType.DATA and frame.channel in self.session.outbox._credit:
+                self.session.outbox._credit[frame.channel] -= len(frame.payload) + MESSAGE_COST
         await self.stream.send_all(encode(frames))
 
     async def goodbye(self, code: int, reason: str = "", drain: float = 0.0) -> None:

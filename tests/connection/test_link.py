@@ -319,11 +319,11 @@ async def test_a_write_that_breaks_ends_the_link() -> None:
         link.session.send(CALL, 0, 1, b"x")
         link.nudge()
         await settle()
-        assert isinstance(link.failure, ConnectionLost)
+        assert isinstance(link.loss, ConnectionLost)
         assert link.scope.cancel_called
+        await link.aclose(grace=1)
         with pytest.raises(ConnectionLost):
             await link.wait_drained(lambda: True)
-        await link.aclose(grace=1)
 
 
 async def test_a_socket_that_breaks_ends_the_link() -> None:
@@ -334,8 +334,8 @@ async def test_a_socket_that_breaks_ends_the_link() -> None:
         for _ in range(3):
             link.session.send(CALL, 0, 1, b"x")
             link.flush()
-        assert isinstance(link.failure, ConnectionLost)
-        assert "Broken pipe" in str(link.failure)
+        assert isinstance(link.loss, ConnectionLost)
+        assert "Broken pipe" in str(link.loss)
         await link.aclose(grace=1)
 
 

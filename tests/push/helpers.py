@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import trio
@@ -15,6 +16,7 @@ from heartline import (
     Connection,
     Heartbeat,
     HistoryGap,
+    Limits,
     Server,
     Subscription,
     Update,
@@ -41,10 +43,13 @@ async def open_topics(url: str = "memory://", **settings: Any) -> AsyncIterator[
 
 
 @asynccontextmanager
-async def open_client(server: Server | str, **settings: Any) -> AsyncIterator[Connection]:
-    """A client that is quiet, and comes back soon."""
+async def open_client(
+    server: Server | str, *, limits: Limits | None = None, resume_window: float = 0.0, **settings: Any
+) -> AsyncIterator[Connection]:
+    """A client that is quiet, and comes back soon; a loss ends its session at once."""
     url = server if isinstance(server, str) else server.urls[0]
-    settings = {"heartbeat": QUIET, "reconnect": AGAIN} | settings
+    limits = replace(limits or Limits(), resume_window=resume_window)
+    settings = {"heartbeat": QUIET, "reconnect": AGAIN, "limits": limits} | settings
     async with heartline.open_connection(url, **settings) as connection:
         yield connection
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import trio
@@ -30,15 +31,17 @@ async def open_pair(
     limits: Limits | None = None,
     server_limits: Limits | None = None,
     url: str = "memory://",
+    resume_window: float = 0.0,
     **settings: Any,
 ) -> AsyncIterator[tuple[Connection, Connection]]:
-    """A client's connection, and the server's to it."""
+    """A client's connection, and the server's to it; a loss ends the session at once."""
     settings = {"heartbeat": QUIET} | settings
-    server_limits = server_limits or limits or Limits()
+    limits = replace(limits or Limits(), resume_window=resume_window)
+    server_limits = server_limits or limits
     async with (
         heartline.open_server(url, services=services, limits=server_limits, heartbeat=QUIET) as server,
         heartline.open_connection(
-            server.urls[0], services=client_services, limits=limits or Limits(), **settings
+            server.urls[0], services=client_services, limits=limits, **settings
         ) as client,
     ):
         yield client, server.connections[client.id]
@@ -132,7 +135,9 @@ async def raw_client(url: str, limits: Limits | None = None) -> AsyncIterator[Ra
     """A client by hand, its handshake done."""
     stream = await open_stream(url)
     async with stream:
-        session = Session(Role.CLIENT, limits=limits or Limits(), heartbeat=QUIET, now=trio.current_time())
+        session = Session(
+            Role.CLIENT, limits=limits or Limits(resume_window=0), heartbeat=QUIET, now=trio.current_time()
+        )
         peer = RawPeer(stream, session)
         session.hello()
         await peer.flush()
@@ -146,7 +151,9 @@ async def raw_server(
 ) -> AsyncIterator[tuple[Connection, RawPeer]]:
     """A connection to a server by hand."""
     here, there = memory_pair()
-    session = Session(Role.SERVER, limits=limits or Limits(), heartbeat=QUIET, now=trio.current_time())
+    session = Session(
+        Role.SERVER, limits=limits or Limits(resume_window=0), heartbeat=QUIET, now=trio.current_time()
+    )
     peer = RawPeer(there, session)
     settings = {"heartbeat": QUIET} | settings
 

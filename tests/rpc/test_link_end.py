@@ -287,7 +287,11 @@ class TestReconnect:
         async with (
             heartline.open_server("memory://", heartbeat=QUIET) as server,
             heartline.open_connection(
-                server.urls[0], services=[worker], heartbeat=QUIET, reconnect=Backoff(initial=0.01)
+                server.urls[0],
+                services=[worker],
+                heartbeat=QUIET,
+                reconnect=Backoff(initial=0.01),
+                limits=Limits(resume_window=0),
             ) as client,
             trio.open_nursery() as nursery,
         ):

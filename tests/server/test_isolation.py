@@ -35,7 +35,9 @@ async def bystander(channels: int = 256, **server: Any) -> AsyncIterator[tuple[S
     """A server, a peer to be naughty, its connection there; a third one must not notice."""
     options = {"services": [Echo()]} | server
     async with open_clients("other", server=options) as (open_server, (other,)):
-        peer = await RawPeer.join(open_server.urls[0], identity="naughty", limits=Limits(channels=channels))
+        peer = await RawPeer.join(
+            open_server.urls[0], identity="naughty", limits=Limits(channels=channels, resume_window=0)
+        )
         yield open_server, peer, open_server.connections["naughty"]
         assert await other.service(Echo).echo("fine") == "fine"
         await open_server.send_to("other", "fine")

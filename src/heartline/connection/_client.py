@@ -1,4 +1,8 @@
-"""A client's connection: dial, greet, serve the link, and again after each loss."""
+"""A client's connection: dial, greet, serve the link, and again after each loss.
+
+The first thing after a loss is to resume the session. When the server does not know it any more, or no link
+comes in time, it is over, and the next link begins a new one.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,8 @@ import trio
 
 from heartline.connection._backoff import Backoff
 from heartline.connection._connection import GOODBYE_GRACE, Connection
-from heartline.connection._link import Link
+from heartline.connection._handshake import receive_greeting, send_greeting
+from heartline.connection._link import Link, close_stream
 from heartline.connection._state import ConnectionState
 from heartline.errors import (
     ConnectionClosed,
@@ -19,6 +24,7 @@ from heartline.errors import (
     ConnectionRefusedByPeer,
     HeartlineError,
     ProtocolError,
+    RemoteProtocolError,
 )
 from heartline.session import CloseCode, Refuse, Role, Session, Welcome
 from heartline.session.session import Event
@@ -30,57 +36,98 @@ logger = logging.getLogger("heartline")
 Dial = Callable[[], Awaitable[trio.abc.Stream]]
 
 
-async def connect(
-    connection: Connection, dial: Dial, *, identity: str | None, credentials: Any
-) -> tuple[Link, list[Event]]:
-    """Open a link and shake hands; also gives what came right behind the WELCOME.
+class _Forgotten(Exception):
+    """The server does not know the session that was to be resumed."""
+
+
+async def connect(connection: Connection, dial: Dial, *, identity: str | None, credentials: Any) -> Link:
+    """Open a link and shake hands: for the session that lost its link, or else for a new one.
 
     Raises :class:`ConnectionFailed` (or its subclass for a refusal), or :class:`RemoteProtocolError` when
     whatever answers does not speak the protocol.
     """
-    setup = connection.setup
-    limits = setup.limits
-    link: Link | None = None
+    while True:
+        try:
+            return await _connect_once(connection, dial, identity, credentials)
+        except _Forgotten as error:
+            connection.end_session(ConnectionLost(f"the session cannot be resumed: {error}"))
+
+
+async def _connect_once(connection: Connection, dial: Dial, identity: str | None, credentials: Any) -> Link:
+    limits = connection.setup.limits
+    stream: trio.abc.Stream | None = None
     try:
         with trio.fail_after(limits.handshake_timeout):
             stream = await dial()
-            session = Session(Role.CLIENT, limits=limits, heartbeat=setup.heartbeat, now=trio.current_time())
-            link = Link(stream, session, setup.nursery, write_buffer=limits.write_buffer)
-            # What the server made up is kept over reconnects; what the user said is said again as it was.
-            claimed = identity if identity is not None else connection.id or None
-            session.hello(identity=claimed, credentials=credentials)
-            link.flush()
-            events = await link.receive()
-            connection.id = _welcomed(events)
-            return link, events[1:]
+            session = Session(
+                Role.CLIENT, limits=limits, heartbeat=connection.setup.heartbeat, now=trio.current_time()
+            )
+            lost = _to_resume(connection)
+            session.hello(
+                # What the server made up is kept over reconnects; what the user said is said again as it was.
+                identity=identity if identity is not None else connection.id or None,
+                credentials=credentials,
+                resume=None if lost is None else lost.session.ticket,
+            )
+            await send_greeting(stream, session)
+            answer = await receive_greeting(stream, session)
+            return _begin(connection, lost, stream, session, _admitted(answer, lost is not None))
     except BaseException as error:
-        if link is not None:
-            await link.aclose(grace=GOODBYE_GRACE)
+        if stream is not None:
+            await close_stream(stream, trio.current_time() + GOODBYE_GRACE)
         if isinstance(error, trio.TooSlowError):
             raise ConnectionFailed(
                 f"no handshake within {limits.handshake_timeout:g} s (Limits.handshake_timeout)"
             ) from None
         if isinstance(error, ConnectionLost):
-            raise ConnectionFailed(f"the link broke in the handshake: {error}") from error
+            raise ConnectionFailed(str(error)) from error
         raise
 
 
-def _welcomed(events: list[Event]) -> str:
-    if not events:
+def _to_resume(connection: Connection) -> Link | None:
+    """The link whose session shall go on; one that cannot is over now."""
+    link = connection.link
+    if link is not None and link.failure is not None:
+        connection.end_session(link.failure)
+        return None
+    return link
+
+
+def _admitted(answer: Event | None, resuming: bool) -> Welcome:
+    if answer is None:
         raise ConnectionFailed("the peer ended the stream in the handshake")
-    answer = events[0]
     if isinstance(answer, Refuse):
+        if resuming and answer.code == CloseCode.NO_SESSION:
+            raise _Forgotten(answer.reason)
         raise ConnectionRefusedByPeer(answer.code, answer.reason, terminal=CloseCode.is_terminal(answer.code))
     assert isinstance(answer, Welcome), "the session lets nothing else through"
-    return answer.session
+    if answer.resumed and not resuming:
+        raise RemoteProtocolError("the peer resumes a session where none was named")
+    return answer
+
+
+def _begin(
+    connection: Connection, lost: Link | None, stream: trio.abc.Stream, session: Session, answer: Welcome
+) -> Link:
+    """The link of the session that the server has in mind."""
+    connection.id = answer.session
+    if lost is not None and answer.resumed:
+        if connection.link is not lost:
+            raise ConnectionLost("the session ended here while the peer resumed it")
+        try:
+            lost.session.resume(session, answer.received)
+        except RemoteProtocolError as error:
+            connection.end_session(error)
+            raise
+        lost.come_up(stream)
+        return lost
+    connection.end_session(ConnectionLost("the peer began a new session"))
+    setup = connection.setup
+    return Link(stream, session, setup.nursery, write_buffer=setup.limits.write_buffer)
 
 
 async def run_client(
-    connection: Connection,
-    link: Link,
-    early: list[Event],
-    again: Callable[[], Awaitable[tuple[Link, list[Event]]]],
-    backoff: Backoff | None,
+    connection: Connection, link: Link, again: Callable[[], Awaitable[Link]], backoff: Backoff | None
 ) -> None:
     """Serve ``link``, and after each loss the one that ``again`` makes, until the end of the connection."""
     reason: HeartlineError = ConnectionClosed(
@@ -90,7 +137,7 @@ async def run_client(
     try:
         while True:
             opened = trio.current_time()
-            lost = await connection.run_link(link, early)
+            lost = await connection.run_link(link)
             if backoff is None or _is_final(lost):
                 reason = lost
                 return
@@ -99,7 +146,7 @@ async def run_client(
             short_lived = 0 if opened + backoff.maximum < trio.current_time() else short_lived + 1
             delays = backoff.delays(connection.setup.rng, after=max(0, short_lived - 1))
             with trio.CancelScope() as connection.dialing:
-                link, early = await _reconnect(delays, again, lost)
+                link = await _dial_again(connection, delays, again, lost)
             logger.info("%s: there is a link again", connection.address)
             if connection.state is ConnectionState.CLOSED:  # by its user, while this was trying
                 await link.aclose(grace=GOODBYE_GRACE)
@@ -110,9 +157,24 @@ async def run_client(
         connection.finish(reason)
 
 
+async def _dial_again(
+    connection: Connection,
+    delays: Iterator[float],
+    again: Callable[[], Awaitable[Link]],
+    reason: HeartlineError,
+) -> Link:
+    """Get a new link; when that takes too long the session is over, and the attempts go on without it."""
+    if connection.link is not None:
+        window = connection.link.session.resume_window
+        with trio.move_on_after(window):
+            return await _reconnect(delays, again, reason)
+        connection.end_session(ConnectionLost(f"no link within {window:g} s (Limits.resume_window)"))
+    return await _reconnect(delays, again, reason)
+
+
 async def _reconnect(
-    delays: Iterator[float], again: Callable[[], Awaitable[tuple[Link, list[Event]]]], reason: HeartlineError
-) -> tuple[Link, list[Event]]:
+    delays: Iterator[float], again: Callable[[], Awaitable[Link]], reason: HeartlineError
+) -> Link:
     for attempt, delay in enumerate(delays, 1):
         logger.debug("attempt %d in %.2g s", attempt, delay)
         await trio.sleep(delay)

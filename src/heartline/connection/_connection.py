@@ -1,8 +1,9 @@
 """The connection: one object per peer, the same class on both ends.
 
-It outlives its links: a client's connection gets a new one after each loss. What stands on it, RPC and push,
-are *parts* that get the frames of their family and hear of links that open and end; the connection itself
-keeps the default channel, the opened channels, the state and the events.
+It outlives its streams: after a loss its session is resumed on another one, and nothing that stands on it
+notices. Where that is not possible any more the session is over, and a client's connection begins a new one.
+What stands on it, RPC and push, are *parts* that get the frames of their family and hear of sessions that
+begin and end; the connection itself keeps the default channel, the opened channels, the state and the events.
 """
 
 from __future__ import annotations
@@ -69,6 +70,7 @@ class Connection:
         "_links",
         "_patient",
         "_reason",
+        "_resumed",
         "_said_goodbye",
         "_state_changed",
         "address",
@@ -93,7 +95,7 @@ class Connection:
         self.dialing: trio.CancelScope | None = None
         """A client's attempts to get a new link run in it."""
         self._link: Link | None = None
-        self._links = 0
+        self._links = self._resumed = 0
         self._reason: HeartlineError | None = None
         self._channels: Channels | None = None
         self._inbox: Events[Message] | None = None
@@ -219,7 +221,7 @@ class Connection:
         """
         self.close(CloseCode.NORMAL, "its application closed the connection")
         closed = ConnectionClosed("the connection was closed here", code=CloseCode.NORMAL, by_peer=False)
-        if self._link is None:
+        if self._link is None:  # there is nobody to say goodbye to
             self.finish(closed)
         with trio.CancelScope(shield=True, deadline=trio.current_time() + 3 * GOODBYE_GRACE):
             while self.state is not ConnectionState.CLOSED:
@@ -234,9 +236,11 @@ class Connection:
         return ConnectionStatistics(
             state=self.state,
             links=self._links,
+            resumed=self._resumed,
             frames_sent=link.session.sent if link else 0,
             frames_received=link.session.received if link else 0,
             backlog=link.backlog if link else 0,
+            unconfirmed=link.session.replay.size if link else 0,
             round_trip=pulse.rtt if pulse else None,
             silence=trio.current_time() - pulse.heard if pulse else float("inf"),
             channels=len(self._channels) if self._channels else 0,
@@ -246,11 +250,11 @@ class Connection:
 
     @property
     def link(self) -> Link | None:
-        """The present link, ``None`` while there is none."""
+        """The session's link, be it up or down; ``None`` while there is no session."""
         return self._link
 
     def require_link(self) -> Link:
-        """The present link; raises :class:`ConnectionLost` or :class:`ConnectionClosed`."""
+        """The session's link; raises :class:`ConnectionLost` or :class:`ConnectionClosed`."""
         if self._link is None:
             raise self.closed_error()
         return self._link
@@ -278,7 +282,7 @@ class Connection:
         try:
             link.session.send(frame_type, channel, number, payload, flags)
         except ConnectionLost as error:
-            link.fail(error)  # the peer does not read: that ends its link, not the task that is here
+            link.fail(error)  # the peer does not read: that ends its session, not the task that is here
         link.nudge()
 
     async def wait_room(self, channel: int, is_over: Callable[[], bool] = bool) -> None:
@@ -317,18 +321,22 @@ class Connection:
             self._inbox = None
 
     def close(self, code: int, reason: str, *, drain: float = 0.0) -> None:
-        """Say goodbye without waiting.
+        """Say goodbye without waiting; while the link is down there is none to say, and the session is over.
 
         The link ends when the peer has answered, and with ``drain`` seconds when no call is in progress any
         more; if it does not come to that, then a second later than that.
         """
         link = self._link
-        if link is not None and link.session.state in (State.OPEN, State.LEAVING):
+        if link is None:
+            return
+        error = ConnectionClosed(f"the connection was closed here: {reason}", code=code, by_peer=False)
+        if link.up:
             link.session.go_away(code, reason, drain=drain)
             self._said_goodbye = True
             link.flush()
-            error = ConnectionClosed(f"the connection was closed here: {reason}", code=code, by_peer=False)
             self._leave(link, error, drain)
+        else:
+            self.end_session(error)
 
     def _leave(self, link: Link, error: ConnectionClosed, drain: float) -> None:
         self._reason = error
@@ -359,21 +367,24 @@ class Connection:
     def _by_peer(self) -> bool:
         return isinstance(self._reason, ConnectionClosed) and self._reason.by_peer
 
-    # One link
+    # Sessions and links
 
-    async def run_link(self, link: Link, early: list[Event]) -> HeartlineError:
-        """Serve an open link until it ends; the reason is returned. ``early`` came with the handshake."""
+    async def run_link(self, link: Link) -> HeartlineError:
+        """Serve the link's stream until that ends; the reason is returned.
+
+        Afterwards :attr:`link` is ``None`` if the session has ended with it; otherwise another stream may
+        resume it.
+        """
         reason: HeartlineError | None = None
         try:
             with link.scope:
                 self._open(link)
-                self._handle(early)
                 await link.read(self._handle)
         except RemoteProtocolError as error:
             reason = error
             self._say_goodbye(link, CloseCode.PROTOCOL_ERROR, str(error))
         except ConnectionLost as error:
-            reason = error
+            link.lose(error)
         except Exception:
             # One peer's connection must not take the others with it: the server lives on.
             logger.exception("internal error on the connection %s", self.id)
@@ -385,21 +396,73 @@ class Connection:
                 self._say_goodbye(link, CloseCode.GOING_AWAY, "the server has ended")
             raise
         finally:
-            await self._end(link, reason)
-        assert self._reason is not None
-        return self._reason
+            await self._close(link, reason)
+        return self._reason or ConnectionLost("the link ended")
 
     def _open(self, link: Link) -> None:
+        """The link has come up: for a new session, or for the one that it had."""
         _current.set(self)
-        self._link = link
+        resumed = self._link is link
         self._links += 1
+        self._resumed += resumed
         self._reason = None
-        self._patient = self._said_goodbye = self._heard_goodbye = False
         self.setup.timer.add(link)
         self._set_state(ConnectionState.OPEN)
-        self.calls.on_link_open()
-        self.push.on_link_open()
-        self.tell(Opened(self) if self._links == 1 else Reconnected(self))
+        if not resumed:
+            self._link = link
+            self._patient = self._said_goodbye = self._heard_goodbye = False
+            self.calls.on_link_open()
+            self.push.on_link_open()
+        self.tell(Opened(self) if self._links == 1 else Reconnected(self, resumed))
+        link.flush()
+
+    async def _close(self, link: Link, reason: HeartlineError | None) -> None:
+        """The stream has ended: for this reason if it is one that ends the session too."""
+        final = reason or link.failure or self._reason
+        self._reason = (
+            self._reason
+            or final
+            or link.loss
+            or ConnectionLost("the peer ended the stream without a goodbye")
+        )
+        self.setup.timer.discard(link)
+        if self._link is not link:  # the session was ended meanwhile
+            await link.aclose(grace=GOODBYE_GRACE)
+        elif final is None and link.session.resumable:
+            link.session.lose()
+            link.lose(self._reason)
+            self._on_lost()
+            await link.go_down(grace=GOODBYE_GRACE)
+        else:
+            self._on_lost()
+            self.end_session(self._reason)
+            await link.aclose(grace=GOODBYE_GRACE)
+
+    def _on_lost(self) -> None:
+        assert self._reason is not None
+        if self.state is not ConnectionState.CLOSED:
+            self._set_state(ConnectionState.LOST)
+            self.tell(Lost(self, self._reason))
+
+    def end_session(self, reason: HeartlineError) -> None:
+        """The session is over: what stands on it ends, and the next link begins another one."""
+        link, self._link = self._link, None
+        if link is None:
+            return
+        self._reason = reason
+        channels, self._channels = self._channels, None
+        try:
+            self.calls.on_link_end(reason, link.withdraw)
+            self.push.on_link_end(reason, link.withdraw)
+            if channels is not None:
+                channels.on_link_end(reason)
+        except Exception:
+            logger.exception("internal error at the end of a session of the connection %s", self.id)
+        finally:
+            if link.up:
+                link.wake_drained()
+            else:
+                link.fail(reason)
 
     def _handle(self, events: list[Event]) -> None:
         calls, push = self.calls.on_frame, self.push.on_frame
@@ -438,31 +501,11 @@ class Connection:
         if link.session.state in (State.OPEN, State.LEAVING):
             link.session.go_away(code, reason)
 
-    async def _end(self, link: Link, reason: HeartlineError | None) -> None:
-        if self._reason is None:
-            self._reason = (
-                reason or link.failure or ConnectionLost("the peer ended the stream without a goodbye")
-            )
-        self._link = None
-        self.setup.timer.discard(link)
-        if self.state is not ConnectionState.CLOSED:
-            self._set_state(ConnectionState.LOST)
-            self.tell(Lost(self, self._reason))
-        channels, self._channels = self._channels, None
-        try:
-            self.calls.on_link_end(self._reason, link.withdraw)
-            self.push.on_link_end(self._reason, link.withdraw)
-            if channels is not None:
-                channels.on_link_end(self._reason)
-        except Exception:
-            logger.exception("internal error at the end of a link of the connection %s", self.id)
-        finally:
-            await link.aclose(grace=GOODBYE_GRACE)
-
     def finish(self, reason: HeartlineError) -> None:
         """The end of the connection: no further link will come."""
         if self.state is ConnectionState.CLOSED:
             return
+        self.end_session(reason)
         self._reason = reason
         self._set_state(ConnectionState.CLOSED)
         if self.dialing is not None:

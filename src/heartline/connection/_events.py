@@ -27,7 +27,7 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """The link is gone; a client goes on to reconnect."""
+    """The link is gone; a client tries to get another one, and its server waits for that."""
 
     connection: Connection
     reason: HeartlineError
@@ -35,9 +35,10 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class Reconnected:
-    """The client has a new link."""
+    """There is a new link. If the session was not ``resumed``, what was in progress is lost."""
 
     connection: Connection
+    resumed: bool
 
 
 @dataclass(frozen=True, slots=True)

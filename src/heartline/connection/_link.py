@@ -1,4 +1,7 @@
-"""One live stream and the session on it: the only place that moves bytes.
+"""A session and the stream that it has at the moment: the only place that moves bytes.
+
+A link lives as long as its session. It is *up* while it has a stream; when that is lost it goes down, and
+with another one it comes up again. Whoever queues messages need not know: they wait in the session meanwhile.
 
 The reader task takes what the stream has, decodes all of it, lets every frame be handled, and only then
 writes, once, what the handlers queued (it is *corked* meanwhile). Where the stream is a plain socket the
@@ -19,7 +22,7 @@ from heartline.session import Session
 from heartline.session.outbox import Buffer
 from heartline.session.session import Event
 
-__all__ = ["Link"]
+__all__ = ["Link", "Turn", "close_stream"]
 
 logger = logging.getLogger("heartline")
 
@@ -36,8 +39,29 @@ on the answers to the last one."""
 Handle = Callable[[list[Event]], None]
 
 
+class Turn:
+    """A new stream's wait for the one before it to be given up."""
+
+    __slots__ = ("_ended", "granted")
+
+    def __init__(self) -> None:
+        self._ended = trio.Event()
+        self.granted: bool = False
+        """Whether the link is now for the new stream's task to serve."""
+
+    def end(self, *, granted: bool) -> None:
+        """The wait is over."""
+        self.granted = granted
+        self._ended.set()
+
+    async def wait(self) -> bool:
+        """Wait for the end of it; tells whether the turn was granted."""
+        await self._ended.wait()
+        return self.granted
+
+
 class Link:
-    """Moves bytes between one stream and one session."""
+    """Moves bytes between one session and its stream."""
 
     __slots__ = (
         "_drained",
@@ -45,14 +69,17 @@ class Link:
         "_nursery",
         "_parked",
         "_torn",
+        "_turn",
         "_unwritten",
         "_writer_scope",
         "_writing",
         "corked",
         "failure",
+        "loss",
         "scope",
         "session",
         "stream",
+        "up",
         "watch",
         "write_buffer",
     )
@@ -60,45 +87,54 @@ class Link:
     def __init__(
         self, stream: trio.abc.Stream, session: Session, nursery: trio.Nursery, *, write_buffer: int
     ) -> None:
-        self.stream: trio.abc.Stream = stream
         self.session: Session = session
         self.write_buffer: int = write_buffer
         self.corked: bool = False
         self.failure: HeartlineError | None = None
-        """Why the link ended, as far as this side knows."""
-        self.scope: trio.CancelScope = trio.CancelScope()
-        """The reader runs in it: moving its deadline is how a link is told to end."""
+        """Why the session cannot go on, as far as this side knows."""
         self.watch: int = -1
         """The heartbeat timer's number for this link."""
-        self._fd = stream.socket.fileno() if type(stream) is trio.SocketStream else -1
         self._nursery = nursery
+        self._turn: Turn | None = None
         self._parked: trio.lowlevel.Task | None = None
         self._writing = False
+        self._writer_scope: trio.CancelScope | None = None
+        self._drained: trio.lowlevel.ParkingLot | None = None
+        self.come_up(stream)
+
+    def come_up(self, stream: trio.abc.Stream) -> None:
+        """Use this stream from now on."""
+        self.stream: trio.abc.Stream = stream
+        self.up: bool = True
+        self.loss: HeartlineError | None = None
+        """Why the stream is not used any more."""
+        self.scope: trio.CancelScope = trio.CancelScope()
+        """The reader runs in it: moving its deadline is how a link is told to end."""
+        self._fd = stream.socket.fileno() if type(stream) is trio.SocketStream else -1
         self._torn = False
         """A write was cancelled half way: nothing that follows would be understood."""
-        self._writer_scope: trio.CancelScope | None = None
         self._unwritten: bytes | memoryview = b""
-        self._drained: trio.lowlevel.ParkingLot | None = None
+        self.wake_drained()
 
     # Writing
 
     def nudge(self) -> None:
         """Write what is queued when this tick is over, joined with whatever else it brings."""
-        if self.corked or self._writing:
+        if self.corked or self._writing or not self.up:
             return
         if self._parked is not None:
             task, self._parked = self._parked, None
             self._writing = True
             trio.lowlevel.reschedule(task)
-        elif self.failure is None:
+        else:
             self._writing = True
             self._nursery.start_soon(self._write_loop)
 
     def flush(self) -> None:
         """Write what is queued now if the stream takes it without waiting."""
-        if self.corked or self._writing or not self.session.has_output:
+        if self.corked or self._writing or not self.up or not self.session.has_output:
             return
-        if self._fd < 0 or self.failure is not None:
+        if self._fd < 0:
             self.nudge()
             return
         data = _join(self.session.take(BURST, trio.current_time()))
@@ -107,12 +143,12 @@ class Link:
         except BlockingIOError:
             sent = 0
         except OSError as error:
-            self.fail(ConnectionLost(f"the link broke while writing: {error}"))
+            self.lose(ConnectionLost(f"the link broke while writing: {error}"))
             return
         if sent < len(data):
             self._unwritten = memoryview(data)[sent:]
             self.nudge()
-        elif self.session.outbox.has_turns:
+        elif self.session.has_turns:
             self.nudge()
         else:
             self.wake_drained()
@@ -123,17 +159,17 @@ class Link:
             try:
                 while True:
                     try:
-                        if self.failure is None:
+                        if self.up:
                             await self._write_all()
                     finally:
                         # Only here: cancelled while it is parked, it must not speak for another writer.
                         self._writing = False
                         self.wake_drained()
-                    if self.failure is not None:
+                    if not self.up:
                         return
                     await self._park()
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-                self.fail(ConnectionLost(f"the link broke while writing: {error.__cause__ or error}"))
+                self.lose(ConnectionLost(f"the link broke while writing: {error.__cause__ or error}"))
             except HeartlineError as error:
                 self.fail(error)
             except Exception:
@@ -174,14 +210,17 @@ class Link:
     async def wait_drained(self, condition: Callable[[], bool]) -> None:
         """Wait until ``condition`` no longer holds; it is looked at after each write and each read.
 
-        Raises :class:`ConnectionLost` when the link ends first.
+        Raises :class:`ConnectionLost` when the session ends first.
         """
         while self.failure is None and condition():
-            if self._drained is None:
-                self._drained = trio.lowlevel.ParkingLot()
-            await self._drained.park()
+            await self._wait_drained()
         if self.failure is not None:
-            raise ConnectionLost("the link ended while the message waited for the peer") from self.failure
+            raise ConnectionLost("the session ended while the message waited for the peer") from self.failure
+
+    async def _wait_drained(self) -> None:
+        if self._drained is None:
+            self._drained = trio.lowlevel.ParkingLot()
+        await self._drained.park()
 
     def wake_drained(self) -> None:
         """Let who waits in :meth:`wait_drained` look again."""
@@ -192,8 +231,8 @@ class Link:
 
     async def read(self, handle: Handle) -> None:
         """Read and handle until the peer ends the stream; protocol errors are raised."""
-        if self.session.failed:  # behind the handshake, in the same bytes
-            self.session.receive(b"", trio.current_time())
+        if self.session.holds_back or self.session.failed:  # behind the handshake, in the same bytes
+            self._received(b"", handle)
         if self._fd >= 0:
             await self._read_socket(handle)
         else:
@@ -207,28 +246,12 @@ class Link:
         except RemoteProtocolError as error:
             raise ConnectionLost(str(error)) from None
 
-    async def receive(self) -> list[Event]:
-        """The events of one read, for the handshake; none when the peer ended the stream."""
-        events: list[Event] = []
-        while not events:
-            try:
-                data = await self.stream.receive_some(READ_SIZE)
-            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-                raise ConnectionLost(
-                    f"the link broke in the handshake: {error.__cause__ or error}"
-                ) from error
-            if not data:
-                self._receive_eof()
-                return []
-            events = self.session.receive(bytes(data), trio.current_time())
-        return events
-
     async def _read_socket(self, handle: Handle) -> None:
         fd = self._fd
         while True:
             try:
                 await trio.lowlevel.wait_readable(fd)
-                if self.failure is not None:
+                if not self.up:
                     return  # the descriptor may have been closed meanwhile, and be another file's
                 data = os.read(fd, READ_SIZE)
             except BlockingIOError:
@@ -267,13 +290,57 @@ class Link:
             self.corked = False
         self.flush()
 
-    # The end
+    # The end of a stream, and of the session
+
+    def lose(self, error: HeartlineError) -> None:
+        """The stream is not to be used any more, for this reason; the reader's scope is cancelled."""
+        if self.up:
+            self.up = False
+            self.loss = error
+        self.scope.cancel()
 
     def fail(self, error: HeartlineError) -> None:
-        """End the link for this reason; the reader's scope is cancelled."""
+        """The session cannot go on, for this reason, with any stream."""
         if self.failure is None:
             self.failure = error
-        self.scope.cancel()
+        self.lose(error)
+        self.wake_drained()
+
+    async def go_down(self, *, grace: float) -> None:
+        """Close the stream, within ``grace`` seconds even when cancelled; another one may follow."""
+        self.up = False
+        deadline = trio.current_time() + grace
+        if self._writer_scope is not None:
+            self._writer_scope.cancel()
+        with trio.CancelScope(shield=True, deadline=deadline):
+            while self._writing:
+                await self._wait_drained()
+        self._unwritten = b""
+        await close_stream(self.stream, deadline)
+
+    def request_turn(self) -> Turn:
+        """Another stream is to take this one's place: it is lost, and an earlier request is void."""
+        self.deny_turn()
+        turn = self._turn = Turn()
+        self.lose(ConnectionLost("another link took its place"))
+        self.wake_drained()
+        return turn
+
+    async def grant_turn(self) -> bool:
+        """Wait for a request, and grant it; not when the session cannot go on."""
+        while self._turn is None and self.failure is None:
+            await self._wait_drained()
+        if self._turn is None or self.failure is not None:
+            return False
+        self._turn.end(granted=True)
+        self._turn = None
+        return True
+
+    def deny_turn(self) -> None:
+        """Nothing comes of the last request."""
+        if self._turn is not None:
+            self._turn.end(granted=False)
+            self._turn = None
 
     def withdraw(self, frame_type: int) -> set[int]:
         """Take back the queued messages of this type of which the peer cannot have seen a byte; their ids."""
@@ -281,27 +348,33 @@ class Link:
 
     async def aclose(self, *, grace: float) -> None:
         """Write what is queued and close the stream, all within ``grace`` seconds, even when cancelled."""
-        self.wake_drained()
         deadline = trio.current_time() + grace
+        if self.loss is None:
+            await self._write_rest(deadline)
+        self.fail(ConnectionLost("the link was closed"))
+        await self.go_down(grace=max(0.0, deadline - trio.current_time()))
+
+    async def _write_rest(self, deadline: float) -> None:
         with trio.CancelScope(shield=True, deadline=deadline):
             try:
-                await self.wait_drained(lambda: self._writing)
+                while self._writing:
+                    await self._wait_drained()
                 self._writing = True  # from now on this is the writer
                 if not self._torn:
                     await self._write_all()
             except (HeartlineError, trio.BrokenResourceError, trio.ClosedResourceError):
                 pass  # what could not be written is lost with the link; the close goes on
-        if self.failure is None:
-            self.failure = ConnectionLost("the link was closed")
-        if self._writer_scope is not None:
-            self._writer_scope.cancel()
-        self.wake_drained()
-        with trio.CancelScope(shield=True, deadline=deadline):
-            try:
-                await self.stream.aclose()
-            except Exception:
-                # A stream closes even when it raises, and its error must not end the other connections.
-                logger.warning("the stream of a link raised while it was closed", exc_info=True)
+        self._writing = False
+
+
+async def close_stream(stream: trio.abc.Stream, deadline: float) -> None:
+    """Close a stream by the deadline, even when cancelled."""
+    with trio.CancelScope(shield=True, deadline=deadline):
+        try:
+            await stream.aclose()
+        except Exception:
+            # A stream closes even when it raises, and its error must not end the other connections.
+            logger.warning("the stream of a link raised while it was closed", exc_info=True)
 
 
 def _join(buffers: list[Buffer]) -> bytes:

@@ -17,7 +17,7 @@ class ConnectionState(enum.Enum):
     LEAVING = "leaving"
     """One side said goodbye; what is in progress may end."""
     LOST = "lost"
-    """No link at the moment; a client tries to get a new one."""
+    """No link at the moment; a client tries to get a new one, and its server waits for that."""
     CLOSED = "closed"
     """The end."""
 
@@ -29,11 +29,15 @@ class ConnectionStatistics:
     state: ConnectionState
     links: int
     """Links so far: 1 for a connection that was never lost."""
+    resumed: int
+    """Those of them on which a session went on that had lost its link."""
     frames_sent: int
-    """Sequenced frames sent on the present link."""
+    """Sequenced frames sent in the present session."""
     frames_received: int
     backlog: int
     """Bytes that wait for the peer to read."""
+    unconfirmed: int
+    """Bytes sent that are kept until the peer has confirmed them."""
     round_trip: float | None
     """Seconds of the last PING's round trip, ``None`` before the first."""
     silence: float

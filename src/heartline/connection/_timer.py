@@ -82,7 +82,7 @@ class HeartbeatTimer:
             due = link.session.check(now)
             link.flush()
         except ConnectionLost as error:
-            link.fail(error)
+            link.lose(error)
             return None
         except Exception:
             # As in Connection.run_link: a bug met on one link must not end the others.

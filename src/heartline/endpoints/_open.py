@@ -6,6 +6,7 @@ import random
 import ssl
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -69,6 +70,10 @@ async def open_connection(
         raise ConfigurationError(
             f"identity must be 1 to {MAX_IDENTITY} printable characters, not {identity!r:.80}"
         )
+    if not isinstance(target, str):
+        reconnect = None
+    if reconnect is None and isinstance(limits, Limits):  # nobody comes back, so nobody shall wait
+        limits = replace(limits, resume_window=0)
     async with open_plain_nursery() as nursery:
         setup = _setup(nursery, services, None, heartbeat, limits, serializer, rng)
         connection = Connection(setup, Role.CLIENT)
@@ -77,11 +82,10 @@ async def open_connection(
             connection.address = target
         else:
             dial = partial(_give, [target])
-            reconnect = None
         again = partial(connect, connection, dial, identity=identity, credentials=credentials)
         try:
-            link, early = await again()
-            nursery.start_soon(run_client, connection, link, early, again, reconnect)
+            link = await again()
+            nursery.start_soon(run_client, connection, link, again, reconnect)
             await connection.wait_open()
             try:
                 yield connection

@@ -42,7 +42,7 @@ __all__ = ["Calls"]
 
 _CALL, _RESULT, _FAULT, _CANCEL = FrameType.CALL, FrameType.RESULT, FrameType.FAULT, FrameType.CANCEL
 _ANSWERS = (_RESULT, _FAULT)
-_OPEN = ConnectionState.OPEN
+_OPEN, _LOST = ConnectionState.OPEN, ConnectionState.LOST
 
 
 class Calls:
@@ -92,7 +92,7 @@ class Calls:
         what = Outcome.NOT_SENT
         with trio.move_on_after(limit):
             link = self._connection.link
-            if link is not None and self._connection.state is _OPEN:
+            if link is not None and self._connection.state in (_OPEN, _LOST):
                 await self._wait_room(link, name)
             what = Outcome.MAYBE_EXECUTED
             return await self.call(name, *rest)
@@ -108,11 +108,11 @@ class Calls:
         connection = self._connection
         link = connection.link
         pending = self._pending
-        if link is None or connection.state is not _OPEN:
+        if link is None or (connection.state is not _OPEN and connection.state is not _LOST):
             await trio.lowlevel.checkpoint()
             raise self._not_sent(name)
         outbox = link.session.outbox
-        if outbox.size >= link.write_buffer or len(pending) >= outbox.limits.calls:
+        if outbox.size >= link.write_buffer or len(pending) >= outbox.limits.calls or not link.up:
             await self._wait_room(link, name)
         timeout = trio.current_effective_deadline()
         if timeout != math.inf:
@@ -156,11 +156,13 @@ class Calls:
             ) from None
 
     async def _wait_room(self, link: Link, name: str) -> None:
-        """Wait while small frames crowd the link or the peer's limit of calls is reached."""
+        """Wait while the link is down or crowded, or the peer's limit of calls is reached."""
         outbox, pending = link.session.outbox, self._pending
         try:
             await link.wait_drained(
-                lambda: outbox.small >= link.write_buffer or len(pending) >= outbox.limits.calls
+                lambda: (
+                    not link.up or outbox.small >= link.write_buffer or len(pending) >= outbox.limits.calls
+                )
             )
         except ConnectionLost:
             raise self._not_sent(name) from None

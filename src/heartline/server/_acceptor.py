@@ -7,8 +7,10 @@ import logging
 
 import trio
 
-from heartline.connection import Closed, Connection, Link, Opened
+from heartline.connection import Closed, Connection, ConnectionState, Link, Lost, Opened, Reconnected
 from heartline.connection._connection import GOODBYE_GRACE
+from heartline.connection._handshake import receive_greeting, send_greeting
+from heartline.connection._link import close_stream
 from heartline.errors import ConnectionClosed, ConnectionLost, HeartlineError, RemoteProtocolError
 from heartline.server._server import Authenticate, Server
 from heartline.session import CloseCode, Hello, Role, Session, State
@@ -22,6 +24,10 @@ MAX_IDENTITY = 256
 """Characters in an identity: any name or UUID; it stands in every receipt and log line."""
 
 
+TOKEN_SIZE = 16
+"""Bytes of a token: nobody guesses one of 2**128."""
+
+
 class _Refused(Exception):
     """The peer is not let in."""
 
@@ -33,57 +39,124 @@ class _Refused(Exception):
 
 async def serve_stream(server: Server, authenticate: Authenticate | None, stream: trio.abc.Stream) -> None:
     """The whole life of one accepted stream; no peer's mistake gets out of here."""
-    setup = server.setup
-    if server.handshaking >= setup.limits.handshakes:
+    if server.handshaking >= server.setup.limits.handshakes:
         server.refused += 1
         await trio.aclose_forcefully(stream)
         return
-    session = Session(Role.SERVER, limits=setup.limits, heartbeat=setup.heartbeat, now=trio.current_time())
-    link = Link(stream, session, setup.nursery, write_buffer=setup.limits.write_buffer)
-    connection: Connection | None = None
+    limits = server.setup.limits
+    session = Session(Role.SERVER, limits=limits, heartbeat=server.setup.heartbeat, now=trio.current_time())
+    admitted: Connection | None = None
     server.handshaking += 1
     try:
-        connection = await _let_in(server, authenticate, link)
+        admitted = await _let_in(server, authenticate, stream, session)
     finally:
         server.handshaking -= 1
-        if connection is None:
+        if admitted is None:
             server.refused += 1
-            await link.aclose(grace=GOODBYE_GRACE)
-    if connection is not None:
-        await _serve(server, connection, link)
+            await _turn_away(stream, session)
+    if admitted is None:
+        return
+    if admitted.link is None:
+        server.register(admitted)
+        server.tell(Opened(admitted))
+        link = Link(stream, session, server.setup.nursery, write_buffer=limits.write_buffer)
+        await _serve(server, admitted, link)
+    else:
+        await _resume(server, admitted, admitted.link, stream, session)
 
 
 async def _serve(server: Server, connection: Connection, link: Link) -> None:
-    """The life of a connection that was let in, up to its last event."""
+    """Serve a link that is up, and when it is lost wait for the stream that takes over.
+
+    Each stream has its own task, and the session goes from one to the next: whoever has it last is here until
+    the connection's last event.
+    """
     reason: HeartlineError = ConnectionClosed(
         "the server has ended", code=CloseCode.GOING_AWAY, by_peer=False
     )
-    server.register(connection)
-    server.tell(Opened(connection))
+    granted = False
     try:
-        reason = await connection.run_link(link, [])
+        reason = await connection.run_link(link)
+        if connection.link is link:
+            server.tell(Lost(connection, reason))
+            window = link.session.resume_window
+            with trio.move_on_after(window):
+                granted = await link.grant_turn()
+            if not granted:
+                connection.end_session(ConnectionLost(f"no link within {window:g} s (Limits.resume_window)"))
     finally:
-        connection.finish(reason)
-        server.unregister(connection)
-        server.tell(Closed(connection, reason))
+        if not granted:
+            _finish(server, connection, link, reason)
 
 
-async def _let_in(server: Server, authenticate: Authenticate | None, link: Link) -> Connection | None:
-    """Shake hands; ``None`` when the peer was refused or went away."""
+async def _resume(
+    server: Server, connection: Connection, link: Link, stream: trio.abc.Stream, session: Session
+) -> None:
+    """Take the session over from the stream before, and serve it on this one."""
+    hello = session.peer
+    assert isinstance(hello, Hello)
+    assert hello.resume is not None
+    turn = link.request_turn()
+    try:
+        if not await turn.wait():
+            return
+        session.welcome(connection.id, token=_token(server), resumed=True, received=link.session.received)
+        link.session.resume(session, hello.resume[1])
+        link.come_up(stream)
+        connection.address = _address(stream)
+    except BaseException:
+        if turn.granted:
+            _finish(server, connection, link, ConnectionLost("the server has ended"))
+        raise
+    server.tell(Reconnected(connection, resumed=True))
+    await _serve(server, connection, link)
+
+
+def _finish(server: Server, connection: Connection, link: Link, reason: HeartlineError) -> None:
+    """The connection's end, up to its last event."""
+    connection.finish(reason)
+    server.unregister(connection)
+    server.tell(Closed(connection, reason))
+    link.deny_turn()
+
+
+def _token(server: Server) -> bytes:
+    return server.setup.rng.randbytes(TOKEN_SIZE)
+
+
+async def _turn_away(stream: trio.abc.Stream, session: Session) -> None:
+    """Say why, if there is a reason to say, and close; all within a second."""
+    deadline = trio.current_time() + GOODBYE_GRACE
+    with trio.CancelScope(shield=True, deadline=deadline):
+        await send_greeting(stream, session)
+    await close_stream(stream, deadline)
+
+
+async def _let_in(
+    server: Server, authenticate: Authenticate | None, stream: trio.abc.Stream, session: Session
+) -> Connection | None:
+    """Shake hands; ``None`` when the peer was refused or went away.
+
+    The connection is a new one, welcomed, or one whose session shall go on; that one is welcomed when the
+    stream before has ended.
+    """
     limits = server.setup.limits
     refusal: _Refused | None = None
     with trio.move_on_after(limits.handshake_timeout) as scope:
         try:
-            events = await link.receive()
-            if not events:
+            hello = await receive_greeting(stream, session)
+            if hello is None:
                 return None
-            hello = events[0]
             assert isinstance(hello, Hello), "the session lets nothing else through"
+            identity = await _identify(server, authenticate, hello)
+            if hello.resume is not None:
+                return _find(server, identity, hello)
             connection = Connection(server.setup, Role.SERVER)
-            connection.id = await _identify(server, authenticate, hello)
-            connection.address = _address(link.stream)
-            link.session.welcome(connection.id)
-            link.flush()
+            connection.id = identity
+            connection.address = _address(stream)
+            session.welcome(
+                identity, token=_token(server) if hello.resume_window and limits.resume_window else b""
+            )
             return connection
         except _Refused as error:
             refusal = error
@@ -97,9 +170,20 @@ async def _let_in(server: Server, authenticate: Authenticate | None, link: Link)
             refusal = _Refused(CloseCode.INTERNAL_ERROR, "internal error")
     if scope.cancelled_caught:
         refusal = _Refused(CloseCode.HANDSHAKE_TIMEOUT, f"no handshake within {limits.handshake_timeout:g} s")
-    if refusal is not None and link.session.state in (State.NEW, State.GREETING):
-        link.session.refuse(refusal.code, refusal.reason)
+    if refusal is not None and session.state in (State.NEW, State.GREETING):
+        session.refuse(refusal.code, refusal.reason)
     return None
+
+
+def _find(server: Server, identity: str, hello: Hello) -> Connection:
+    """The connection whose session is to go on; raises ``_Refused`` unless the token is that session's."""
+    connection = server.table.get(identity)
+    link = connection.link if connection is not None else None
+    if connection is None or link is None or link.failure is not None or hello.resume is None:
+        raise _Refused(CloseCode.NO_SESSION, "there is no such session, or it has ended")
+    if connection.state is ConnectionState.LEAVING or not link.session.admits(hello.resume, hello.limits):
+        raise _Refused(CloseCode.NO_SESSION, "the session cannot go on here")
+    return connection
 
 
 async def _identify(server: Server, authenticate: Authenticate | None, hello: Hello) -> str:

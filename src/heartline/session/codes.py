@@ -26,6 +26,8 @@ class CloseCode(enum.IntEnum):
     """The peer did not read what was sent to it."""
     INTERNAL_ERROR = 5
     """A bug on the closing side; its log has the traceback."""
+    NO_SESSION = 6
+    """The session to be resumed is not known, or the token is not its own: begin a new one."""
 
     PROTOCOL_ERROR = 100
     """The peer broke the protocol."""

@@ -36,7 +36,7 @@ MARK = struct.Struct("!dQ")
 """PING and PONG: the sender's time (echoed as it is) and the count of sequenced frames received."""
 
 CONFIRMATION = struct.Struct("!Q")
-"""ACK: the count of sequenced frames received. CREDIT: bytes granted to the channel in the frame's id."""
+"""ACK: the count of sequenced frames received. CREDIT: bytes returned so far on the channel in its id."""
 
 SMALLEST_FRAME = 2048
 """Bytes that every peer must accept in a frame: a WELCOME or a GOAWAY fits, and a message in fragments does
@@ -85,6 +85,10 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
     credentials: Any = None
     resume: tuple[bytes, int] | None = None
     """The token of the session to resume, and the count of sequenced frames received in it."""
+    resume_window: float = 0.0
+    """Seconds for which this side would wait for a lost session to be resumed; 0: not at all."""
+    replay_buffer: int = 0
+    """Bytes that this side keeps until they are confirmed; a quarter of it calls for an ACK."""
 
 
 class Welcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,9 +101,13 @@ class Welcome(msgspec.Struct, frozen=True, kw_only=True):
     heartbeat_timeout: float
     features: list[str] = []
     token: bytes = b""
+    """With it the session can be resumed, once; empty: it cannot."""
     resumed: bool = False
     received: int = 0
     """The server's count of sequenced frames received, when resumed."""
+    resume_window: float = 0.0
+    replay_buffer: int = 0
+    """As in :class:`Hello`."""
 
 
 class Refuse(msgspec.Struct, frozen=True, kw_only=True):
@@ -150,6 +158,11 @@ def _check(message: msgspec.Struct) -> None:
         if not SHORTEST_TIMEOUT <= message.heartbeat_timeout < math.inf:
             raise RemoteProtocolError(
                 f"the peer announces a heartbeat timeout of {message.heartbeat_timeout} s"
+            )
+        if not (message.resume_window >= 0 and message.replay_buffer >= 0):
+            raise RemoteProtocolError(
+                f"the peer would wait {message.resume_window} s for a lost session, "
+                f"with {message.replay_buffer} bytes kept"
             )
     elif isinstance(message, GoAway) and not message.drain >= 0:
         raise RemoteProtocolError(f"the peer wants to drain for {message.drain} s")

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from heartline.errors import ConnectionLost, LocalProtocolError
+from heartline.errors import ConnectionLost, LocalProtocolError, RemoteProtocolError
 from heartline.session.messages import PeerLimits
 from heartline.wire import HEADER, HEADER_SIZE, Flag, FrameType
 
@@ -69,6 +69,7 @@ class Outbox:
         "_halted",
         "_queues",
         "_ready",
+        "_returned",
         "_started",
         "_stuck",
         "_turns",
@@ -84,6 +85,7 @@ class Outbox:
         self._turns: deque[int] = deque()
         self._halted: dict[int, None] = {}
         self._credit: dict[int, int] = {}
+        self._returned: dict[int, int] = {}
         self._started = 0
         self._fragment = FRAGMENT_SIZE
         self._stuck = write_buffer + STUCK_LIMIT
@@ -124,6 +126,11 @@ class Outbox:
         """Queue a control frame, ahead of everything else."""
         self._control.append(HEADER.pack(len(payload), frame_type, 0, 0, number) + payload)
         self.size += HEADER_SIZE + len(payload)
+
+    def put_encoded_control(self, frame: Buffer) -> None:
+        """Queue a control frame that is encoded already."""
+        self._control.append(bytes(frame))
+        self.size += len(frame)
 
     def put(self, frame_type: int, channel: int, number: int, payload: bytes, flags: int = 0) -> None:
         """Queue a message.
@@ -221,6 +228,7 @@ class Outbox:
     def open_channel(self, channel: int) -> None:
         """Give a new channel the peer's window."""
         self._credit[channel] = self.limits.window
+        self._returned.pop(channel, None)
 
     def close_channel(self, channel: int) -> None:
         """Forget a channel: its credit, and the messages on it that have not started (not its CLOSE)."""
@@ -247,11 +255,24 @@ class Outbox:
             if key in self._turns:
                 self._turns.remove(key)
 
-    def grant(self, channel: int, credit: int) -> None:
-        """Take credit for a channel; credit for one that was closed meanwhile is void."""
-        if channel in self._credit:
-            self._credit[channel] += credit
-            self._resume(channel)
+    def grant(self, channel: int, returned: int) -> None:
+        """The peer has given back so much credit on a channel so far; for one that was closed it is void.
+
+        The sum travels, not the last part of it, so that a CREDIT that was lost with its link is made good by
+        the next one. Raises :class:`RemoteProtocolError` when it falls, or exceeds what was spent.
+        """
+        credit = self._credit.get(channel)
+        if credit is None:
+            return
+        more = returned - self._returned.get(channel, 0)
+        if more < 0 or credit + more > self.limits.window:
+            raise RemoteProtocolError(
+                f"CREDIT of {returned} bytes in all on channel {channel}: the peer's window of "
+                f"{self.limits.window} bytes has {credit} left, after {returned - more} bytes were returned"
+            )
+        self._returned[channel] = returned
+        self._credit[channel] = credit + more
+        self._resume(channel)
 
     def _resume(self, key: int) -> None:
         if key in self._halted:
@@ -274,21 +295,32 @@ class Outbox:
 
     # Taking turns
 
-    def take(self, budget: int) -> tuple[list[Buffer], int]:
-        """What to write next, and how many sequenced frames it holds.
+    def take_control(self) -> list[Buffer]:
+        """The control frames: they go first."""
+        if not self._control:
+            return []
+        control: list[Buffer] = [*self._control]
+        self._control.clear()
+        self.size -= sum(map(len, control))
+        return control
 
-        All control frames and all small ones, then fragments until ``budget`` bytes are reached: at least
-        one, so that no stream of small frames holds them up.
+    def take(self, budget: int) -> tuple[list[Buffer], int]:
+        """What to write next, and how many frames it holds: all are sequenced.
+
+        All small frames, joined, then fragments until ``budget`` bytes are reached: at least one, so that no
+        stream of small frames holds them up.
         """
         ready = self._ready
         count = len(ready)
-        buffers: list[Buffer] = [*self._control, *ready]
-        self._control.clear()
-        ready.clear()
+        buffers: list[Buffer] = []
+        taken = 0
+        if ready:
+            buffers.append(b"".join(ready) if count > 1 else ready[0])
+            taken = len(buffers[0])
+            ready.clear()
         if not self._queues:
-            self.size = 0
+            self.size -= taken
             return buffers, count
-        taken = sum(map(len, buffers))
         bulk = 0
         while self._turns and (taken + bulk < budget or not bulk):
             key = self._turns.popleft()

@@ -6,12 +6,25 @@ goodbye's messages as objects. The caller writes what :meth:`Session.take` gives
 :meth:`Session.check` when its time has come.
 
 Counting. Every frame that is not control has a position: the first one sent on a session is 1. The receiver
-counts them too and tells its count in every PING and PONG; an ACK tells it without a PING. Nothing is
-replayed yet, so no ACK is sent, but whoever sends one is understood. The count never exceeds what was sent.
+counts them too and tells its count in every PING, PONG and ACK. The count never falls and never exceeds what
+was sent.
+
+Resuming. Frames are kept until they are confirmed. When the link is lost, the next one begins with a
+handshake, on a session of its own; in it both sides tell their counts, and :meth:`Session.resume` goes on
+with the link on which that was done: what the peer has not received is sent again, first and in order. The
+rest of the state (half messages, windows, what waits) was never the link's, so it simply stays. Control
+frames are not sent again: PINGs and ACKs are void with their link, and credit is told anew.
+
+An ACK goes out by itself when a quarter of the peer's buffer, or ``ACK_SIZE`` bytes, came in; it rides along
+with what is written anyway, once in ``ACK_INTERVAL``; and PINGs and PONGs carry the count too. After a
+goodbye nothing is kept and nothing acknowledged: the session ends with its link, and an ACK that finds the
+peer's socket closed would have the system throw away what that peer had sent.
 """
 
 from __future__ import annotations
 
+import hmac
+import math
 import struct
 from typing import TypeAlias
 
@@ -32,12 +45,19 @@ from heartline.session.messages import (
     shorten,
 )
 from heartline.session.outbox import MESSAGE_COST, Buffer, Outbox
+from heartline.session.replay import Replay
 from heartline.session.states import TRANSITIONS, Role, State, Step
 from heartline.wire import Flag, Frame, FrameDecoder, FrameType, Limits
 
 __all__ = ["Event", "Session"]
 
 Event: TypeAlias = Frame | Hello | Welcome | Refuse | GoAway
+
+ACK_SIZE = 256 * 1024
+"""Bytes after which an ACK goes out by itself: one for a whole read, so that it costs next to nothing."""
+
+ACK_INTERVAL = 1.0
+"""Seconds between ACKs that ride along: what a peer sends in that time it has to keep."""
 
 _FIRST_SEQUENCED = FrameType.OPEN
 _LAST_LANE = FrameType.RESET
@@ -47,25 +67,37 @@ _LEAVING = State.LEAVING
 
 
 class Session:
-    """One session on one link, without I/O, clock or chance."""
+    """One session, on one link after the other, without I/O, clock or chance."""
 
     __slots__ = (
+        "_ack",
+        "_ack_at",
+        "_ack_interval",
+        "_ack_size",
+        "_acked",
         "_assembly",
         "_decoder",
+        "_due_credit",
         "_error",
-        "_granted",
+        "_held",
         "_limits",
         "_ping",
         "_pong",
+        "_returned",
+        "_spent_token",
+        "_unacked",
         "_windows",
         "confirmed",
         "outbox",
         "peer",
         "pulse",
         "received",
+        "replay",
+        "resume_window",
         "role",
         "sent",
         "state",
+        "token",
     )
 
     def __init__(self, role: Role, *, limits: Limits, heartbeat: Heartbeat, now: float) -> None:
@@ -80,20 +112,39 @@ class Session:
         """Sequenced frames received."""
         self.confirmed: int = 0
         """Sequenced frames that the peer says it received."""
+        self.replay: Replay = Replay(limits.replay_buffer)
+        self.resume_window: float = 0.0
+        """Seconds for which the session outlives its link, as agreed in the handshake; 0: it does not."""
+        self.token: bytes = b""
+        """What resumes the session, once."""
+        self._spent_token = b""
         self._limits = limits
-        self._decoder = FrameDecoder(limits)
         self._assembly = Assembly(limits)
         self._windows: dict[int, int] = {0: limits.window}
-        # Said once with the next take, however often it became due: a peer that never reads costs no more.
-        self._ping = False
-        self._pong: bytes | None = None
-        self._granted: dict[int, int] = {}
+        self._returned: dict[int, int] = {}
+        # The link's own.
+        self._decoder = FrameDecoder(limits)
+        self._held: list[Frame] = []
         self._error: RemoteProtocolError | None = None
+        # Said once with the next take, however often it became due: a peer that never reads costs no more.
+        self._ping = self._ack = False
+        self._pong: bytes | None = None
+        self._due_credit: set[int] = set()
+        # What the peer was told of the count, and what came since.
+        self._acked = self._unacked = 0
+        self._ack_at = now
+        self._ack_size = self._ack_interval = math.inf  # until the peer says that it keeps anything
 
     # The handshake and the goodbye
 
-    def hello(self, *, identity: str | None = None, credentials: object = None) -> None:
-        """Client: open the session.
+    def hello(
+        self,
+        *,
+        identity: str | None = None,
+        credentials: object = None,
+        resume: tuple[bytes, int] | None = None,
+    ) -> None:
+        """Client: open the session; ``resume`` is the :attr:`ticket` of the one that shall go on here.
 
         Raises :class:`SerializationError` for credentials that cannot be sent, and
         :class:`LocalProtocolError` for ones too long.
@@ -104,6 +155,9 @@ class Session:
             heartbeat_timeout=self.pulse.timeout,
             identity=identity,
             credentials=credentials,
+            resume=resume,
+            resume_window=self._limits.resume_window,
+            replay_buffer=self._limits.replay_buffer,
         )
         payload = render(hello)
         if len(payload) > self._limits.frame_size:
@@ -113,14 +167,26 @@ class Session:
         self._step(Step.SEND_HELLO)
         self.outbox.put_control(FrameType.HELLO, payload=payload)
 
-    def welcome(self, session_id: str) -> None:
-        """Server: let the client in, under this id."""
+    def welcome(
+        self, session_id: str, *, token: bytes = b"", resumed: bool = False, received: int = 0
+    ) -> None:
+        """Server: let the client in, under this id.
+
+        With ``token`` the session can be resumed. ``resumed`` says that this link is for an older session,
+        which has received so many frames, and will :meth:`resume` on it.
+        """
         self._step(Step.SEND_WELCOME)
+        self.token = token
         answer = Welcome(
             version=VERSION,
             session=session_id,
             limits=PeerLimits.of(self._limits),
             heartbeat_timeout=self.pulse.timeout,
+            token=token,
+            resumed=resumed,
+            received=received,
+            resume_window=self._limits.resume_window,
+            replay_buffer=self._limits.replay_buffer,
         )
         self.outbox.put_control(FrameType.WELCOME, payload=render(answer))
 
@@ -139,8 +205,63 @@ class Session:
         self.outbox.put_control(FrameType.GOAWAY, payload=render(goodbye))
 
     def end(self) -> None:
-        """The link has ended."""
+        """The session has ended."""
         self._step(Step.END)
+
+    # Resuming
+
+    @property
+    def resumable(self) -> bool:
+        """Whether the session would outlive its link now."""
+        return self.resume_window > 0 and bool(self.token) and self.state in (_OPEN, State.LOST)
+
+    @property
+    def ticket(self) -> tuple[bytes, int]:
+        """Client: what a HELLO has to say to resume this session."""
+        return self.token, self.received
+
+    def admits(self, ticket: tuple[bytes, int], limits: PeerLimits) -> bool:
+        """Server: whether this ticket resumes this session.
+
+        Not if the token is not its own, if the peer lacks frames that are not kept any more, or has other
+        limits than it had. Until the client has shown that it has the new token the one before it is good
+        too: the WELCOME that brought the new one may have been lost.
+        """
+        token, received = ticket
+        good = hmac.compare_digest(token, self.token)
+        spent = bool(self._spent_token) and hmac.compare_digest(token, self._spent_token)
+        return (
+            self.resume_window > 0
+            and (good or spent)
+            and self.confirmed <= received <= self.sent
+            and limits == self.outbox.limits
+        )
+
+    def lose(self) -> None:
+        """The link is lost, and the session waits for another one."""
+        self._step(Step.LOSE)
+
+    def resume(self, other: Session, received: int) -> None:
+        """Go on with the link on which ``other`` has shaken hands; the peer has received so many frames.
+
+        Raises :class:`RemoteProtocolError` when the peer cannot have received so many.
+        """
+        self._confirm(received)
+        self._step(Step.RESUME)
+        self._spent_token = self.token if self.role is Role.SERVER else b""
+        self.token = other.token
+        self.peer = other.peer
+        self.pulse = other.pulse
+        self._decoder, self._held, self._error = other._decoder, other._held, other._error
+        self._ping = self._ack = False
+        self._pong = None
+        self._due_credit = {channel for channel in self._windows if self._returned.get(channel)}
+        self._ack_at = self.pulse.heard
+        self._acked, self._unacked = self.received, 0
+        self.replay.rewind()
+        self.outbox.take_control()
+        for frame in other.outbox.take_control():  # the WELCOME
+            self.outbox.put_encoded_control(frame)
 
     def _step(self, step: Step) -> None:
         following = TRANSITIONS.get((self.role, self.state, step))
@@ -158,11 +279,14 @@ class Session:
         set: the next call raises, even for no bytes. So the events never depend on how the bytes were cut.
         """
         self.pulse.heard = now
+        self._spent_token = b""
         events: list[Event] = []
         try:
             if self._error is not None:
                 raise self._error
-            for frame in self._decoder.feed(data):
+            for frame in (
+                self._decoder.feed(data) if self.state is _OPEN and not self._held else self._few(data)
+            ):
                 event = self._control(frame, now) if frame.type < _FIRST_SEQUENCED else self._sequenced(frame)
                 if event is not None:
                     events.append(event)
@@ -170,7 +294,25 @@ class Session:
             self._error = error
             if not events:
                 raise
+        self._unacked += len(data)
+        if self._unacked >= self._ack_size:
+            self._ack = self.received != self._acked and self.state is _OPEN
         return events
+
+    def _few(self, data: bytes) -> list[Frame]:
+        """What may be looked at now: for a client in the handshake only the WELCOME.
+
+        What follows may be for an older session, and is held back until it is clear for which.
+        """
+        frames, self._held = self._held, []
+        try:
+            frames += self._decoder.feed(data)
+        except RemoteProtocolError:
+            if not frames:
+                raise
+        if self.state is State.GREETING and self.role is Role.CLIENT:
+            frames, self._held = frames[:1], frames[1:]
+        return frames
 
     def _sequenced(self, frame: Frame) -> Frame | None:
         self.received += 1
@@ -188,7 +330,12 @@ class Session:
     @property
     def failed(self) -> bool:
         """Whether the peer broke the protocol; :meth:`receive` raises the error, even for no bytes."""
-        return self._error is not None or self._decoder.failed
+        return self._error is not None or (self._decoder.failed and not self._held)
+
+    @property
+    def holds_back(self) -> bool:
+        """Whether :meth:`receive` has something to give, even for no bytes: it came behind a handshake."""
+        return bool(self._held)
 
     def receive_eof(self) -> None:
         """The stream has ended; raises :class:`RemoteProtocolError` if that was inside a frame."""
@@ -219,8 +366,8 @@ class Session:
     def _keep_going(self, frame: Frame, now: float) -> None:
         """PING, PONG, ACK and CREDIT."""
         if frame.type == FrameType.CREDIT:
-            (credit,) = CONFIRMATION.unpack(frame.payload)
-            self.outbox.grant(frame.id, credit)
+            (returned,) = CONFIRMATION.unpack(frame.payload)
+            self.outbox.grant(frame.id, returned)
         elif frame.type == FrameType.ACK:
             self._confirm(CONFIRMATION.unpack(frame.payload)[0])
         else:
@@ -237,6 +384,7 @@ class Session:
             raise RemoteProtocolError(
                 f"{count} frames confirmed, after {self.confirmed} and of {self.sent} sent"
             )
+        self.replay.drop(count - self.confirmed)
         self.confirmed = count
 
     def _told(self, step: Step, message: Event) -> Event:
@@ -248,6 +396,12 @@ class Session:
         self.peer = greeting
         self.pulse.agree(greeting.heartbeat_timeout)
         self.outbox.open(greeting.limits)
+        if isinstance(greeting, Welcome):
+            self.token = greeting.token
+        self.resume_window = min(self._limits.resume_window, greeting.resume_window)
+        if self.resume_window:
+            self._ack_size = min(ACK_SIZE, max(1, greeting.replay_buffer // 4))
+            self._ack_interval = ACK_INTERVAL
         return greeting
 
     # Channels
@@ -271,7 +425,8 @@ class Session:
         if channel in self._windows:
             credit = length + MESSAGE_COST
             self._windows[channel] += credit
-            self._granted[channel] = self._granted.get(channel, 0) + credit
+            self._returned[channel] = self._returned.get(channel, 0) + credit
+            self._due_credit.add(channel)
 
     def _on_lane(self, frame: Frame) -> None:
         """The peer's direction of a channel lasts from its OPEN, or ours, to its CLOSE or RESET.
@@ -294,7 +449,8 @@ class Session:
             raise RemoteProtocolError(f"{FrameType(frame.type).name} on channel 0, which is always open")
         else:
             del self._windows[channel]
-            self._granted.pop(channel, None)
+            self._returned.pop(channel, None)
+            self._due_credit.discard(channel)
             self._assembly.drop(channel)
 
     # Sending
@@ -304,32 +460,65 @@ class Session:
         self.outbox.put(frame_type, channel, number, payload, flags)
 
     def take(self, budget: int, now: float) -> list[Buffer]:
-        """What to write now: at most about ``budget`` bytes of fragments behind all that is small."""
-        if self._granted or self._pong is not None or self._ping:
+        """What to write now: control, what has to be sent again, and the next of what waits.
+
+        At most about ``budget`` bytes of fragments behind all that is small; nothing new while as much as may
+        be is kept unconfirmed.
+        """
+        if self._due_credit or self._pong is not None or self._ping or self._ack:
             self._put_due(now)
-        buffers, count = self.outbox.take(budget)
-        self.sent += count
+        elif self.received != self._acked and now - self._ack_at >= self._ack_interval and self.outbox.size:
+            self._ack = self.state is _OPEN
+            self._put_due(now)
+        replay = self.replay
+        buffers = self.outbox.take_control()
+        if replay.due:
+            buffers += replay.take(budget)
+        keeps = self.resume_window > 0 and self.state is _OPEN
+        if not replay.due and not (keeps and replay.full):
+            new, count = self.outbox.take(budget)
+            if count:
+                self.sent += count
+                if keeps:
+                    replay.keep(new, count)
+                buffers = buffers + new if buffers else new
         if buffers:
             self.pulse.spoke = now
         return buffers
 
     def _put_due(self, now: float) -> None:
         put = self.outbox.put_control
+        for channel in self._due_credit:
+            put(FrameType.CREDIT, channel, CONFIRMATION.pack(self._returned[channel]))
+        self._due_credit.clear()
         if self._pong is not None:
             put(FrameType.PONG, 0, self._pong + CONFIRMATION.pack(self.received))
-            self._pong = None
         if self._ping:
             self.pulse.ping_sent = now
             put(FrameType.PING, 0, MARK.pack(now, self.received))
-            self._ping = False
-        for channel, credit in self._granted.items():
-            put(FrameType.CREDIT, channel, CONFIRMATION.pack(credit))
-        self._granted.clear()
+        if self._ack:
+            put(FrameType.ACK, 0, CONFIRMATION.pack(self.received))
+        if self._pong is not None or self._ping or self._ack:
+            self._acked, self._unacked, self._ack_at = self.received, 0, now
+        self._pong = None
+        self._ping = self._ack = False
 
     @property
     def has_output(self) -> bool:
-        """Whether :meth:`take` would give anything (or messages wait for credit)."""
-        return self.outbox.size > 0 or self._pong is not None or self._ping or bool(self._granted)
+        """Whether :meth:`take` would give anything (or messages wait for credit, or for confirmations)."""
+        return (
+            self.outbox.size > 0
+            or self._pong is not None
+            or self._ping
+            or self._ack
+            or bool(self._due_credit)
+            or self.replay.due
+        )
+
+    @property
+    def has_turns(self) -> bool:
+        """Whether the next :meth:`take` would give more than what is small."""
+        return self.replay.due or (self.outbox.has_turns and not (self.replay.full and self.state is _OPEN))
 
     def check(self, now: float) -> float:
         """Queue a PING if one is due, and say when to check next; raises :class:`ConnectionLost`."""

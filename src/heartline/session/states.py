@@ -4,7 +4,11 @@ The client speaks first: HELLO. The server looks at it (versions, credentials, r
 the session is open, or REFUSE, and it is closed; a client that says nothing in time is refused unheard. In an
 open session every frame may flow in both directions, until one side says GOAWAY: from then on nothing new is
 begun, and what is in progress may end. The other side answers GOAWAY when it is ready, and whoever began
-closes the link. A link that ends in any state ends the session's life on that link.
+closes the link.
+
+An open session whose link is lost waits for another one, if both sides agreed to that in the handshake. A new
+link begins with a handshake of its own, in which HELLO names the session: so it is resumed when that link's
+session is open. In any other state, and when no link comes in time, the end of the link is the session's end.
 
 What one side sends is the other's receipt of it, so each step has two rows. A step without a row in the
 present state is a protocol error: ours (``LocalProtocolError``) when we were about to take it, the peer's
@@ -36,8 +40,10 @@ class State(enum.Enum):
     """Everything may flow."""
     LEAVING = "leaving"
     """One side said GOAWAY: nothing new is begun."""
+    LOST = "lost"
+    """There is no link; another one may resume the session."""
     CLOSED = "closed"
-    """The end, on this link."""
+    """The end."""
 
 
 class Step(enum.Enum):
@@ -51,7 +57,9 @@ class Step(enum.Enum):
     RECEIVE_REFUSE = "receive REFUSE"
     SEND_GOAWAY = "send GOAWAY"
     RECEIVE_GOAWAY = "receive GOAWAY"
-    END = "the link ends"
+    LOSE = "the link is lost"
+    RESUME = "another link resumes"
+    END = "the end"
 
 
 C, S = Role.CLIENT, Role.SERVER
@@ -71,5 +79,7 @@ TRANSITIONS: dict[tuple[Role, State, Step], State] = {
         for state in (State.OPEN, State.LEAVING)
         for step in (Step.SEND_GOAWAY, Step.RECEIVE_GOAWAY)
     },
+    **{(role, State.OPEN, Step.LOSE): State.LOST for role in Role},
+    **{(role, State.LOST, Step.RESUME): State.OPEN for role in Role},
     **{(role, state, Step.END): State.CLOSED for role in Role for state in State},
 }

@@ -1,0 +1,42 @@
+"""A handshake on a stream that has no link yet: one message there, one back."""
+
+from __future__ import annotations
+
+import trio
+
+from heartline.connection._link import READ_SIZE
+from heartline.errors import ConnectionLost, RemoteProtocolError
+from heartline.session import Session
+from heartline.session.session import Event
+
+__all__ = ["receive_greeting", "send_greeting"]
+
+
+async def send_greeting(stream: trio.abc.Stream, session: Session) -> None:
+    """Write what the session has to say."""
+    try:
+        await stream.send_all(b"".join(session.take(0, trio.current_time())))
+    except (trio.BrokenResourceError, trio.ClosedResourceError):
+        pass  # whoever does not listen may have said why: the next read tells
+
+
+async def receive_greeting(stream: trio.abc.Stream, session: Session) -> Event | None:
+    """What the peer says; ``None`` when it ended the stream.
+
+    Raises :class:`ConnectionLost`, and :class:`RemoteProtocolError` for anything that is no greeting.
+    """
+    while True:
+        try:
+            data = await stream.receive_some(READ_SIZE)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            reason = f"the link broke in the handshake: {error.__cause__ or error}"
+            raise ConnectionLost(reason) from error
+        if not data:
+            try:
+                session.receive_eof()
+            except RemoteProtocolError as error:
+                raise ConnectionLost(str(error)) from None
+            return None
+        events = session.receive(bytes(data), trio.current_time())
+        if events:
+            return events[0]
