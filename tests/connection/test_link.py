@@ -25,7 +25,7 @@ from heartline.wire import FrameType
 from .helpers import QUIET, settle
 
 CALL = FrameType.CALL
-LARGE = Limits(write_buffer=1 << 26)
+LARGE = Limits(resume_window=0, write_buffer=1 << 26)
 
 
 def sessions() -> tuple[Session, Session]:

@@ -25,7 +25,10 @@ async def open_pair(
 ) -> AsyncIterator[tuple[heartline.Server, heartline.Connection]]:
     async with heartline.open_server(url, **settings) as server:
         async with heartline.open_connection(
-            server.urls[0], identity="reader", rng=random.Random(1)
+            server.urls[0],
+            identity="reader",
+            rng=random.Random(1),
+            limits=heartline.Limits(resume_window=0),
         ) as connection:
             yield server, connection
 
