@@ -253,6 +253,11 @@ class Connection:
         """The session's link, be it up or down; ``None`` while there is no session."""
         return self._link
 
+    @property
+    def reason(self) -> HeartlineError | None:
+        """Why the link, or the session, was lost last; ``None`` while there is a link."""
+        return self._reason
+
     def require_link(self) -> Link:
         """The session's link; raises :class:`ConnectionLost` or :class:`ConnectionClosed`."""
         if self._link is None:

@@ -84,6 +84,7 @@ async def _serve(server: Server, connection: Connection, link: Link) -> None:
                 granted = await link.grant_turn()
             if not granted:
                 connection.end_session(ConnectionLost(f"no link within {window:g} s (Limits.resume_window)"))
+                reason = connection.reason or reason
     finally:
         if not granted:
             _finish(server, connection, link, reason)

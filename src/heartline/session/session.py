@@ -248,9 +248,9 @@ class Session:
         """
         self._confirm(received)
         self._step(Step.RESUME)
-        self._spent_token = self.token if self.role is Role.SERVER else b""
-        self.token = other.token
-        self.peer = other.peer
+        self.token, self.peer = other.token, other.peer
+        if isinstance(other.peer, Hello) and other.peer.resume is not None:
+            self._spent_token = other.peer.resume[0]  # the one that the client has, until it has the new one
         self.pulse = other.pulse
         self._decoder, self._held, self._error = other._decoder, other._held, other._error
         self._ping = self._ack = False

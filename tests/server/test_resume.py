@@ -1,0 +1,275 @@
+"""Who may go on with a session: forged, foreign, spent and late tokens do nothing to anybody else."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+import heartline
+from heartline import CloseCode, Connection, ConnectionState, Limits, Server
+from heartline.session import Refuse, Role, Session, Welcome
+from heartline.session.messages import VERSION, Hello, PeerLimits, render
+from heartline.transports import open_stream
+from heartline.wire import Frame, FrameType, encode
+
+from ..connection.helpers import QUIET, RawPeer, data, settle
+
+LIMITS = Limits()
+Ticket = tuple[bytes, int]
+
+
+@asynccontextmanager
+async def guarded(**settings: Any) -> AsyncIterator[tuple[Server, RawPeer, Connection]]:
+    """A server, a peer that is in, and a bystander to whom nothing must happen."""
+    async with (
+        heartline.open_server("memory://", heartbeat=QUIET, **settings) as server,
+        heartline.open_connection(server.urls[0], identity="bystander", heartbeat=QUIET) as bystander,
+    ):
+        there = server.connections["bystander"]
+        peer = await RawPeer.join(server.urls[0], identity="me", limits=LIMITS)
+        yield server, peer, server.connections["me"]
+        await settle()
+        assert server.connections["bystander"] is there
+        await bystander.send(b"still here")
+        assert await there.receive() == b"still here"
+        assert bystander.statistics().links == 1
+
+
+async def come_back(
+    server: Server,
+    ticket: Ticket | None,
+    *,
+    identity: str = "me",
+    limits: Limits = LIMITS,
+    credentials: Any = None,
+) -> tuple[RawPeer, Any]:
+    """Another link, and what the server says to it."""
+    peer = RawPeer.of(await open_stream(server.urls[0], tls=None), Role.CLIENT, limits=limits)
+    peer.session.hello(identity=identity, resume=ticket, credentials=credentials)
+    await peer.flush()
+    events = await peer.events()
+    return peer, events[0] if events else None
+
+
+def cut(peer: RawPeer) -> None:
+    peer.stream.close()  # type: ignore[attr-defined]
+
+
+async def resume(server: Server, peer: RawPeer) -> RawPeer:
+    """Come back with the right ticket, and go on."""
+    again, answer = await come_back(server, peer.session.ticket)
+    assert isinstance(answer, Welcome)
+    assert answer.resumed
+    if peer.session.state is heartline.session.State.OPEN:
+        peer.session.lose()
+    peer.session.resume(again.session, answer.received)
+    again.session = peer.session
+    return again
+
+
+async def test_the_right_ticket(autojump_clock: MockClock) -> None:
+    async with guarded() as (server, peer, connection):
+        cut(peer)
+        await settle()
+        assert connection.state is ConnectionState.LOST
+        await connection.send(b"while it was away")
+        again = await resume(server, peer)
+        (frame,) = await again.events()
+        assert frame.payload == b"while it was away"
+        assert server.connections["me"] is connection
+        assert connection.statistics().resumed == 1
+
+
+def forged(ticket: Ticket) -> Ticket:
+    return bytes(16), ticket[1]
+
+
+def empty(ticket: Ticket) -> Ticket:
+    return b"", ticket[1]
+
+
+def shortened(ticket: Ticket) -> Ticket:
+    return ticket[0][:-1], ticket[1]
+
+
+def ahead(ticket: Ticket) -> Ticket:
+    return ticket[0], ticket[1] + 1
+
+
+@pytest.mark.parametrize("alter", [forged, empty, shortened, ahead])
+@pytest.mark.parametrize("lost", [True, False])
+async def test_a_wrong_ticket_is_refused_and_changes_nothing(
+    alter: Any, lost: bool, autojump_clock: MockClock
+) -> None:
+    async with guarded() as (server, peer, connection):
+        if lost:
+            cut(peer)
+        await settle()
+        state = connection.state
+        for _ in range(3):
+            intruder, answer = await come_back(server, alter(peer.session.ticket))
+            assert isinstance(answer, Refuse)
+            assert answer.code == CloseCode.NO_SESSION
+            assert not CloseCode.is_terminal(answer.code)
+            assert await intruder.rest() == []
+        assert (connection.state, server.connections["me"]) == (state, connection)
+        await connection.send(b"for the owner")
+        again = await resume(server, peer)
+        assert [frame.payload for frame in await again.events()] == [b"for the owner"]
+
+
+async def test_the_ticket_of_another(autojump_clock: MockClock) -> None:
+    async with guarded() as (server, peer, connection):
+        other = await RawPeer.join(server.urls[0], identity="other", limits=LIMITS)
+        _, answer = await come_back(server, other.session.ticket, identity="me")
+        assert isinstance(answer, Refuse)
+        _, answer = await come_back(server, peer.session.ticket, identity="other")
+        assert isinstance(answer, Refuse)
+        assert server.connections["me"] is connection
+        assert connection.state is ConnectionState.OPEN
+
+
+async def test_a_ticket_is_bound_to_who_the_server_says_it_is(autojump_clock: MockClock) -> None:
+    def authenticate(credentials: Any, _identity: str | None) -> str | None:
+        return credentials
+
+    async with guarded(authenticate=authenticate) as (server, peer, _):
+        cut(peer)
+        _, answer = await come_back(server, peer.session.ticket, identity="me", credentials="somebody else")
+        assert isinstance(answer, Refuse)
+        assert answer.code == CloseCode.NO_SESSION
+        _, answer = await come_back(server, peer.session.ticket, identity="whoever", credentials="me")
+        assert isinstance(answer, Welcome)
+
+
+async def test_a_ticket_is_spent_once_the_new_one_has_been_seen(autojump_clock: MockClock) -> None:
+    async with guarded() as (server, peer, connection):
+        spent = peer.session.ticket
+        cut(peer)
+        again = await resume(server, peer)
+        assert peer.session.ticket != spent
+        again.session.send(FrameType.DATA, 0, 0, b"I am here")
+        await again.flush()
+        await settle()
+        _, answer = await come_back(server, spent)
+        assert isinstance(answer, Refuse)
+        assert connection.state is ConnectionState.OPEN
+        assert await connection.receive() == b"I am here"
+
+
+async def test_until_then_it_is_good_however_often_the_answer_is_lost(autojump_clock: MockClock) -> None:
+    async with guarded() as (server, peer, connection):
+        cut(peer)
+        for _ in range(5):
+            stranded, answer = await come_back(server, peer.session.ticket)
+            assert isinstance(answer, Welcome)
+            cut(stranded)  # it never saw the answer
+        await connection.send(b"x")
+        again = await resume(server, peer)
+        assert [frame.payload for frame in await again.events()] == [b"x"]
+
+
+async def test_a_ticket_that_is_too_late(autojump_clock: MockClock) -> None:
+    async with guarded(limits=Limits(resume_window=5)) as (server, peer, _):
+        cut(peer)
+        await trio.sleep(5.1)
+        _, answer = await come_back(server, peer.session.ticket)
+        assert isinstance(answer, Refuse)
+        assert answer.code == CloseCode.NO_SESSION
+        _, answer = await come_back(server, None)
+        assert isinstance(answer, Welcome)
+        assert not answer.resumed
+
+
+async def test_other_limits_make_another_session(autojump_clock: MockClock) -> None:
+    async with guarded() as (server, peer, _):
+        cut(peer)
+        _, answer = await come_back(server, peer.session.ticket, limits=Limits(window=5))
+        assert isinstance(answer, Refuse)
+        assert answer.code == CloseCode.NO_SESSION
+
+
+async def test_a_link_that_the_server_thought_alive_is_closed(autojump_clock: MockClock) -> None:
+    async with guarded() as (server, peer, connection):
+        again = await resume(server, peer)
+        assert await peer.stream.receive_some() == b""
+        await connection.send(b"x")
+        assert [frame.payload for frame in await again.events()] == [b"x"]
+
+
+async def test_two_that_come_at_once(autojump_clock: MockClock) -> None:
+    """Both have the right ticket, so they are one client; the later one is where it is."""
+    async with guarded() as (server, peer, connection):
+        cut(peer)
+        answers: dict[int, Any] = {}
+
+        async def come(number: int) -> None:
+            answers[number] = await come_back(server, peer.session.ticket)
+
+        async with trio.open_nursery() as nursery:
+            for number in range(5):
+                nursery.start_soon(come, number)
+        await settle()
+        open_ones = [peer for peer, answer in answers.values() if isinstance(answer, Welcome)]
+        assert open_ones
+        assert connection.state is ConnectionState.OPEN
+        assert server.statistics().handshaking == 0
+        assert len(server.connections) == 2
+
+
+async def test_a_second_hello_on_a_link(autojump_clock: MockClock) -> None:
+    async with guarded() as (_server, peer, connection):
+        hello = Hello(
+            version=VERSION, limits=PeerLimits.of(LIMITS), heartbeat_timeout=30.0, resume=peer.session.ticket
+        )
+        await peer.send(Frame(FrameType.HELLO, payload=render(hello)))
+        goodbye = (await peer.rest())[-1]
+        assert goodbye.code == CloseCode.PROTOCOL_ERROR
+        await settle()
+        assert connection.state is ConnectionState.CLOSED
+
+
+async def test_who_breaks_the_rules_cannot_come_back(autojump_clock: MockClock) -> None:
+    async with guarded() as (server, peer, _):
+        await peer.send(Frame(FrameType.ACK, payload=(99).to_bytes(8, "big")))
+        await peer.rest()
+        _, answer = await come_back(server, peer.session.ticket)
+        assert isinstance(answer, Refuse)
+
+
+async def test_frames_behind_the_hello_come_too_early(autojump_clock: MockClock) -> None:
+    async with guarded() as (server, peer, connection):
+        cut(peer)
+        await settle()
+        stream = await open_stream(server.urls[0], tls=None)
+        session = Session(Role.CLIENT, limits=LIMITS, heartbeat=QUIET, now=0.0)
+        session.hello(identity="me", resume=peer.session.ticket)
+        await stream.send_all(b"".join(session.take(1 << 20, 0.0)) + encode([data(b"early")]))
+        await settle()
+        assert connection.state is ConnectionState.CLOSED or connection.state is ConnectionState.LOST
+
+
+async def test_a_full_server_lets_its_own_come_back(autojump_clock: MockClock) -> None:
+    async with guarded(limits=Limits(connections=2)) as (server, peer, _):
+        cut(peer)
+        await settle()
+        _, answer = await come_back(server, None, identity="stranger")
+        assert isinstance(answer, Refuse)
+        assert answer.code == CloseCode.OVERLOADED
+        await resume(server, peer)
+
+
+async def test_a_draining_server_lets_nobody_come_back(autojump_clock: MockClock) -> None:
+    async with heartline.open_server("memory://", heartbeat=QUIET) as server:
+        peer = await RawPeer.join(server.urls[0], identity="me", limits=LIMITS)
+        cut(peer)
+        await settle()
+        await server.drain(1)
+        _, answer = await come_back(server, peer.session.ticket)
+        assert isinstance(answer, Refuse)
+        assert answer.code == CloseCode.GOING_AWAY
