@@ -287,7 +287,10 @@ class Connection:
         try:
             link.session.send(frame_type, channel, number, payload, flags)
         except ConnectionLost as error:
-            link.fail(error)  # the peer does not read: that ends its session, not the task that is here
+            # The peer does not read: that ends its session, not the task that is here.
+            link.fail(error)
+            if self.state is ConnectionState.LOST:
+                self.end_session(error)
         link.nudge()
 
     async def wait_room(self, channel: int, is_over: Callable[[], bool] = bool) -> None:

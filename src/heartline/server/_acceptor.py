@@ -105,6 +105,9 @@ async def _resume(
         link.session.resume(session, hello.resume[1])
         link.come_up(stream)
         connection.address = _address(stream)
+    except RemoteProtocolError as error:
+        _finish(server, connection, link, error)
+        return
     except BaseException:
         if turn.granted:
             _finish(server, connection, link, ConnectionLost("the server has ended"))

@@ -82,7 +82,8 @@ class Outbox:
         self._control: list[bytes] = []
         self._ready: list[bytes] = []
         self._queues: dict[int, deque[_Message]] = {}
-        self._turns: deque[int] = deque()
+        # A list, for a deque takes 600 bytes and there are a few keys at most.
+        self._turns: list[int] = []
         self._halted: dict[int, None] = {}
         self._credit: dict[int, int] = {}
         self._returned: dict[int, int] = {}
@@ -323,7 +324,7 @@ class Outbox:
             return buffers, count
         bulk = 0
         while self._turns and (taken + bulk < budget or not bulk):
-            key = self._turns.popleft()
+            key = self._turns.pop(0)
             message = self._queues[key][0]
             if not message.position and not self._may_start(message):
                 self._halted[key] = None
@@ -362,7 +363,7 @@ class Outbox:
             if len(message.payload) > self._fragment:
                 self._started -= 1
                 # A stream is free, and who waited longest is first; who lacks credit halts again.
-                self._turns.extendleft(reversed(self._halted))
+                self._turns[:0] = self._halted
                 self._halted.clear()
         if queue:
             self._turns.append(key)

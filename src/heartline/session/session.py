@@ -26,6 +26,7 @@ from __future__ import annotations
 import hmac
 import math
 import struct
+from collections.abc import Sequence
 from typing import TypeAlias
 
 from heartline.errors import LocalProtocolError, RemoteProtocolError
@@ -124,12 +125,12 @@ class Session:
         self._returned: dict[int, int] = {}
         # The link's own.
         self._decoder = FrameDecoder(limits)
-        self._held: list[Frame] = []
+        self._held: Sequence[Frame] = ()
         self._error: RemoteProtocolError | None = None
         # Said once with the next take, however often it became due: a peer that never reads costs no more.
         self._ping = self._ack = False
         self._pong: bytes | None = None
-        self._due_credit: set[int] = set()
+        self._due_credit: dict[int, None] = {}
         # What the peer was told of the count, and what came since.
         self._acked = self._unacked = 0
         self._ack_at = now
@@ -255,7 +256,7 @@ class Session:
         self._decoder, self._held, self._error = other._decoder, other._held, other._error
         self._ping = self._ack = False
         self._pong = None
-        self._due_credit = {channel for channel in self._windows if self._returned.get(channel)}
+        self._due_credit = dict.fromkeys(self._returned)
         self._ack_at = self.pulse.heard
         self._acked, self._unacked = self.received, 0
         self.replay.rewind()
@@ -304,7 +305,7 @@ class Session:
 
         What follows may be for an older session, and is held back until it is clear for which.
         """
-        frames, self._held = self._held, []
+        frames, self._held = [*self._held], ()
         try:
             frames += self._decoder.feed(data)
         except RemoteProtocolError:
@@ -426,7 +427,7 @@ class Session:
             credit = length + MESSAGE_COST
             self._windows[channel] += credit
             self._returned[channel] = self._returned.get(channel, 0) + credit
-            self._due_credit.add(channel)
+            self._due_credit[channel] = None
 
     def _on_lane(self, frame: Frame) -> None:
         """The peer's direction of a channel lasts from its OPEN, or ours, to its CLOSE or RESET.
@@ -450,7 +451,7 @@ class Session:
         else:
             del self._windows[channel]
             self._returned.pop(channel, None)
-            self._due_credit.discard(channel)
+            self._due_credit.pop(channel, None)
             self._assembly.drop(channel)
 
     # Sending
