@@ -5,9 +5,10 @@ which goes dead for a second and comes back:
 
     server  <----  line  <----  subscriber
 
-The subscriber's connection comes back by itself, and its subscription goes on after the last update it has
-got: every update of a topic has an offset, and the server keeps a history of them. So what was published
-meanwhile comes late, but it comes, once and in order. The program ends with 0 if nothing was missed.
+The subscriber's connection comes back by itself and resumes its session: what was published meanwhile comes
+late, but it comes, once and in order. Were the line dead for longer than the session lives, the subscription
+would go on after the last update it has got: every update of a topic has an offset, and the server keeps a
+history of them. The program ends with 0 if nothing was missed.
 
     python examples/ticker.py
 """
@@ -25,6 +26,7 @@ TICKS = 30
 INTERVAL = 0.1  # seconds between ticks
 CUT, MENDED = 10, 20  # the ticks after which the line goes dead, and comes back
 HISTORY = heartline.History(count=100)  # updates kept for those who were away: ten seconds of ticks
+LIMITS = heartline.Limits(resume_window=60)  # seconds for which a session outlives its link
 
 
 class Line:
@@ -121,7 +123,7 @@ async def run() -> bool:
             url = f"tcp://127.0.0.1:{listeners[0].socket.getsockname()[1]}"
             # The default backoff is made for outages of hours; a demonstration has less patience.
             backoff = heartline.Backoff(initial=0.1, maximum=0.3)
-            async with heartline.open_connection(url, reconnect=backoff) as connection:
+            async with heartline.open_connection(url, reconnect=backoff, limits=LIMITS) as connection:
                 nursery.start_soon(tell_events, connection)
                 nursery.start_soon(publish, server, line)
                 offsets = await follow(connection)

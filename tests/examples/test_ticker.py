@@ -28,8 +28,11 @@ def test_nothing_is_missed_when_the_line_is_cut() -> None:
     assert result.stdout.endswith("\n30 ticks published, 30 received, missed: none\n")
 
 
-def test_it_fails_when_the_history_is_too_short() -> None:
-    change = "ticker.HISTORY = ticker.heartline.History(count=3); ticker.INTERVAL = 0.02"
+def test_it_fails_when_the_session_is_not_kept_and_the_history_is_too_short() -> None:
+    change = (
+        "ticker.HISTORY = ticker.heartline.History(count=3); ticker.INTERVAL = 0.02; "
+        "ticker.LIMITS = ticker.heartline.Limits(resume_window=0)"
+    )
     result = run(changed("ticker", change))
     assert result.returncode == 1
     assert result.stderr == ""
