@@ -16,6 +16,10 @@ __all__ = ["Flow"]
 CAPACITY = 64 * 1024
 """Bytes of one direction of a stream under way or unread until sending waits, as in ``memory_pair``."""
 
+ANNOUNCED = CAPACITY // 4
+"""Bytes read after which the sender hears of the room, or when nothing is left: else, as TCP's designers found
+out, a slow reader lets ever smaller pieces travel (RFC 813, the silly window syndrome)."""
+
 PIECE_SIZE = 16 * 1024
 """Bytes that arrive at once, at most. Pieces are cut anywhere, and some of them very small."""
 
@@ -32,7 +36,7 @@ class Flow:
     ) -> None:
         self.changed = trio.lowlevel.ParkingLot()
         self.held = 0
-        """Bytes sent and not received, at most :data:`CAPACITY`."""
+        """Bytes sent of which the sender has not heard that they were read, at most :data:`CAPACITY`."""
         self.ended = False
         """The sender has said that no more will come."""
         self._wire = wire
@@ -41,6 +45,7 @@ class Flow:
         self._witness = witness
         self._pieces: deque[tuple[float, bytes | None]] = deque()
         self._last = -math.inf
+        self._read = 0  # bytes, of those held
         self._deaf = False
         self._refused = math.inf  # when the sender learns, in the time of the wire back, that nobody receives
         for user in (wire, back):
@@ -117,8 +122,10 @@ class Flow:
             self._pieces[0] = due, rest
         else:
             self._pieces.popleft()
-        self.held -= len(taken)
-        self.changed.unpark_all()
+        self._read += len(taken)
+        if self._read >= ANNOUNCED or not self._pieces:
+            self.held, self._read = self.held - self._read, 0
+            self.changed.unpark_all()
         return taken
 
     def refuse(self) -> None:

@@ -1,0 +1,215 @@
+"""Every fault of a link, with its times and what each end sees."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+
+from heartline.errors import ConnectionFailed
+from heartline.testing import Link, World
+from heartline.testing._flow import CAPACITY
+from heartline.transports import open_stream
+
+from .helpers import across, exact, open_pair, read
+
+
+async def silent(stream: trio.abc.ReceiveStream, seconds: float = 100) -> bool:
+    """Whether nothing comes for so long."""
+    with trio.move_on_after(seconds) as waiting:
+        await stream.receive_some()
+    return waiting.cancelled_caught
+
+
+def test_a_partition_delays_and_loses_nothing() -> None:
+    async def main(world: World, link: Link, ours: trio.abc.Stream, theirs: trio.abc.Stream) -> None:
+        begin = world.time()
+        await ours.send_all(b"under way;")
+        await trio.sleep(0.25)
+        assert link.healthy
+        link.partition()
+        assert not link.healthy
+        await ours.send_all(b"sent meanwhile")
+        await theirs.send_all(b"and back")
+        assert await silent(theirs)
+        assert await silent(ours)
+        link.heal()
+        healed = world.time()
+        assert healed == begin + 200.25
+        assert await read(theirs, 10) == b"under way;"
+        assert world.time() == healed + 0.25  # it had gone half of the way
+        assert await read(theirs, 14) == b"sent meanwhile"
+        assert await read(ours, 8) == b"and back"
+        assert world.time() == healed + 0.5
+
+    across(main)
+
+
+@pytest.mark.parametrize("direction", [("world", "a"), ("a", "world")])
+def test_a_partition_can_be_one_way(direction: tuple[str, str]) -> None:
+    async def main(world: World, link: Link, ours: trio.abc.Stream, theirs: trio.abc.Stream) -> None:
+        link.partition(direction)
+        for source, sink, way in ((ours, theirs, ("world", "a")), (theirs, ours, ("a", "world"))):
+            await source.send_all(b"x")
+            assert await silent(sink) == (way == direction)
+        world.heal_all()
+        await read(theirs if direction[1] == "a" else ours, 1)
+
+    across(main)
+
+
+def test_what_had_arrived_is_readable_in_a_partition() -> None:
+    async def main(world: World, link: Link, ours: trio.abc.Stream, theirs: trio.abc.Stream) -> None:
+        await ours.send_all(b"there already")
+        await trio.sleep(0.5)
+        link.partition()
+        assert await read(theirs, 13) == b"there already"
+        await theirs.aclose()
+        await ours.send_all(b"how should I know?")
+        assert await silent(ours)
+        link.heal()
+        assert await ours.receive_some() == b""
+
+    across(main)
+
+
+def test_a_clog_ends_by_itself() -> None:
+    async def main(world: World, link: Link, ours: trio.abc.Stream, theirs: trio.abc.Stream) -> None:
+        begin = world.time()
+        await ours.send_all(b"x")
+        link.clog(7)
+        link.clog(3)  # the longer one counts
+        await read(theirs, 1)
+        assert world.time() == begin + 7.5
+        await ours.send_all(b"x")
+        link.clog(1000)
+        link.heal()
+        await read(theirs, 1)
+        assert world.time() == begin + 8
+
+    across(main)
+
+
+def test_a_reset_breaks_both_ends_at_once() -> None:
+    async def main(world: World, link: Link, ours: trio.abc.Stream, theirs: trio.abc.Stream) -> None:
+        begin = world.time()
+        broken = []
+
+        async def expect_broken(stream: trio.abc.Stream) -> None:
+            with pytest.raises(trio.BrokenResourceError):
+                await stream.receive_some()
+            with pytest.raises(trio.BrokenResourceError):
+                await stream.send_all(b"x")
+            broken.append(world.time())
+            await stream.aclose()
+            with pytest.raises(trio.ClosedResourceError):
+                await stream.receive_some()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(expect_broken, ours)
+            nursery.start_soon(expect_broken, theirs)
+            await trio.sleep(2)
+            link.reset()
+        assert broken == [begin + 2] * 2
+        assert link.connections == 0
+
+    across(main)
+
+
+def test_a_sender_that_waits_for_room_hears_of_a_reset() -> None:
+    async def main(world: World, link: Link, ours: trio.abc.Stream, theirs: trio.abc.Stream) -> None:
+        async with trio.open_nursery() as nursery:
+
+            async def fill() -> None:
+                with pytest.raises(trio.BrokenResourceError):
+                    await ours.send_all(bytes(CAPACITY + 1))
+
+            nursery.start_soon(fill)
+            await trio.sleep(1)
+            link.reset()
+
+    across(main)
+
+
+def test_a_reset_leaves_a_prefix() -> None:
+    kept = set()
+
+    async def main(world: World, link: Link, ours: trio.abc.Stream, theirs: trio.abc.Stream) -> None:
+        await ours.send_all(bytes(range(100)))
+        link.reset()
+        received = b""
+        with pytest.raises(trio.BrokenResourceError):
+            while True:
+                received += await theirs.receive_some()
+        assert bytes(range(100)).startswith(received)
+        kept.add(len(received))
+
+    for seed in range(30):
+        across(main, seed=seed)
+    assert len(kept) > 10
+
+
+@pytest.mark.parametrize("believer", ["world", "a"])
+def test_half_open(believer: str) -> None:
+    async def main(world: World, link: Link, ours: trio.abc.Stream, theirs: trio.abc.Stream) -> None:
+        link.half_open(believer)
+        alive, gone = (ours, theirs) if believer == "world" else (theirs, ours)
+        with pytest.raises(trio.BrokenResourceError):
+            await gone.receive_some()
+        with pytest.raises(trio.BrokenResourceError):
+            await gone.send_all(b"x")
+        await gone.aclose()
+        await alive.send_all(bytes(CAPACITY))  # vanishes
+        assert await silent(alive)
+        with trio.move_on_after(100) as waiting:
+            await alive.send_all(b"x")
+        assert waiting.cancelled_caught
+        await alive.aclose()
+        assert link.connections == 0
+
+    across(main)
+
+
+def test_who_believes_is_drawn() -> None:
+    def believers(seed: int) -> str:
+        world = World(seed)
+        world.link("world", world.node("a")).half_open()
+        return world.trace[-1].text
+
+    assert {believers(seed) for seed in range(20)} == {
+        "a - world: half open, a believes",
+        "a - world: half open, world believes",
+    }
+    world = World(1)
+    with pytest.raises(ValueError, match="believer must be one of"):
+        world.link("world", world.node("a")).half_open("b")
+
+
+def test_a_connection_in_a_partition_fails_in_time() -> None:
+    took = set()
+
+    async def main(world: World) -> None:
+        link = exact(world.link("world", world.node("a")))
+        await open_pair(world)
+        link.partition(world.rng.choice([None, ("world", "a"), ("a", "world")]))
+        begin = world.time()
+        with pytest.raises(ConnectionFailed, match="cannot connect to memory://a: no answer within"):
+            await open_stream("memory://a")
+        took.add(world.time() - begin)
+
+    for seed in range(20):
+        World(seed).run(main)
+    assert took == {3.0, 30.0}
+
+
+def test_a_connection_waits_for_a_short_partition_to_end() -> None:
+    async def main(world: World) -> None:
+        link = exact(world.link("world", world.node("a")))
+        link.partition()
+        begin = world.time()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(open_pair, world)
+            await trio.sleep(1)
+            link.heal()
+        assert world.time() == begin + 2
+
+    World(1).run(main)
