@@ -78,6 +78,11 @@ def storm(seed: int) -> tuple[str, list[str]]:
     return world.digest(), [str(entry) for entry in world.trace]
 
 
+async def nothing(_place: object) -> None:
+    """A program that does nothing."""
+    await trio.lowlevel.checkpoint()
+
+
 Pair = tuple[trio.abc.Stream, trio.abc.Stream]
 
 

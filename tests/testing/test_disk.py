@@ -18,6 +18,7 @@ from heartline.testing._disk import DISK_SIZE
 STEPS = st.lists(st.tuples(st.sampled_from(["write", "append", "sync"]), st.binary(max_size=20)))
 
 
+@pytest.mark.slow
 @given(steps=STEPS, seed=st.integers(0, 50))
 def test_a_crash_leaves_what_was_synced_and_a_prefix_of_what_followed(
     steps: list[tuple[str, bytes]], seed: int

@@ -64,6 +64,7 @@ def test_latency_is_exact() -> None:
 
 def test_bandwidth_is_exact_and_shared() -> None:
     async def main(world: World, link: Link, ours: trio.abc.Stream, theirs: trio.abc.Stream) -> None:
+        exact(world.link("world", world.node("b")))
         more, their_more = await open_pair(world, "b")  # another link: not in the way
         link.configure(bandwidth=1024)
         begin = world.time()
@@ -74,12 +75,8 @@ def test_bandwidth_is_exact_and_shared() -> None:
         assert world.time() == begin + 4 + 0.5
 
     async def shared(world: World) -> None:
-        link = exact(world.link("world", world.node("a")))
-        link.configure(bandwidth=1024)
         (listener,) = await open_listeners("memory://here")
-        ends = []
-        for _ in range(2):
-            ends.append((await open_stream("memory://here"), await listener.accept()))
+        ends = [(await open_stream("memory://here"), await listener.accept()) for _ in range(2)]
         world.link("world", "world").configure(bandwidth=1024)
         begin = world.time()
         for there, _ in ends:
@@ -88,13 +85,11 @@ def test_bandwidth_is_exact_and_shared() -> None:
             await read(here, 2048)
         assert world.time() == begin + 4
 
-    def free(world: World) -> None:
-        exact(world.link("world", world.node("b")))
-
-    across(lambda world, *rest: (free(world), main(world, *rest))[1])
+    across(main)
     World(0).run(shared)
 
 
+@pytest.mark.slow
 @given(
     seed=st.integers(0, 99),
     sizes=st.lists(st.integers(0, 40_000), max_size=8),

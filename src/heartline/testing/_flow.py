@@ -17,8 +17,8 @@ CAPACITY = 64 * 1024
 """Bytes of one direction of a stream under way or unread until sending waits, as in ``memory_pair``."""
 
 ANNOUNCED = CAPACITY // 4
-"""Bytes read after which the sender hears of the room, or when nothing is left: else, as TCP's designers found
-out, a slow reader lets ever smaller pieces travel (RFC 813, the silly window syndrome)."""
+"""Bytes read after which the sender hears of the room, if anything is left unread: told of every byte, it
+would send ever smaller pieces to a slow reader (the silly window syndrome of RFC 813)."""
 
 PIECE_SIZE = 16 * 1024
 """Bytes that arrive at once, at most. Pieces are cut anywhere, and some of them very small."""
