@@ -24,6 +24,9 @@ BACKLOG = 128
 RETRY = 1.0
 """Seconds after which a packet that opens a connection is sent again: TCP's first retransmission."""
 
+LOOKUP = 0.001
+"""Seconds that a name takes which is not known yet: so programs that start together find each other."""
+
 PATIENCE = (3.0, 30.0)
 """Seconds until opening a connection fails without an answer: a router says so soon, or nobody ever does."""
 
@@ -69,10 +72,11 @@ class WorldNetwork:
     async def connect(self, name: str) -> trio.abc.Stream:
         """Connect from the node that calls; raises :class:`OSError` if nobody answers, or not in time."""
         life = self._caller()
-        # Before anybody has listened there, a name is that of the node.
-        host = self._hosts.get(self._owners.get(name, name))
+        host = self._find(name)
         if host is None:
-            await trio.lowlevel.checkpoint()
+            await trio.sleep(LOOKUP)
+            host = self._find(name)
+        if host is None:
             raise ConnectionRefusedError(errno.ECONNREFUSED, "nobody listens there")
         route = self._route(life.node, host.name)
         patience = route.rng.choice(PATIENCE)
@@ -109,6 +113,10 @@ class WorldNetwork:
             connection.streams[0].close()
             raise
         return connection.streams[0]
+
+    def _find(self, name: str) -> Host | None:
+        # Before anybody has listened there, a name is that of the node.
+        return self._hosts.get(self._owners.get(name, name))
 
     def _caller(self) -> Life:
         life = current_life() or self._outside

@@ -45,7 +45,7 @@ class World:
 
     Programs use ``memory://`` URLs and know nothing of the world. In one run of :meth:`run` the same seed and
     the same programs do the same, to the last bit, in this process and in any other: whatever is found can be
-    looked at again. That holds as long as the programs take chance from :mod:`random` or their node, and
+    looked at again. That holds as long as the programs take chance from ``random`` or their node, and
     neither use threads, real sockets, the real time, ``os.urandom``, nor iterate over sets.
 
     ``rng`` is a source for the test itself, to choose what goes wrong and when.
