@@ -69,6 +69,8 @@ async def stormy(world: World) -> None:
             ]
         )()
     await world.heal_and_settle(lambda: not any(client.alive for client in clients), within=300)
+    server.crash()
+    assert not any(link.connections for link in world.links)
 
 
 def storm(seed: int) -> tuple[str, list[str]]:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import itertools
+
 import pytest
 import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from heartline.errors import ConnectionFailed
-from heartline.testing import Link, World
+from heartline.testing import Link, Node, World
 from heartline.testing._flow import CAPACITY
-from heartline.transports import open_stream
+from heartline.transports import open_listeners, open_stream
 
 from .helpers import across, exact, open_pair, read
 
@@ -213,3 +218,75 @@ def test_a_connection_waits_for_a_short_partition_to_end() -> None:
         assert world.time() == begin + 2
 
     World(1).run(main)
+
+
+FAULTS = st.sampled_from(["partition", "one way", "heal", "clog", "reset", "half open", "restart", "crash"])
+
+
+def bytes_of(number: int) -> bytes:
+    """What connection ``number`` carries: enough to fill it, and like no other."""
+    return hashlib.shake_128(str(number).encode()).digest(CAPACITY + 1000)
+
+
+@pytest.mark.slow
+@given(seed=st.integers(0, 1000), faults=st.lists(st.tuples(FAULTS, st.floats(0, 0.5)), max_size=10))
+@settings(max_examples=50)
+def test_faults_lose_only_ends_and_never_mix(seed: int, faults: list[tuple[str, float]]) -> None:
+    """Whatever happens, a reader gets a prefix of what was sent to it; without an error it gets all."""
+    whole = []
+
+    async def serve(node: Node) -> None:
+        (listener,) = await open_listeners("memory://server")
+        await trio.serve_listeners(receive, [listener])
+
+    async def receive(stream: trio.abc.Stream) -> None:
+        received = bytearray()
+        try:
+            async for data in stream:
+                received += data
+        except trio.BrokenResourceError:
+            ended = False
+        else:
+            ended = True
+        if len(received) > 1:
+            expected = bytes_of(received[0])
+            assert expected.startswith(received[1:])
+            if ended:
+                assert len(received) == 1 + len(expected)
+                whole.append(received[0])
+
+    async def send(node: Node) -> None:
+        for number in itertools.count():
+            # Who believes in a half-open connection waits for ever, unless it looks at the time.
+            with trio.move_on_after(20):
+                try:
+                    async with await open_stream("memory://server") as stream:
+                        await stream.send_all(bytes([number % 256]) + bytes_of(number % 256))
+                        await stream.send_eof()
+                        await stream.receive_some()
+                except (ConnectionFailed, trio.BrokenResourceError):
+                    pass
+            await trio.sleep(0.5)
+
+    async def main(world: World) -> None:
+        server, client = world.node("server"), world.node("client")
+        server.start(serve)
+        client.start(send)
+        link = world.link(server, client)
+        acts = {
+            "partition": link.partition,
+            "one way": lambda: link.partition(("client", "server")),
+            "heal": link.heal,
+            "clog": lambda: link.clog(1),
+            "reset": link.reset,
+            "half open": link.half_open,
+            "restart": server.restart,
+            "crash": server.crash,
+        }
+        for fault, pause in faults:
+            await trio.sleep(pause)
+            acts[fault]()
+        before = len(whole)
+        await world.heal_and_settle(lambda: len(whole) >= before + 2, within=600)
+
+    World(seed).run(main)

@@ -34,10 +34,10 @@ class Flow:
     def __init__(
         self, wire: Wire, back: Wire, rng: random.Random, witness: Callable[[float, bytes], None]
     ) -> None:
-        self.changed = trio.lowlevel.ParkingLot()
-        self.held = 0
+        self.changed: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
+        self.held: int = 0
         """Bytes sent of which the sender has not heard that they were read, at most :data:`CAPACITY`."""
-        self.ended = False
+        self.ended: bool = False
         """The sender has said that no more will come."""
         self._wire = wire
         self._back = back

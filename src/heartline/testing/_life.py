@@ -27,8 +27,8 @@ class Life:
 
     def __init__(self, node: str) -> None:
         self.node = node
-        self.alive = True
-        self.scope = trio.CancelScope()
+        self.alive: bool = True
+        self.scope: trio.CancelScope = trio.CancelScope()
         self.held: dict[Held, None] = {}
         self.left: list[Held] = []
         """What it held at its end, if nobody was told."""

@@ -25,7 +25,7 @@ class Link:
     """
 
     def __init__(self, route: Route) -> None:
-        self.ends = route.ends
+        self.ends: tuple[str, str] = route.ends
         """The names of the two nodes."""
         self._route = route
 

@@ -45,11 +45,11 @@ class Node:
         spawn: Callable[..., None],
     ) -> None:
         self.name = name
-        self.rng = random.Random(f"{seed} program")
+        self.rng: random.Random = random.Random(f"{seed} program")
         self._chance = random.Random(f"{seed} node")
-        self.clock = NodeClock.draw(self._chance)
-        self.disk = Disk(random.Random(f"{seed} disk"), check_power=self._check_power)
-        self.dark = False
+        self.clock: NodeClock = NodeClock.draw(self._chance)
+        self.disk: Disk = Disk(random.Random(f"{seed} disk"), check_power=self._check_power)
+        self.dark: bool = False
         """Whether it is without power, after a silent crash."""
         self._now = now
         self._note = note

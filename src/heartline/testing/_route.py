@@ -36,7 +36,7 @@ class Route:
         self._clock = clock
         self._trace = trace
         first, second = ends
-        self.wires = {(first, second): self._draw_wire()}
+        self.wires: dict[tuple[str, str], Wire] = {(first, second): self._draw_wire()}
         if first != second:
             self.wires[second, first] = self._draw_wire()
 
@@ -75,7 +75,10 @@ class Connection:
         self._lives = caller, callee
         self._flows = route.flow(caller.node, callee.node), route.flow(callee.node, caller.node)
         there, back = self._flows
-        self.streams = WorldStream(back, there, self._closed), WorldStream(there, back, self._closed)
+        self.streams: tuple[WorldStream, WorldStream] = (
+            WorldStream(back, there, self._closed),
+            WorldStream(there, back, self._closed),
+        )
         for life in self._lives:
             life.held[self] = None
 

@@ -19,6 +19,7 @@ from ._network import WorldNetwork
 from ._node import Node
 from ._replay import explain
 from ._route import Route
+from ._threads import inline_threads
 from ._trace import Trace, TraceEntry
 
 __all__ = ["NotConverged", "World"]
@@ -45,15 +46,16 @@ class World:
 
     Programs use ``memory://`` URLs and know nothing of the world. In one run of :meth:`run` the same seed and
     the same programs do the same, to the last bit, in this process and in any other: whatever is found can be
-    looked at again. That holds as long as the programs take chance from ``random`` or their node, and
-    neither use threads, real sockets, the real time, ``os.urandom``, nor iterate over sets.
+    looked at again. That holds as long as the programs take chance from ``random`` or their node, and do
+    not use real sockets, real time, ``trio.Path``, ``os.urandom`` or the order of sets. In place of a thread
+    ``trio.to_thread.run_sync`` calls its function some milliseconds of the world later.
 
     ``rng`` is a source for the test itself, to choose what goes wrong and when.
     """
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
-        self.rng = random.Random(seed)
+        self.rng: random.Random = random.Random(seed)
         self.nodes: dict[str, Node] = {}
         """The nodes there are, by name."""
         self._trace = Trace()
@@ -75,7 +77,7 @@ class World:
             raise ConfigurationError(f"seed: World({self.seed}) has run already; make another one")
         failure: BaseException
         try:
-            with deterministic(str(self.seed)):
+            with deterministic(str(self.seed)), inline_threads(random.Random(f"{self.seed} threads")):
                 clock = trio.testing.MockClock(autojump_threshold=0)
                 return trio.run(self._run, main, limit, clock=clock)
         except BaseException as error:
