@@ -8,6 +8,7 @@ from functools import partial
 
 import pytest
 import trio
+import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
@@ -67,6 +68,7 @@ async def test_two_syncs_at_once(autojump_clock: MockClock) -> None:
             for part in (b"a", b"b", b"c"):
                 disk.append("f", part)
                 nursery.start_soon(disk.sync, "f")
+                await trio.testing.wait_all_tasks_blocked()
         disk.crash()
         assert disk.read("f") == b"abc"
 
@@ -124,3 +126,29 @@ def test_a_node_finds_its_disk_again_and_a_dead_program_cannot_write() -> None:
     World(1).run(main)
     assert found == [b"", b"x", b"xx", b"xxx"]
     assert refused == [errno.EIO] * 6
+
+
+def test_a_crash_of_a_node_is_one_of_its_disk() -> None:
+    found = set()
+
+    async def program(node: Node) -> None:
+        node.disk.write("f", b"abc")
+        with trio.CancelScope(shield=True):
+            try:
+                await node.disk.sync("f")
+            except OSError:
+                node_found_no_power.append(node.name)
+
+    async def main(world: World) -> None:
+        node = world.node("a")
+        node.start(program)
+        await trio.testing.wait_all_tasks_blocked()
+        node.crash()
+        await trio.sleep(1)
+        found.add(node.disk.read("f"))
+
+    node_found_no_power: list[str] = []
+    for seed in range(30):
+        World(seed).run(main)
+    assert {b"", b"abc"} < found
+    assert len(node_found_no_power) == 30

@@ -174,6 +174,56 @@ def test_half_open(believer: str) -> None:
     across(main)
 
 
+def test_what_is_under_way_to_a_believer_is_lost_but_for_a_prefix() -> None:
+    kept = set()
+
+    async def main(world: World, link: Link, ours: trio.abc.Stream, theirs: trio.abc.Stream) -> None:
+        await theirs.send_all(bytes(range(100)))
+        await ours.send_all(bytes(range(100)))
+        link.half_open("world")
+        received = bytearray()
+        with trio.move_on_after(100):
+            while True:
+                received += await ours.receive_some()
+        assert bytes(range(100)).startswith(received)
+        kept.add(len(received))
+        await ours.send_all(b"never to arrive")
+        await trio.sleep(1)
+        with pytest.raises(trio.BrokenResourceError):
+            while True:
+                assert b"never" not in await theirs.receive_some()
+
+    for seed in range(30):
+        across(main, seed=seed)
+    assert len(kept) > 10
+
+
+def test_nothing_is_left_of_a_connection() -> None:
+    async def main(world: World, link: Link, ours: trio.abc.Stream, theirs: trio.abc.Stream) -> None:
+        await ours.aclose()
+        assert link.connections == 1
+        await theirs.aclose()
+        assert link.connections == 0
+        ours, theirs = await open_pair(world)
+        world.node("a").crash(silent=True)
+        await ours.aclose()
+        assert link.connections == 0
+        assert not any(wire.users for wire in link._route.wires.values())
+
+    across(main)
+
+
+def test_who_gives_up_connecting_is_heard() -> None:
+    async def main(world: World, link: Link, ours: trio.abc.Stream, theirs: trio.abc.Stream) -> None:
+        (listener,) = await open_listeners("memory://here")
+        exact(world.link("world", "world"))
+        with trio.move_on_after(0.75):
+            await open_stream("memory://here")
+        assert await (await listener.accept()).receive_some() == b""
+
+    across(main)
+
+
 def test_who_believes_is_drawn() -> None:
     def believers(seed: int) -> str:
         world = World(seed)

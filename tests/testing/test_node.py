@@ -254,3 +254,52 @@ def test_a_heartline_client_sees_a_loss_and_no_goodbye(silent: bool) -> None:
             await connection.wait_open()
 
     World(1).run(main)
+
+
+def test_the_dead_open_no_connection() -> None:
+    async def program(node: Node) -> None:
+        with trio.CancelScope(shield=True):
+            await open_stream("memory://here")
+
+    async def main(world: World) -> None:
+        (listener,) = await open_listeners("memory://here")
+        exact(world.link("world", world.node("a")))
+        world.node("a").start(program)
+        await trio.sleep(0.25)
+        world.node("a").crash()
+        with trio.move_on_after(100) as waiting:
+            await listener.accept()
+        assert waiting.cancelled_caught
+
+    World(1).run(main)
+
+
+def test_programs_that_start_together_find_each_other() -> None:
+    async def listen(node: Node) -> None:
+        (listener,) = await open_listeners("memory://a-name-of-its-own")
+        await trio.serve_listeners(lambda stream: stream.send_all(b"hello"), [listener])
+
+    async def main(world: World) -> None:
+        world.node("a").start(listen)
+        assert await (await open_stream("memory://a-name-of-its-own")).receive_some(5)
+
+    for seed in range(10):
+        World(seed).run(main)
+
+
+def test_a_program_can_pull_its_own_plug() -> None:
+    lived = []
+
+    async def program(node: Node) -> None:
+        node.crash()
+        lived.append("to the next checkpoint")
+        await trio.lowlevel.checkpoint()
+        lived.append("beyond")
+
+    async def main(world: World) -> None:
+        world.node("a").start(program)
+        await trio.sleep(1)
+        assert world.node("a").crashed
+
+    World(1).run(main)
+    assert lived == ["to the next checkpoint"]

@@ -46,6 +46,9 @@ def deterministic(seed: str) -> Iterator[None]:
         def getrandbits(self, k: int, /) -> int:
             return self._source.getrandbits(k)
 
+        def randbytes(self, n: int) -> bytes:
+            return self._source.randbytes(n)
+
     run._ALLOW_DETERMINISTIC_SCHEDULING = True
     shuffler.seed(f"{seed} scheduling")
     random.seed(f"{seed} random")

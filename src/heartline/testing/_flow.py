@@ -44,7 +44,6 @@ class Flow:
         self._rng = rng
         self._witness = witness
         self._pieces: deque[tuple[float, bytes | None]] = deque()
-        self._last = -math.inf
         self._read = 0  # bytes, of those held
         self._deaf = False
         self._refused = math.inf  # when the sender learns, in the time of the wire back, that nobody receives
@@ -96,9 +95,10 @@ class Flow:
         self._send(None)
 
     def _send(self, piece: bytes | None) -> None:
-        self._last = max(self._last, self._wire.send(len(piece or b"")))
-        self._pieces.append((self._last, piece))
-        self._witness(self._last, piece or b"")
+        # Jitter may make a piece due before the one ahead of it, for which it then waits.
+        due = self._wire.send(len(piece or b""))
+        self._pieces.append((due, piece))
+        self._witness(due, piece or b"")
         self.changed.unpark_all()
 
     # The receiver's side.
