@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import operator
 import ssl
-from typing import final
+from typing import Protocol, final
 
 import trio
 
@@ -15,7 +15,15 @@ from ._conflict import ConflictDetector
 from ._listener import Listener
 from ._url import parse_memory, refuse_tls
 
-__all__ = ["MemoryNetwork", "MemoryStream", "memory_pair", "open_listeners", "open_stream"]
+__all__ = [
+    "MemoryNetwork",
+    "MemoryStream",
+    "Network",
+    "memory_pair",
+    "open_listeners",
+    "open_stream",
+    "use_network",
+]
 
 BUFFER_SIZE = 64 * 1024
 """Bytes in flight in one direction: one read of a socket, so tests meet the back pressure of a network."""
@@ -202,20 +210,36 @@ class MemoryNetwork:
         return here
 
 
-_network: trio.lowlevel.RunVar[MemoryNetwork] = trio.lowlevel.RunVar("heartline.memory_network")
+class Network(Protocol):
+    """What ``memory://`` URLs lead to: a name space of listeners."""
+
+    def listen(self, name: str = "") -> Listener:
+        """Listen under ``name``, by default a fresh one; ``ConnectionFailed`` if it is taken."""
+        ...
+
+    async def connect(self, name: str) -> trio.abc.Stream:
+        """Connect to the listener called ``name``; ``ConnectionFailed`` or ``OSError`` if there is none."""
+        ...
 
 
-def current_network() -> MemoryNetwork:
+_network: trio.lowlevel.RunVar[Network] = trio.lowlevel.RunVar("heartline.memory_network")
+
+
+def use_network(network: Network) -> None:
+    """Let the ``memory://`` URLs of this ``trio.run`` lead to ``network``, from now on."""
+    _network.set(network)
+
+
+def current_network() -> Network:
     """The network of ``memory://`` URLs in this ``trio.run``; two runs cannot see each other."""
     try:
         return _network.get()
     except LookupError:
-        network = MemoryNetwork()
-        _network.set(network)
-        return network
+        use_network(MemoryNetwork())
+        return _network.get()
 
 
-async def open_stream(url: str, *, tls: ssl.SSLContext | None) -> MemoryStream:
+async def open_stream(url: str, *, tls: ssl.SSLContext | None) -> trio.abc.Stream:
     """Connect to ``memory://name``."""
     refuse_tls(url, tls)
     return await current_network().connect(parse_memory(url, listening=False))

@@ -1,0 +1,198 @@
+"""A simulated world for distributed programs, which depends on its seed alone."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar, final
+
+import trio
+import trio.testing
+
+from heartline.errors import ConfigurationError
+from heartline.transports.memory import use_network
+
+from ._deterministic import deterministic
+from ._life import Life, current_life
+from ._link import Link
+from ._network import WorldNetwork
+from ._node import Node
+from ._replay import explain
+from ._route import Route
+from ._threads import inline_threads
+from ._trace import Trace, TraceEntry
+
+__all__ = ["NotConverged", "World"]
+
+OUTSIDE = "world"
+"""The name of what is not on any node, such as the function given to :meth:`World.run`."""
+
+LIMIT = 3600.0
+"""Seconds of the world after which a run is given up by default: a hang becomes an error."""
+
+LOOKS = 1000
+"""How often :meth:`World.heal_and_settle` looks, at most, for the moment in which a condition holds."""
+
+T = TypeVar("T")
+
+
+class NotConverged(AssertionError):
+    """Something that was bound to happen did not happen in time; the message says what was seen last."""
+
+
+@final
+class World:
+    """Nodes, the links between them and what goes wrong there, in virtual time, all drawn from ``seed``.
+
+    Programs use ``memory://`` URLs and know nothing of the world. In one run of :meth:`run` the same seed and
+    the same programs do the same, to the last bit, in this process and in any other: whatever is found can be
+    looked at again. That holds as long as the programs take chance from ``random`` or their node, and do
+    not use real sockets, real time, ``trio.Path``, ``os.urandom`` or the order of sets. In place of a thread
+    ``trio.to_thread.run_sync`` calls its function some milliseconds of the world later.
+
+    ``rng`` is a source for the test itself, to choose what goes wrong and when.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.rng: random.Random = random.Random(seed)
+        self.nodes: dict[str, Node] = {}
+        """The nodes there are, by name."""
+        self._trace = Trace()
+        self._routes: dict[tuple[str, str], Route] = {}
+        self._links: dict[tuple[str, str], Link] = {}
+        self._outside = Life(OUTSIDE)
+        self._hosts: dict[str, Any] = {OUTSIDE: Outside()}
+        self._network = WorldNetwork(self._outside, self._hosts, self._route, self._note)
+        self._nursery: trio.Nursery | None = None
+
+    def run(self, main: Callable[[World], Awaitable[T]], *, limit: float = LIMIT) -> T:
+        """Run ``await main(world)`` in virtual time, and return its result; nodes end with it.
+
+        A failure of a node's program ends the run too. A single error comes out bare, with a note that says
+        how to see it again. After ``limit`` seconds of the world :exc:`NotConverged` is raised. A world runs
+        once.
+        """
+        if self._nursery is not None:
+            raise ConfigurationError(f"seed: World({self.seed}) has run already; make another one")
+        failure: BaseException
+        try:
+            with deterministic(str(self.seed)), inline_threads(random.Random(f"{self.seed} threads")):
+                clock = trio.testing.MockClock(autojump_threshold=0)
+                return trio.run(self._run, main, limit, clock=clock)
+        except BaseException as error:
+            failure = error
+        while isinstance(failure, BaseExceptionGroup) and len(failure.exceptions) == 1:
+            failure = failure.exceptions[0]
+        failure.add_note(explain(self.seed, self._trace))
+        raise failure
+
+    def node(self, name: str) -> Node:
+        """The node of this name, a new one if there is none."""
+        if name == OUTSIDE:
+            raise ConfigurationError(f"name: {name!r} is what is not on any node; choose another name")
+        if name not in self.nodes:
+            self.nodes[name] = self._hosts[name] = Node(
+                name, f"{self.seed} {name}", now=self.time, note=self._note, spawn=self._spawn
+            )
+        return self.nodes[name]
+
+    def link(self, first: str | Node, second: str | Node) -> Link:
+        """The link between two nodes, which are given in any order; ``"world"`` is what is on no node."""
+        names = (end if isinstance(end, str) else end.name for end in (first, second))
+        route = self._route(*names)
+        return self._links.setdefault(route.ends, Link(route))
+
+    @property
+    def links(self) -> tuple[Link, ...]:
+        """The links that were used or asked for."""
+        return tuple(self.link(*ends) for ends in self._routes)
+
+    def heal_all(self) -> None:
+        """End every partition and clog."""
+        for link in self.links:
+            link.heal()
+
+    async def heal_and_settle(self, condition: Callable[[], object], *, within: float) -> None:
+        """End every fault, and demand that ``condition()`` becomes true within so many seconds of the world.
+
+        Links are healed, and nodes that crashed are started again. A condition that raises
+        :class:`AssertionError` is not true yet; what it says is part of the :exc:`NotConverged` that is
+        raised in the end.
+        """
+        self.heal_all()
+        for node in self.nodes.values():
+            if node.crashed:
+                node.restart()
+        deadline = self.time() + within
+        while True:
+            seen: object
+            try:
+                seen = condition()
+                if seen:
+                    return
+            except AssertionError as error:
+                seen = error
+            if self.time() >= deadline:
+                raise NotConverged(f"not within {within:g} s after the last fault: {_told(seen)}")
+            await trio.sleep(min(within / LOOKS, deadline - self.time()))
+
+    def time(self) -> float:
+        """Seconds since the world began."""
+        return 0.0 if self._nursery is None else trio.current_time()
+
+    def log(self, *what: object) -> None:
+        """Note in the trace what the program of this node has done; words are joined by spaces.
+
+        Do not note what differs from run to run, such as an ``id()`` or the order of a set.
+        """
+        self._note((current_life() or self._outside).node, " ".join(map(str, what)))
+
+    @property
+    def trace(self) -> list[TraceEntry]:
+        """What happened: starts, crashes, faults, connections and notes, at most the newest 100,000."""
+        return list(self._trace.entries)
+
+    def digest(self) -> str:
+        """A hash of all that happened so far, with every byte on every wire: equal for equal runs."""
+        return self._trace.digest()
+
+    def _note(self, node: str, text: str) -> None:
+        self._trace.add(self.time(), node, text)
+
+    def _spawn(self, function: Callable[..., Awaitable[object]], *args: Any) -> None:
+        if self._nursery is None:
+            raise ConfigurationError(
+                "nodes start within a run; start them in the function given to World.run"
+            )
+        self._nursery.start_soon(function, *args)
+
+    def _route(self, first: str, second: str) -> Route:
+        for end in (first, second):
+            if end not in self._hosts:
+                raise ConfigurationError(f"no node is called {end!r}; make it with World.node")
+        ends = min(first, second), max(first, second)
+        if ends not in self._routes:
+            rng = random.Random(f"{self.seed} link {ends!r}")
+            self._routes[ends] = Route(ends, rng, self.time, self._trace)
+        return self._routes[ends]
+
+    async def _run(self, main: Callable[[World], Awaitable[T]], limit: float) -> T:
+        use_network(self._network)
+        async with trio.open_nursery() as self._nursery:
+            with trio.move_on_after(limit):
+                result = await main(self)
+                self._nursery.cancel_scope.cancel()
+                return result
+            raise NotConverged(f"the run had not ended after {limit:g} s of the world (limit)")
+
+
+class Outside:
+    """What is not on a node always has power."""
+
+    name = OUTSIDE
+    dark = False
+
+
+def _told(seen: object) -> str:
+    return str(seen) if isinstance(seen, AssertionError) else f"the condition was {seen!r}"
