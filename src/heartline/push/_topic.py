@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import trio
 
 from heartline.connection import Connection, Flusher, Link
-from heartline.errors import ConnectionLost, LocalProtocolError, RemoteProtocolError
+from heartline.errors import ConnectionLost, LocalProtocolError, PushError, RemoteProtocolError
+from heartline.push._keys import Keys
 from heartline.push._log import Entry, TopicLog
 from heartline.push._receipt import Wait, Who
+from heartline.push._state import State
+from heartline.push._store import SavedKey, SavedState
 from heartline.push._types import SlowPolicy
 from heartline.push._wire import encode_notice
 from heartline.wire import FrameType
 
-__all__ = ["WINDOW_COUNT", "WINDOW_SIZE", "Served", "Topic"]
+if TYPE_CHECKING:
+    from heartline.push._journal import Journal
+
+__all__ = ["WINDOW_COUNT", "WINDOW_SIZE", "Served", "Taken", "Topic"]
 
 WINDOW_COUNT = 256
 """Updates sent to a subscriber that it has not confirmed: what joins well in one write."""
@@ -31,6 +37,9 @@ class Served:
         "_gap",
         "_in_flight",
         "_shared",
+        "_state_offset",
+        "_state_size",
+        "_stateful",
         "confirmed",
         "connection",
         "cursor",
@@ -53,6 +62,7 @@ class Served:
         position: int,
         start: int,
         gap: int | None,
+        stateful: bool,
     ) -> None:
         self.topic: Topic = topic
         self.connection: Connection = connection
@@ -67,9 +77,15 @@ class Served:
         self.flowing: bool = False
         """Set by the first confirmation: the subscriber is ready."""
         self._gap = gap
+        """The offset that is lost at the beginning."""
+        self._stateful = stateful
+        """The state goes in the place of what is lost."""
         self._shared = number == topic.log.number
         self._in_flight = 0
         """Bytes that were sent and not confirmed, at most."""
+        self._state_offset = 0
+        self._state_size = 0
+        """Those of a state among them, which stands in no log."""
         self._ended = False
 
     # The window
@@ -114,7 +130,7 @@ class Served:
         if not self.flowing:
             self.flowing = True
             if self._gap is not None:
-                self._tell_gap(self._gap)
+                self._bridge(self._gap)
         else:
             self._shrink(offset)
         self.topic.note(self)
@@ -122,31 +138,35 @@ class Served:
 
     def _shrink(self, offset: int) -> None:
         """What is still under way after this confirmation."""
+        if offset >= self._state_offset:
+            self._state_size = 0
         if offset == self.cursor - 1:
             self._in_flight = 0
             return
         log = self.topic.log
         entry = log.get(offset)
         if entry is not None:  # otherwise it left the history, and its place in bytes is not known
-            self._in_flight = min(self._in_flight, log.total_before(self.cursor) - entry.total)
+            behind = log.total_before(self.cursor) - entry.total
+            self._in_flight = min(self._in_flight, behind + self._state_size)
 
     def _skip(self, link: Link) -> Entry | None:
         """Move on to the newest update, as the policy says; ``None`` if there is nothing to send."""
         log = self.topic.log
         newest = log.newest
-        following = log.last + 1 if newest is None else log.last
+        following = log.last + (newest is None or self._stateful)
         self.topic.skipped += following - self.cursor
         if self.policy is SlowPolicy.DISCONNECT:
             self.end("slow", f"the subscriber did not keep up: update {self.cursor} is no longer retained")
             return None
         if self.policy is not SlowPolicy.KEEP_NEWEST:
-            self._tell_gap(self.cursor)
+            self._bridge(self.cursor)
+            return None if self._stateful else newest
         self.cursor = following
         return newest
 
     # What is sent
 
-    def _send(self, link: Link, entry: Entry) -> bool:
+    def _send(self, link: Link, entry: Entry | SavedState) -> bool:
         """Send an update the long way; ``False`` when it cannot be sent, which is no concern of others."""
         try:
             link.session.send(FrameType.PUSH, 0, self.number, entry.payload, entry.flags)
@@ -158,11 +178,30 @@ class Served:
             return False
         return True
 
-    def _tell_gap(self, due: int) -> None:
-        """Tell what is lost; the cursor moves behind it."""
+    def _bridge(self, due: int) -> None:
+        """Tell what is lost, or send the state in its place; the cursor moves behind it."""
+        if self._stateful:
+            self._send_state()
+            return
         log = self.topic.log
         self.cursor = log.last + (log.newest is None)
         self._notice(due, "gap", self.cursor - 1, log.newest is not None)
+
+    def _send_state(self) -> None:
+        """Send the state after the newest update, whatever the window says: it is what opens it again."""
+        link, state = self.connection.link, self.topic.state
+        if link is None or state is None:  # without a state nothing like this is served
+            return
+        try:
+            saved = state.encode()
+        except PushError as error:
+            self.end("end", str(error))
+            return
+        self._notice(saved.offset, "snapshot")
+        if self._send(link, saved):
+            self.cursor = saved.offset + 1
+            self._state_offset, self._state_size = saved.offset, len(saved.payload)
+            self._in_flight += self._state_size
 
     def end(self, kind: str, reason: str) -> None:
         """End the subscription from this side."""
@@ -181,6 +220,13 @@ class Served:
             self.topic.flusher.mark(link)
 
 
+class Taken(NamedTuple):
+    """An update that was published: its offset, and whom it goes to."""
+
+    offset: int
+    targets: list[Served]
+
+
 class Topic:
     """A topic: its log, and who listens."""
 
@@ -188,6 +234,14 @@ class Topic:
         self.name = name
         self.log = log
         self.flusher = flusher
+        self.journal: Journal | None = None
+        """The way into its store, if it has one."""
+        self.state: State | None = None
+        self.settled = False
+        """It has settings, and stays although nobody uses it."""
+        self.keys: Keys = Keys()
+        self._expected = 0
+        self._expected_size = 0
         self.served: dict[Served, None] = {}
         self.skipped = 0
         self.waits: list[Wait] = []
@@ -195,6 +249,44 @@ class Topic:
         self.changed: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
         """Wakes who waits for room, or for a cursor to move."""
         self._blocking: dict[Served, None] = {}
+
+    def take(self, payload: bytes, flags: int, now: float, key: SavedKey | None) -> Taken:
+        """Publish an update, whose payload has the next offset; nothing else happens meanwhile."""
+        entry = self.log.append(payload, flags, now)
+        if self.state is not None:
+            self.state.apply(entry.offset, payload, flags)
+        if key is not None:
+            self.keys.add(key, self.log.history.keys)
+        targets = list(self.served)
+        for served in targets:
+            served.advance()
+        return Taken(entry.offset, targets)
+
+    # What is on its way into the store
+
+    @property
+    def next_offset(self) -> int:
+        """The offset of the next update, if all that are expected are stored."""
+        return self.log.last + self._expected + 1
+
+    def expect(self, count: int, size: int) -> None:
+        """So many more updates, of so many bytes, are on their way; or fewer."""
+        self._expected += count
+        self._expected_size += size
+        if count < 0:
+            self.changed.unpark_all()
+
+    def state_to_save(self) -> SavedState | None:
+        """The state, if the store has none from which the history leads to the newest update."""
+        state = self.state
+        if state is None or self.log.first <= state.saved + 1:
+            return None
+        try:
+            return state.encode()
+        except PushError:
+            return None  # who asks for it is told
+
+    # Who listens
 
     def join(self, served: Served) -> None:
         """A subscriber has come."""
@@ -222,4 +314,7 @@ class Topic:
 
     def blocked(self, length: int) -> bool:
         """Whether a subscription wants to be waited for before an update of this length is taken."""
-        return any(self.log.would_drop(length, served.cursor) for served in self._blocking)
+        if not self._blocking:
+            return False
+        length, count = length + self._expected_size, 1 + self._expected
+        return any(self.log.would_drop(length, served.cursor, count) for served in self._blocking)
