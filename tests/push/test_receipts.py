@@ -13,7 +13,7 @@ from trio.testing import MockClock
 
 from heartline import Connection, History, HistoryGap, Position, Server, SlowPolicy, Subscription
 from heartline.errors import ConfigurationError
-from heartline.push._topic import WINDOW_COUNT
+from heartline.push._served import WINDOW_COUNT
 from tests.push.helpers import (
     cut,
     is_stuck,

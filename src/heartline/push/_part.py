@@ -23,8 +23,9 @@ from heartline.errors import (
 )
 from heartline.push._log import TopicLog
 from heartline.push._publisher import Publisher
+from heartline.push._served import Served
 from heartline.push._subscription import Subscription
-from heartline.push._topic import Served, Topic
+from heartline.push._topic import Topic
 from heartline.push._types import SlowPolicy
 from heartline.push._wire import CONFIRM, LEAVE
 from heartline.wire import Frame, FrameType

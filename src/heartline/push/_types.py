@@ -28,8 +28,8 @@ OLDEST: Final = "oldest"
 """Begin with the oldest update that is retained: for logs."""
 
 SNAPSHOT: Final = "snapshot"
-"""Begin with the state of a topic that has a Fold, then go on with the update after it. Where updates are lost,
-the state comes again in their place."""
+"""Begin with the state of a topic that has a Fold, then go on with the update after it. Where updates are
+lost, the state comes again in their place."""
 
 Since = Position | Literal["newest", "oldest", "snapshot"] | None
 
