@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Iterable
+from dataclasses import replace
 
 import outcome
 import trio
@@ -154,7 +155,7 @@ def _number(items: Iterable[_Item]) -> list[StoredUpdate]:
                 offset=offset,
                 payload=with_offset(item.payload, item.flags, offset),
                 flags=item.flags,
-                key=None if key is None else SavedKey(key=key.key, offset=offset, digest=key.digest),
+                key=None if key is None else replace(key, offset=offset),
                 state=state,
                 first=topic.log.first,
                 first_key=topic.keys.first,

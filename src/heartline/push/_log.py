@@ -119,11 +119,14 @@ class TopicLog:
         return entry
 
     def would_drop(self, length: int, offset: int, count: int = 1) -> bool:
-        """Whether taking updates of this length together would drop the one with this offset."""
+        """Whether taking so many updates, of this length together, would drop the one with this offset.
+
+        That may be one of them.
+        """
+        if offset < self.first or offset >= self.last + count:
+            return False  # it is gone already, or the newest then, which stays
         entry = self.get(offset)
-        if entry is None:
-            return False
-        kept = self.total - entry.total + len(entry.payload) + length
+        kept = length + (0 if entry is None else self.total - entry.total + len(entry.payload))
         return self.last - offset + 1 + count > self.history.count or kept > self.history.size
 
     def trim(self, now: float) -> None:

@@ -136,7 +136,7 @@ class Publisher:
         for name, settings in topics.items():
             if not isinstance(settings, TopicSettings):
                 raise ConfigurationError(
-                    f"topic {name!r} needs a heartline.TopicSettings, not {settings!r:.80}"
+                    f"topics[{name!r}] must be a heartline.TopicSettings, not {settings!r:.80}"
                 )
             topic = self.topic(name)
             topic.settled = True

@@ -62,6 +62,7 @@ class State:
         """There is no state any more; whoever asks for it is told."""
         logger.error("topic %r has no state any more", self._topic, exc_info=error)
         self._failed = error
+        self._encoded = None
 
     def encode(self) -> SavedState:
         """The state as it is now, encoded once; raises :class:`PushError` if there is none that can be."""

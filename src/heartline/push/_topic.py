@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import trio
@@ -58,7 +59,7 @@ class Topic:
         if self.state is not None:
             self.state.apply(entry.offset, payload, flags)
         if key is not None:
-            self.keys.add(key, self.log.history.keys)
+            self.keys.add(replace(key, offset=entry.offset), self.log.history.keys)
         targets = list(self.served)
         for served in targets:
             served.advance()
