@@ -31,7 +31,7 @@ python_use_unqualified_type_names = True
 nitpicky = True
 # Other projects' names: there is no network while the documentation is built, so they stay plain text.
 nitpick_ignore_regex = [
-    ("py:.*", r"(trio|ssl|random|struct|collections|typing|numpy|np|os|enum|abc|pathlib)\..*"),
+    ("py:.*", r"(trio|ssl|random|struct|collections|contextlib|typing|numpy|np|os|enum|abc|pathlib)\..*"),
     # The standard library's, as they stand in annotations.
     ("py:.*", r"(Any|Awaitable|Callable|Iterator|AsyncIterator|Iterable|Sequence|Mapping|Protocol|Path)"),
     # Aliases of unions, spelt out where they are explained.

@@ -36,7 +36,7 @@ from heartline import (
     open_server,
 )
 from heartline.push._log import TopicLog
-from heartline.push._topic import WINDOW_SIZE
+from heartline.push._served import WINDOW_SIZE
 from heartline.transports.memory import current_network
 
 URL = "memory://push"

@@ -49,7 +49,7 @@ def _by_kind(name: str) -> tuple[int, str]:
         ),
         (
             heartline.Server,
-            "send_to broadcast publish close_connection events drain statistics",
+            "send_to broadcast publish topic_state close_connection events drain statistics",
         ),
         (heartline.wire.FrameDecoder, "feed"),
         (heartline.federated.Learner, "train evaluate get_model on_model"),
@@ -68,6 +68,7 @@ def test_settings_are_keyword_only() -> None:
         heartline.History,
         heartline.Limits,
         heartline.Retry,
+        heartline.TopicSettings,
     )
     for cls in settings:
         kinds = {p.kind for p in inspect.signature(cls).parameters.values()}

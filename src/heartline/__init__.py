@@ -32,6 +32,7 @@ from heartline.errors import (
     HeartlineError,
     HistoryGap,
     InvalidArguments,
+    KeyReused,
     LocalProtocolError,
     Outcome,
     Overloaded,
@@ -41,9 +42,24 @@ from heartline.errors import (
     RemoteProtocolError,
     SerializationError,
     SlowConsumer,
+    StoreError,
     UnknownMethod,
 )
-from heartline.push import NEWEST, OLDEST, History, Position, Receipt, SlowPolicy, Subscription, Update
+from heartline.push import (
+    NEWEST,
+    OLDEST,
+    SNAPSHOT,
+    Fold,
+    History,
+    Level,
+    Position,
+    Receipt,
+    SlowPolicy,
+    SqliteStore,
+    Subscription,
+    TopicSettings,
+    Update,
+)
 from heartline.rpc import Retry, method, service
 from heartline.server import Broadcast, Server, ServerStatistics
 from heartline.session import CloseCode, Heartbeat
@@ -52,6 +68,7 @@ from heartline.wire import Limits
 __all__ = [
     "NEWEST",
     "OLDEST",
+    "SNAPSHOT",
     "Backoff",
     "Broadcast",
     "CallError",
@@ -68,12 +85,15 @@ __all__ = [
     "ConnectionRefusedByPeer",
     "ConnectionState",
     "ConnectionStatistics",
+    "Fold",
     "Forbidden",
     "Heartbeat",
     "HeartlineError",
     "History",
     "HistoryGap",
     "InvalidArguments",
+    "KeyReused",
+    "Level",
     "Limits",
     "LocalProtocolError",
     "Lost",
@@ -94,7 +114,10 @@ __all__ = [
     "ServerStatistics",
     "SlowConsumer",
     "SlowPolicy",
+    "SqliteStore",
+    "StoreError",
     "Subscription",
+    "TopicSettings",
     "UnknownMethod",
     "Update",
     "current_connection",

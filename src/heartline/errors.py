@@ -22,7 +22,9 @@
     │   └── Forbidden                        the peer does not allow it
     └── PushError
         ├── HistoryGap                       missed updates are no longer retained
-        └── SlowConsumer                     the subscription was ended: it lagged too far behind
+        ├── SlowConsumer                     the subscription was ended: it lagged too far behind
+        ├── StoreError                       a store cannot be opened, read or written
+        └── KeyReused                        a key was published with another value before
 """
 
 from __future__ import annotations
@@ -43,6 +45,7 @@ __all__ = [
     "HeartlineError",
     "HistoryGap",
     "InvalidArguments",
+    "KeyReused",
     "LocalProtocolError",
     "Outcome",
     "Overloaded",
@@ -52,6 +55,7 @@ __all__ = [
     "RemoteProtocolError",
     "SerializationError",
     "SlowConsumer",
+    "StoreError",
     "UnknownMethod",
 ]
 
@@ -202,3 +206,25 @@ class HistoryGap(PushError):
 
 class SlowConsumer(PushError):
     """The subscriber lagged beyond what its policy allows, and the publisher ended the subscription."""
+
+
+class StoreError(PushError):
+    """A store cannot be opened, read or written; raised by ``publish``, the update was not published.
+
+    ``__cause__`` holds the system's error, if there is one.
+    """
+
+
+class KeyReused(PushError):
+    """A publish has the key of an earlier one and another value; nothing was published.
+
+    ``offset`` is that of the earlier update. Give each update a key of its own.
+    """
+
+    def __init__(self, topic: str, *, key: str, offset: int) -> None:
+        super().__init__(
+            f"topic {topic!r}: the key {key!r:.80} is that of update {offset}, which has another value"
+        )
+        self.topic = topic
+        self.key = key
+        self.offset = offset

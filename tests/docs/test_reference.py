@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from heartline.connection import _channels, _connection
-from heartline.push import _part, _publisher, _topic
+from heartline.push import _journal, _keys, _part, _publisher, _served, _sqlite
 from heartline.rpc import _faults, _service, _wire
 from heartline.server import _acceptor
 from heartline.session import TRANSITIONS, Role, State, Step, heartbeat, messages, outbox
@@ -70,8 +70,12 @@ BOUNDS = {
     "name of a topic": _publisher.MAX_TOPIC_NAME,
     "topics of one server": _publisher.MAX_TOPICS,
     "subscriptions of one connection": _part.MAX_SUBSCRIPTIONS,
-    "updates sent to a subscriber that it has not confirmed": _topic.WINDOW_COUNT,
-    "bytes of such updates (one is always sent)": _topic.WINDOW_SIZE,
+    "updates sent to a subscriber that it has not confirmed": _served.WINDOW_COUNT,
+    "bytes of such updates (one is always sent)": _served.WINDOW_SIZE,
+    "key of a publish": _keys.MAX_KEY,
+    "updates that wait to be stored together; further publishers wait": _journal.QUEUE_COUNT,
+    "bytes of such updates (beside one of any length)": _journal.QUEUE_SIZE,
+    "wait for another program to leave a store's file": _sqlite.LOCK_PATIENCE,
     "nesting of one value": cbor.MAX_DEPTH,
     "arrays in one value": segments.MAX_SEGMENTS,
     "dimensions of one array": segments.MAX_DIMENSIONS,

@@ -13,7 +13,7 @@ import heartline
 from heartline import NEWEST, History, HistoryGap, Server, ServerStatistics, SlowPolicy
 from heartline.errors import ConfigurationError
 from heartline.push import TopicStatistics
-from heartline.push._topic import WINDOW_COUNT
+from heartline.push._served import WINDOW_COUNT
 from tests.push.helpers import (
     AGAIN,
     cut,

@@ -21,8 +21,8 @@ from heartline import (
 from heartline.errors import ConfigurationError, RemoteProtocolError
 from heartline.push import _part, _publisher
 from heartline.push._publisher import MAX_TOPIC_NAME
+from heartline.push._served import WINDOW_COUNT, WINDOW_SIZE
 from heartline.push._subscription import MAX_WAITING, MAX_WAITING_SIZE
-from heartline.push._topic import WINDOW_COUNT, WINDOW_SIZE
 from heartline.push._wire import encode_update
 from heartline.wire import CborSerializer, FrameType
 from tests.push.helpers import (

@@ -21,7 +21,7 @@ from heartline import (
     Subscription,
 )
 from heartline.push._publisher import BLOCK_PATIENCE
-from heartline.push._topic import WINDOW_COUNT
+from heartline.push._served import WINDOW_COUNT
 from tests.push.helpers import (
     HandSubscriber,
     cut,

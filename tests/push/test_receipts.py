@@ -13,7 +13,7 @@ from trio.testing import MockClock
 
 from heartline import Connection, History, HistoryGap, Position, Server, SlowPolicy, Subscription
 from heartline.errors import ConfigurationError
-from heartline.push._topic import WINDOW_COUNT
+from heartline.push._served import WINDOW_COUNT
 from tests.push.helpers import (
     cut,
     is_stuck,
@@ -372,7 +372,7 @@ async def test_sent_to_a_link_that_breaks_is_missing(autojump_clock: MockClock) 
 @pytest.mark.parametrize("wait", ["received", True, 1, ""])
 async def test_a_wrong_wait_is_refused(wait: Any, autojump_clock: MockClock) -> None:
     async with open_topics() as server:
-        with pytest.raises(ConfigurationError, match="wait must be None, 'sent' or 'confirmed'"):
+        with pytest.raises(ConfigurationError, match="wait must be None, 'stored', 'sent' or 'confirmed'"):
             await server.publish("topic", 1, wait=wait)
         assert not server.statistics().topics
 

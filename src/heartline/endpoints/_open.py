@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import ssl
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -24,7 +24,7 @@ from heartline.connection import (
 )
 from heartline.endpoints._builtin import PushService
 from heartline.errors import ConfigurationError, ConnectionFailed
-from heartline.push import History, Publisher, make_push
+from heartline.push import History, Publisher, TopicSettings, make_push
 from heartline.rpc import Calls, ServiceTable
 from heartline.server import MAX_IDENTITY, Authenticate, Server, serve_stream
 from heartline.session import Heartbeat, Role
@@ -115,6 +115,7 @@ async def open_server(
     heartbeat: Heartbeat = Heartbeat(),  # noqa: B008 - frozen
     limits: Limits = Limits(),  # noqa: B008 - frozen
     history: History = History(),  # noqa: B008 - frozen
+    topics: Mapping[str, TopicSettings] | None = None,
     serializer: str = "cbor",
     rng: random.Random | None = None,
 ) -> AsyncIterator[Server]:
@@ -123,12 +124,15 @@ async def open_server(
     With port 0 the system picks one; ``Server.urls`` has the real addresses. ``services`` are the objects
     whose methods clients may call. ``authenticate(credentials, identity)`` returns the id under which a
     client is let in (``None``: the identity it claims), or raises :class:`PermissionError`; it may be async.
-    ``history`` is what topics retain by default. ``rng`` makes ids and epochs.
+    ``history`` is what topics retain by default. ``topics`` are those with a store or a fold, by name: they
+    are there, with all that their stores have of them, before the first client is let in. ``rng`` makes ids
+    and epochs.
 
     Leaving the block says goodbye to every client, which will try to come back, and ends every task, socket
     and call. For a gentle end call :meth:`Server.drain` first.
     """
     _check("history", history, History)
+    _check("topics", topics, Mapping, type(None))
     if not urls:
         raise ConfigurationError("open_server needs at least one URL to listen on, such as tcp://127.0.0.1:0")
     async with AsyncExitStack() as stack:
@@ -147,6 +151,9 @@ async def open_server(
             history=history,
             make_epoch=lambda: f"{rng.getrandbits(64):016x}",
         )
+        await publisher.open_topics(topics or {})
+        for journal in publisher.journals:
+            nursery.start_soon(journal.run)
         setup = _setup(nursery, services, publisher, heartbeat, limits, serializer, rng)
         addresses = tuple(dict.fromkeys(listener.url for listener in listeners))
         server = Server(setup, addresses, publisher, flusher)

@@ -3,23 +3,37 @@
 from heartline.push._log import Entry, History, TopicLog
 from heartline.push._part import PushLayer, make_push
 from heartline.push._publisher import Publisher, TopicStatistics
-from heartline.push._receipt import Receipt
+from heartline.push._receipt import Level, Receipt
+from heartline.push._settings import Fold, TopicSettings
+from heartline.push._sqlite import SqliteStore
+from heartline.push._store import SavedKey, SavedState, SavedTopic, SavedUpdate, Store, StoredUpdate
 from heartline.push._subscription import Subscription
-from heartline.push._types import NEWEST, OLDEST, Position, Since, SlowPolicy, Update
+from heartline.push._types import NEWEST, OLDEST, SNAPSHOT, Position, Since, SlowPolicy, Update
 
 __all__ = [
     "NEWEST",
     "OLDEST",
+    "SNAPSHOT",
     "Entry",
+    "Fold",
     "History",
+    "Level",
     "Position",
     "Publisher",
     "PushLayer",
     "Receipt",
+    "SavedKey",
+    "SavedState",
+    "SavedTopic",
+    "SavedUpdate",
     "Since",
     "SlowPolicy",
+    "SqliteStore",
+    "Store",
+    "StoredUpdate",
     "Subscription",
     "TopicLog",
+    "TopicSettings",
     "TopicStatistics",
     "Update",
     "make_push",

@@ -33,13 +33,16 @@ class History:
     """Bytes of encoded updates."""
     age: float = math.inf
     """Seconds."""
+    keys: int = 1024
+    """Keys of publishes that are remembered, the newest: as many as updates."""
 
     def __post_init__(self) -> None:
-        for name in ("count", "size", "age"):
+        for name in ("count", "size", "age", "keys"):
             value = getattr(self, name)
+            counts = name in ("count", "keys")
             # Below 1 a count would not even keep the newest.
-            if not isinstance(value, (int, float)) or not value > 0 or (name == "count" and value < 1):
-                least = "at least 1" if name == "count" else "above 0"
+            if not isinstance(value, (int, float)) or not value > 0 or (counts and value < 1):
+                least = "at least 1" if counts else "above 0"
                 raise ConfigurationError(f"History.{name} must be {least}, not {value!r}")
 
 
@@ -115,13 +118,16 @@ class TopicLog:
         self.trim(now)
         return entry
 
-    def would_drop(self, length: int, offset: int) -> bool:
-        """Whether taking an update of this length would drop the one with this offset."""
+    def would_drop(self, length: int, offset: int, count: int = 1) -> bool:
+        """Whether taking so many updates, of this length together, would drop the one with this offset.
+
+        That may be one of them.
+        """
+        if offset < self.first or offset >= self.last + count:
+            return False  # it is gone already, or the newest then, which stays
         entry = self.get(offset)
-        if entry is None:
-            return False
-        kept = self.total - entry.total + len(entry.payload) + length
-        return self.last - offset + 2 > self.history.count or kept > self.history.size
+        kept = length + (0 if entry is None else self.total - entry.total + len(entry.payload))
+        return self.last - offset + 1 + count > self.history.count or kept > self.history.size
 
     def trim(self, now: float) -> None:
         """Drop what the history no longer holds."""

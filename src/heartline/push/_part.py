@@ -18,12 +18,14 @@ from heartline.errors import (
     HeartlineError,
     InvalidArguments,
     Outcome,
+    PushError,
     RemoteProtocolError,
 )
 from heartline.push._log import TopicLog
 from heartline.push._publisher import Publisher
+from heartline.push._served import Served
 from heartline.push._subscription import Subscription
-from heartline.push._topic import Served
+from heartline.push._topic import Topic
 from heartline.push._types import SlowPolicy
 from heartline.push._wire import CONFIRM, LEAVE
 from heartline.wire import Frame, FrameType
@@ -86,7 +88,9 @@ class PushLayer:
             raise _refusal(str(error)) from None
         log = topic.log
         log.trim(trio.current_time())
-        position, start, gap = _begin(since, log, policy)
+        position, start, gap, stateful = _begin(since, log, policy)
+        if stateful:
+            _check_state(topic, policy)
         served = Served(
             topic,
             self._connection,
@@ -96,6 +100,7 @@ class PushLayer:
             position=position,
             start=start,
             gap=gap,
+            stateful=stateful,
         )
         self._served[served.number] = served
         topic.join(served)
@@ -164,21 +169,40 @@ def _refusal(reason: str) -> InvalidArguments:
     return InvalidArguments(reason, outcome=Outcome.COMPLETED)
 
 
-def _begin(since: Any, log: TopicLog, policy: SlowPolicy) -> tuple[int, int, int | None]:
-    """Where to begin: the position before the first update, the last offset it cannot claim to have had, and
-    the offset that is lost if there is a gap.
+def _check_state(topic: Topic, policy: SlowPolicy) -> None:
+    """Whether a subscription can begin with the topic's state."""
+    if topic.state is None:
+        raise _refusal(f"topic {topic.name!r} has no snapshot: it was opened without a fold")
+    if policy is SlowPolicy.KEEP_NEWEST:
+        raise _refusal("a state needs every update, and 'keep newest' skips some")
+    try:
+        topic.state.encode()
+    except PushError as error:
+        raise _refusal(str(error)) from None
+
+
+def _begin(since: Any, log: TopicLog, policy: SlowPolicy) -> tuple[int, int, int | None, bool]:
+    """Where to begin: the position before the first update, the last offset it cannot claim to have had, the
+    offset that is lost if there is a gap, and whether the state bridges gaps.
     """
     newest = max(log.first - 1, log.last - 1)
     match since:
         case None:
-            return log.last, log.last, None
+            return log.last, log.last, None, False
         case "newest":
-            return newest, newest, None
+            return newest, newest, None, False
         case "oldest":
-            return log.first - 1, log.first - 1, None
-        case [str(epoch), int(offset)] if offset >= 0:
+            return log.first - 1, log.first - 1, None, False
+        case "snapshot":
+            return log.last, log.last, 0, True
+        case [str(epoch), int(offset), *rest] if offset >= 0 and rest in ([], ["snapshot"]):
             if epoch == log.epoch and offset <= log.last:
-                return offset, 0, None
+                return offset, 0, None, bool(rest)
             # The history began anew: an offset of the other life means nothing here.
-            return newest, newest, None if policy is SlowPolicy.KEEP_NEWEST else offset + 1
-    raise _refusal(f"since must be null, 'newest', 'oldest' or [epoch, offset], not {since!r:.80}")
+            if rest:
+                return log.last, log.last, 0, True
+            return newest, newest, None if policy is SlowPolicy.KEEP_NEWEST else offset + 1, False
+    raise _refusal(
+        "since must be null, 'newest', 'oldest', 'snapshot', [epoch, offset] or [epoch, offset, 'snapshot'], "
+        f"not {since!r:.80}"
+    )

@@ -1,26 +1,34 @@
 """The publisher: the topics of one server.
 
-A publish appends to the log once and then moves every cursor that is not behind; a cursor that is (its window
-of unconfirmed updates is full) is moved on by the subscriber's confirmations. So nobody waits for anybody,
-unless a subscriber asked for it with :attr:`SlowPolicy.BLOCK`, or the publisher with ``wait``.
+A publish appends to the log once (with a store when that has committed it), and then moves every cursor that
+is not behind; a cursor that is (its window of unconfirmed updates is full) is moved on by the subscriber's
+confirmations. So nobody waits for anybody, unless a subscriber asked for it with :attr:`SlowPolicy.BLOCK`, or
+the publisher with ``wait``.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import trio
 
-from heartline.connection import Flusher, Link
-from heartline.errors import ConfigurationError, ConnectionLost
-from heartline.push._log import Entry, History, TopicLog
-from heartline.push._receipt import Receipt, Wait, Who
-from heartline.push._topic import Served, Topic
+from heartline.connection import Flusher
+from heartline.errors import ConfigurationError
+from heartline.push._journal import Journal
+from heartline.push._keys import make_key
+from heartline.push._log import History, TopicLog
+from heartline.push._receipt import Receipt
+from heartline.push._restore import restore
+from heartline.push._settings import TopicSettings
+from heartline.push._state import State
+from heartline.push._store import SavedKey, Store
+from heartline.push._topic import Taken, Topic
+from heartline.push._waiting import WaitFor, wait_receipt
 from heartline.push._wire import encode_update
-from heartline.wire import FrameType, Serializer
+from heartline.wire import Serializer
 
 __all__ = ["MAX_TOPICS", "MAX_TOPIC_NAME", "Publisher", "TopicStatistics"]
 
@@ -34,8 +42,6 @@ publisher itself may have as many beside them, so that made-up names cannot take
 
 MAX_TOPIC_NAME = 256
 """Characters in a topic's name."""
-
-WaitFor = Literal["sent", "confirmed"] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +74,8 @@ class Publisher:
         self._history = history
         self._make_epoch = make_epoch
         self._topics: dict[str, Topic] = {}
+        self.journals: list[Journal] = []
+        """One for each store; their tasks belong to the server."""
         self._numbers = 0
 
     def next_number(self) -> int:
@@ -79,10 +87,19 @@ class Publisher:
         """Give a topic a history of its own; raises :class:`ConfigurationError` once it has updates."""
         if not isinstance(history, History):
             raise ConfigurationError(f"history must be a heartline.History, not {history!r}")
-        log = self.topic(name).log
+        topic = self.topic(name)
+        log = topic.log
         if log.last and history != log.history:
             raise ConfigurationError(f"topic {name!r} has updates already; declare it before its first one")
         log.history = history
+        topic.settled = True
+
+    def state(self, name: str) -> Any:
+        """The state of a topic with a fold; raises :class:`ConfigurationError` or :class:`PushError`."""
+        topic = self.topic(name)
+        if topic.state is None:
+            raise ConfigurationError(f"topic {name!r} has no fold: give it one with TopicSettings.fold")
+        return topic.state.value
 
     def subscribers(self, name: str) -> frozenset[str]:
         """The ids of the connections that are subscribed to a topic."""
@@ -109,87 +126,83 @@ class Publisher:
         self._topics = {
             name: topic
             for name, topic in self._topics.items()
-            if topic.served or topic.log.last or topic.log.history is not self._history
+            if topic.served or topic.settled or topic.log.last
         }
         if len(self._topics) >= limit:
             raise ConfigurationError(f"there are {len(self._topics)} topics already, the limit is {limit}")
 
-    async def publish(self, name: str, value: Any, wait: WaitFor, timeout: float | None) -> Receipt:
+    async def open_topics(self, topics: Mapping[str, TopicSettings]) -> None:
+        """Make topics known, with what their stores have of them; before anybody can ask for them."""
+        for name, settings in topics.items():
+            if not isinstance(settings, TopicSettings):
+                raise ConfigurationError(
+                    f"topics[{name!r}] must be a heartline.TopicSettings, not {settings!r:.80}"
+                )
+            topic = self.topic(name)
+            topic.settled = True
+            if settings.history is not None:
+                topic.log.history = settings.history
+            if settings.fold is not None:
+                topic.state = State(name, settings.fold, self._serializer)
+            if settings.store is not None:
+                topic.journal = self._journal(settings.store)
+                restore(topic, await settings.store.load(name, topic.log.epoch))
+
+    def _journal(self, store: Store) -> Journal:
+        """The journal of a store: one for all topics that it keeps, whose updates are committed together."""
+        for journal in self.journals:
+            if journal.store is store:
+                return journal
+        self.journals.append(Journal(store))
+        return self.journals[-1]
+
+    async def publish(
+        self, name: str, value: Any, key: str | None, wait: WaitFor, timeout: float | None
+    ) -> Receipt:
         """Publish an update; see :meth:`heartline.Server.publish`."""
         await trio.lowlevel.checkpoint()
-        if wait not in (None, "sent", "confirmed"):
-            raise ConfigurationError(f"wait must be None, 'sent' or 'confirmed', not {wait!r}")
+        if wait not in (None, "stored", "sent", "confirmed"):
+            raise ConfigurationError(f"wait must be None, 'stored', 'sent' or 'confirmed', not {wait!r}")
         if timeout is not None and not timeout >= 0:
             raise ConfigurationError(f"timeout must be seconds of at least 0 or None, not {timeout!r}")
         topic = self.topic(name)
+        if wait == "stored" and topic.journal is None:
+            raise ConfigurationError(f"topic {name!r} has no store: give it one with TopicSettings.store")
         deadline = trio.current_time() + (math.inf if timeout is None else timeout)
+        if key is None:
+            taken = await self._take(topic, value, None, deadline)
+        else:
+            taken = await self._take_once(topic, value, make_key(self._serializer, key, value), deadline)
+        return await wait_receipt(topic, taken, wait, deadline)
+
+    async def _take(self, topic: Topic, value: Any, key: SavedKey | None, deadline: float) -> Taken:
         payload, flags = await self._encode(topic, value, deadline)
-        entry = topic.log.append(payload, flags, trio.current_time())
-        targets = list(topic.served)
-        for served in targets:
-            served.advance()
-        return await self._receipt(topic, entry, targets, wait, deadline)
+        if topic.journal is not None:
+            return await topic.journal.write(topic, payload, flags, key)
+        return topic.take(payload, flags, trio.current_time(), key)
+
+    async def _take_once(self, topic: Topic, value: Any, key: SavedKey, deadline: float) -> Taken:
+        """As ``_take``, unless an update with this key was published before, which is given then."""
+        offset = await topic.keys.claim(topic.name, key)
+        if offset is not None:
+            return Taken(offset, list(topic.served))
+        try:
+            return await self._take(topic, value, key, deadline)
+        finally:
+            topic.keys.release(key)
 
     async def _encode(self, topic: Topic, value: Any, deadline: float) -> tuple[bytes, int]:
         """The update's payload and flags, as soon as the topic can take it, at the latest at the deadline."""
-        offset = topic.log.last + 1
+        offset = topic.next_offset
         payload, flags = encode_update(self._serializer, offset, value)
         deadline = min(deadline, trio.current_time() + BLOCK_PATIENCE)
         while topic.blocked(len(payload)) and trio.current_time() < deadline:
             with trio.move_on_at(deadline):
                 await topic.changed.park()
-            if topic.log.last >= offset:  # another publisher was faster
-                offset = topic.log.last + 1
+            if topic.next_offset != offset:  # another publisher was faster
+                offset = topic.next_offset
                 payload, flags = encode_update(self._serializer, offset, value)
         return payload, flags
-
-    async def _receipt(
-        self, topic: Topic, entry: Entry, targets: list[Served], wait: WaitFor, deadline: float
-    ) -> Receipt:
-        missing: set[Who] = set()
-        if wait == "sent":
-            missing = {served.who for served in targets}
-            with trio.move_on_at(deadline):
-                await self._wait_sent(topic, entry, targets, missing)
-        elif wait == "confirmed":
-            missing = await self._wait_confirmed(topic, entry, targets, deadline)
-        everyone = frozenset() if wait is None else frozenset(served.connection.id for served in targets)
-        gone = frozenset(connection_id for connection_id, _ in missing)
-        return Receipt(
-            topic=topic.name,
-            epoch=topic.log.epoch,
-            offset=entry.offset,
-            confirmed=everyone - gone,
-            missing=gone,
-        )
-
-    async def _wait_sent(self, topic: Topic, entry: Entry, targets: list[Served], missing: set[Who]) -> None:
-        for served in targets:
-            while served in topic.served and served.cursor <= entry.offset:
-                await topic.changed.park()
-            link = served.connection.link
-            if link is None or served not in topic.served:
-                continue
-            try:
-                await _wait_taken(link, served.number)
-            except ConnectionLost:
-                continue
-            missing.discard(served.who)
-
-    async def _wait_confirmed(
-        self, topic: Topic, entry: Entry, targets: list[Served], deadline: float
-    ) -> set[Who]:
-        wait = Wait(entry.offset, (served.who for served in targets), patient=deadline < math.inf)
-        for served in targets:
-            if served not in topic.served:
-                wait.gone(served.who, lost=False)  # this very update was too much for it
-        topic.waits.append(wait)
-        try:
-            with trio.move_on_at(deadline):
-                await wait.done()
-        finally:
-            topic.waits.remove(wait)
-        return wait.missing
 
     def statistics(self) -> dict[str, TopicStatistics]:
         """A snapshot of every topic."""
@@ -207,16 +220,3 @@ class Publisher:
             )
             for name, topic in self._topics.items()
         }
-
-
-async def _wait_taken(link: Link, number: int) -> None:
-    """Wait until the transport has taken what is queued under this number; raises :class:`ConnectionLost`."""
-    session = link.session
-    outbox = session.outbox
-    sent = session.sent
-
-    def waits() -> bool:
-        # All small frames go with the next write, whatever else is queued; a long one takes turns.
-        return (session.sent == sent and outbox.small > 0) or outbox.holds(FrameType.PUSH, 0, number)
-
-    await link.wait_drained(waits)

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import trio
 
-__all__ = ["Receipt", "Wait", "Who"]
+__all__ = ["Level", "Receipt", "Wait", "Who"]
 
 Who: TypeAlias = tuple[str, int]
 """A subscription over all its links: the id of its connection, and its key there."""
+
+
+class Level(enum.Enum):
+    """Where an update is when ``publish`` returns."""
+
+    RECEIVED = "received"
+    """In the server's memory; it ends with the server."""
+    STORED = "stored"
+    """Committed by the topic's store; it outlives the server."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +32,8 @@ class Receipt:
     one with several subscriptions to the topic is missing while any of them is. Without ``wait`` both are
     empty; with ``"sent"`` ``confirmed`` are those to which the update was handed over; with ``"confirmed"``
     those that have handled it, or a newer one in its place (by :attr:`SlowPolicy.KEEP_NEWEST`, or after a
-    :class:`~heartline.HistoryGap`).
+    :class:`~heartline.HistoryGap`). The receipt of a publish that was repeated with its key is that of the
+    update published first.
     """
 
     topic: str
@@ -30,6 +41,7 @@ class Receipt:
     offset: int
     confirmed: frozenset[str]
     missing: frozenset[str]
+    level: Level
 
 
 class Wait:

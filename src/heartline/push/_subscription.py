@@ -87,10 +87,15 @@ class Subscription:
             raise ConfigurationError(f"policy must be a heartline.SlowPolicy, not {policy!r}")
         if isinstance(since, Position):
             self._since: Any = [since.epoch, since.offset]
-        elif since is None or since in ("newest", "oldest"):
+        elif since is None or since in ("newest", "oldest", "snapshot"):
             self._since = since
         else:
-            raise ConfigurationError(f"since must be None, NEWEST, OLDEST or a Position, not {since!r}")
+            raise ConfigurationError(
+                f"since must be None, NEWEST, OLDEST, SNAPSHOT or a Position, not {since!r}"
+            )
+        self._stateful = since == "snapshot"
+        if self._stateful and self._policy is SlowPolicy.KEEP_NEWEST:
+            raise ConfigurationError("a state needs every update: SNAPSHOT does not go with KEEP_NEWEST")
         self._lot = trio.lowlevel.ParkingLot()
         self._entered = False
         self._ended: HeartlineError | None = None
@@ -103,7 +108,8 @@ class Subscription:
         self._epoch = ""
         self._received = 0
         self._gap: int | None = None
-        self._waiting: deque[tuple[int, Frame] | _Gap] = deque()
+        self._state_due = False
+        self._waiting: deque[tuple[int, Frame, bool] | _Gap] = deque()
         self._waiting_size = 0
         # What was given to the user, and what came back handled.
         self._taken: int | None = None
@@ -113,7 +119,8 @@ class Subscription:
     def position(self) -> Position:
         """The place after the last update that was handled: a later subscription can begin there."""
         if self._handled is None:
-            raise LocalProtocolError("the subscription has no position before it is entered")
+            before = "its snapshot is handled" if self._entered else "it is entered"
+            raise LocalProtocolError(f"the subscription has no position before {before}")
         return self._handled
 
     async def __aenter__(self) -> Subscription:
@@ -164,10 +171,10 @@ class Subscription:
         if isinstance(item, _Gap):
             self._taken = item.position
             raise self._history_gap(item)
-        offset, frame = item
+        offset, frame, is_state = item
         self._taken = offset
         self._waiting_size -= len(frame.payload)
-        return Update(self.topic, self._epoch, offset, decode_update(frame))
+        return Update(self.topic, self._epoch, offset, decode_update(frame), is_state)
 
     def _history_gap(self, gap: _Gap) -> HistoryGap:
         newest, cause = None, None
@@ -236,18 +243,24 @@ class Subscription:
                 pass
             case _:
                 raise RemoteProtocolError(f"malformed answer to a subscription: {answer!r:.80}")
-        wanted: list[Any] = self._since if type(self._since) is list else [epoch, position]
+        wanted: list[Any] = self._since[:2] if type(self._since) is list else [epoch, position]
         if epoch == wanted[0] and position > wanted[1]:
             raise RemoteProtocolError(f"topic {self.topic!r} goes on at {position}, not at {wanted[1]}")
         self._push.attach(number, self)
         self._number, self._epoch = number, epoch
         self._received = self._done = self._confirmed = position
-        if [epoch, position] == wanted or self._policy is SlowPolicy.KEEP_NEWEST:
-            self._since = [epoch, position]
-        # Otherwise a gap will be told; until then this subscription has its place in the topic's other life.
-        if self._handled is None:
+        begins_with_state = self._since == "snapshot"
+        if not begins_with_state and ([epoch, position] == wanted or self._policy is SlowPolicy.KEEP_NEWEST):
+            self._since = self._place(position)
+        # Otherwise a gap will be told, or the state will come; until then this subscription has its place in
+        # the topic's other life, or none.
+        if self._handled is None and not begins_with_state:
             self._handled = Position(epoch, position)
         self._push.confirm(number, position)
+
+    def _place(self, offset: int) -> list[Any]:
+        """Where the next subscription goes on."""
+        return [self._epoch, offset, "snapshot"] if self._stateful else [self._epoch, offset]
 
     def deliver(self, frame: Frame) -> None:
         """Take a frame that arrived; raises :class:`RemoteProtocolError`."""
@@ -265,7 +278,9 @@ class Subscription:
 
     def _on_update(self, offset: int, frame: Frame) -> None:
         skips = self._policy is SlowPolicy.KEEP_NEWEST
-        if not (self._received < offset < LEAVE and (skips or offset == self._received + 1)):
+        is_state = self._state_due
+        due = offset == self._received if is_state else self._received < offset < LEAVE
+        if not (due and (skips or is_state or offset == self._received + 1)):
             raise RemoteProtocolError(
                 f"update {offset} of topic {self.topic!r} came after {self._received}, out of order"
             )
@@ -274,14 +289,18 @@ class Subscription:
             self._waiting_size = 0
         self._waiting_size += len(frame.payload)
         if self._gap is None:
-            self._waiting.append((offset, frame))
+            self._waiting.append((offset, frame, is_state))
         else:
             self._waiting.append(_Gap(self._gap, offset, frame))
             self._gap = None
         self._received = offset
-        self._since = [self._epoch, offset]
+        self._state_due = False
+        self._since = self._place(offset)
 
     def _on_notice(self, due: int, what: list[Any]) -> None:
+        if what[0] == "snapshot":
+            self._on_state(due)
+            return
         if what[0] != "gap":
             kind = SlowConsumer if what[0] == "slow" else PushError
             self._ended = kind(f"topic {self.topic!r}: {what[1]}")
@@ -297,14 +316,26 @@ class Subscription:
         self._gap = due if self._gap is None else self._gap
         if not newest_follows:
             self._waiting.append(_Gap(self._gap, position, None))
-            self._since = [self._epoch, position]
+            self._since = self._place(position)
             self._gap = None
+
+    def _on_state(self, offset: int) -> None:
+        """The state after this update comes next. It is confirmed too, be its offset confirmed already."""
+        if not self._stateful or self._state_due or not self._received <= offset < LEAVE:
+            raise RemoteProtocolError(
+                f"a snapshot at {offset} of topic {self.topic!r} came after {self._received}, unasked for"
+            )
+        self._received = offset
+        self._done, self._confirmed = min(self._done, offset - 1), min(self._confirmed, offset - 1)
+        self._state_due = True
 
     def on_link_end(self) -> None:
         """The number is void; what has arrived stays, and the iterator subscribes again when it is through.
 
-        A gap whose newest update has not come is not told: the next subscription will meet it again.
+        A gap whose newest update has not come is not told: the next subscription will meet it again. So it is
+        with a state.
         """
         self._number = None
         self._gap = None
+        self._state_due = False
         self._lot.unpark()

@@ -1,184 +1,33 @@
-"""A topic at its publisher: the log, and a cursor into it for each subscriber."""
+"""A topic at its publisher: the log, who listens, and what is on its way into the store."""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
-from heartline.connection import Connection, Flusher, Link
-from heartline.errors import ConnectionLost, LocalProtocolError, RemoteProtocolError
-from heartline.push._log import Entry, TopicLog
-from heartline.push._receipt import Wait, Who
+from heartline.connection import Flusher
+from heartline.errors import PushError
+from heartline.push._keys import Keys
+from heartline.push._log import TopicLog
+from heartline.push._receipt import Wait
+from heartline.push._served import Served
+from heartline.push._state import State
+from heartline.push._store import SavedKey, SavedState
 from heartline.push._types import SlowPolicy
-from heartline.push._wire import encode_notice
-from heartline.wire import FrameType
 
-__all__ = ["WINDOW_COUNT", "WINDOW_SIZE", "Served", "Topic"]
+if TYPE_CHECKING:
+    from heartline.push._journal import Journal
 
-WINDOW_COUNT = 256
-"""Updates sent to a subscriber that it has not confirmed: what joins well in one write."""
-
-WINDOW_SIZE = 1024 * 1024
-"""Bytes of such updates (one is always sent): what a subscriber's link and buffer hold of this topic."""
+__all__ = ["Taken", "Topic"]
 
 
-class Served:
-    """One subscription as its publisher sees it: a cursor."""
+class Taken(NamedTuple):
+    """An update that was published: its offset, and whom it goes to."""
 
-    __slots__ = (
-        "_ended",
-        "_gap",
-        "_in_flight",
-        "_shared",
-        "confirmed",
-        "connection",
-        "cursor",
-        "flowing",
-        "number",
-        "policy",
-        "start",
-        "topic",
-        "who",
-    )
-
-    def __init__(
-        self,
-        topic: Topic,
-        connection: Connection,
-        number: int,
-        *,
-        key: int,
-        policy: SlowPolicy,
-        position: int,
-        start: int,
-        gap: int | None,
-    ) -> None:
-        self.topic: Topic = topic
-        self.connection: Connection = connection
-        self.number: int = number
-        self.who: Who = (connection.id, key)
-        self.policy: SlowPolicy = policy
-        self.cursor: int = position + 1
-        """The next offset to send."""
-        self.confirmed: int = position
-        self.start: int = start
-        """What it confirms up to this offset it never had, so it counts for no receipt."""
-        self.flowing: bool = False
-        """Set by the first confirmation: the subscriber is ready."""
-        self._gap = gap
-        self._shared = number == topic.log.number
-        self._in_flight = 0
-        """Bytes that were sent and not confirmed, at most."""
-        self._ended = False
-
-    # The window
-
-    def advance(self) -> None:
-        """Send what is due and has room in the window."""
-        link = self.connection.link
-        if link is None or not self.flowing:
-            return
-        log = self.topic.log
-        last = log.last
-        before = self.cursor
-        while self.cursor <= last and (
-            not self._in_flight
-            or (self._in_flight < WINDOW_SIZE and self.cursor - self.confirmed <= WINDOW_COUNT)
-        ):
-            entry = log.get(self.cursor)
-            if entry is None or (self.cursor < last and self.policy is SlowPolicy.KEEP_NEWEST):
-                # What is due is gone, or not wanted any more. The newest goes in the same turn, whatever the
-                # window says by now: there is always something under way whose confirmation opens it again.
-                entry = self._skip(link)
-                if entry is None:
-                    break
-            encoded = self._shared and entry.frame and link.session.outbox.put_encoded(entry.frame)
-            if not encoded and not self._send(link, entry):
-                break
-            self.cursor = entry.offset + 1
-            self._in_flight += len(entry.payload)
-        if self.cursor != before:
-            self.topic.flusher.mark(link)
-
-    def confirm(self, offset: int) -> None:
-        """Everything up to this offset was handled; raises :class:`RemoteProtocolError`."""
-        if self._ended:
-            return  # it crossed the notice of the end
-        sent = self.cursor - 1
-        if not (self.confirmed <= offset <= sent if self.flowing else offset == sent):
-            raise RemoteProtocolError(
-                f"CONFIRM of update {offset}, after {self.confirmed} and of {sent} sent"
-            )
-        self.confirmed = offset
-        if not self.flowing:
-            self.flowing = True
-            if self._gap is not None:
-                self._tell_gap(self._gap)
-        else:
-            self._shrink(offset)
-        self.topic.note(self)
-        self.advance()
-
-    def _shrink(self, offset: int) -> None:
-        """What is still under way after this confirmation."""
-        if offset == self.cursor - 1:
-            self._in_flight = 0
-            return
-        log = self.topic.log
-        entry = log.get(offset)
-        if entry is not None:  # otherwise it left the history, and its place in bytes is not known
-            self._in_flight = min(self._in_flight, log.total_before(self.cursor) - entry.total)
-
-    def _skip(self, link: Link) -> Entry | None:
-        """Move on to the newest update, as the policy says; ``None`` if there is nothing to send."""
-        log = self.topic.log
-        newest = log.newest
-        following = log.last + 1 if newest is None else log.last
-        self.topic.skipped += following - self.cursor
-        if self.policy is SlowPolicy.DISCONNECT:
-            self.end("slow", f"the subscriber did not keep up: update {self.cursor} is no longer retained")
-            return None
-        if self.policy is not SlowPolicy.KEEP_NEWEST:
-            self._tell_gap(self.cursor)
-        self.cursor = following
-        return newest
-
-    # What is sent
-
-    def _send(self, link: Link, entry: Entry) -> bool:
-        """Send an update the long way; ``False`` when it cannot be sent, which is no concern of others."""
-        try:
-            link.session.send(FrameType.PUSH, 0, self.number, entry.payload, entry.flags)
-        except LocalProtocolError as error:
-            self.end("end", f"update {entry.offset} cannot be sent: {error}")
-            return False
-        except ConnectionLost as error:
-            link.fail(error)
-            return False
-        return True
-
-    def _tell_gap(self, due: int) -> None:
-        """Tell what is lost; the cursor moves behind it."""
-        log = self.topic.log
-        self.cursor = log.last + (log.newest is None)
-        self._notice(due, "gap", self.cursor - 1, log.newest is not None)
-
-    def end(self, kind: str, reason: str) -> None:
-        """End the subscription from this side."""
-        self._notice(0, kind, reason)
-        self._ended = True
-        self.flowing = False
-        self.topic.leave(self, lost=False)
-
-    def _notice(self, offset: int, *what: Any) -> None:
-        link = self.connection.link
-        if link is not None:
-            try:
-                link.session.send(FrameType.PUSH, 0, self.number, encode_notice(offset, *what))
-            except (LocalProtocolError, ConnectionLost) as error:
-                link.fail(error)  # who cannot even take a notice is no use as a peer
-            self.topic.flusher.mark(link)
+    offset: int
+    targets: list[Served]
 
 
 class Topic:
@@ -188,6 +37,14 @@ class Topic:
         self.name = name
         self.log = log
         self.flusher = flusher
+        self.journal: Journal | None = None
+        """The way into its store, if it has one."""
+        self.state: State | None = None
+        self.settled = False
+        """It has settings, and stays although nobody uses it."""
+        self.keys: Keys = Keys()
+        self._expected = 0
+        self._expected_size = 0
         self.served: dict[Served, None] = {}
         self.skipped = 0
         self.waits: list[Wait] = []
@@ -195,6 +52,44 @@ class Topic:
         self.changed: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
         """Wakes who waits for room, or for a cursor to move."""
         self._blocking: dict[Served, None] = {}
+
+    def take(self, payload: bytes, flags: int, now: float, key: SavedKey | None) -> Taken:
+        """Publish an update, whose payload has the next offset; nothing else happens meanwhile."""
+        entry = self.log.append(payload, flags, now)
+        if self.state is not None:
+            self.state.apply(entry.offset, payload, flags)
+        if key is not None:
+            self.keys.add(replace(key, offset=entry.offset), self.log.history.keys)
+        targets = list(self.served)
+        for served in targets:
+            served.advance()
+        return Taken(entry.offset, targets)
+
+    # What is on its way into the store
+
+    @property
+    def next_offset(self) -> int:
+        """The offset of the next update, if all that are expected are stored."""
+        return self.log.last + self._expected + 1
+
+    def expect(self, count: int, size: int) -> None:
+        """So many more updates, of so many bytes, are on their way; or fewer."""
+        self._expected += count
+        self._expected_size += size
+        if count < 0:
+            self.changed.unpark_all()
+
+    def state_to_save(self) -> SavedState | None:
+        """The state, if the store has none from which the history leads to the newest update."""
+        state = self.state
+        if state is None or self.log.first <= state.saved + 1:
+            return None
+        try:
+            return state.encode()
+        except PushError:
+            return None  # who asks for it is told
+
+    # Who listens
 
     def join(self, served: Served) -> None:
         """A subscriber has come."""
@@ -222,4 +117,7 @@ class Topic:
 
     def blocked(self, length: int) -> bool:
         """Whether a subscription wants to be waited for before an update of this length is taken."""
-        return any(self.log.would_drop(length, served.cursor) for served in self._blocking)
+        if not self._blocking:
+            return False
+        length, count = length + self._expected_size, 1 + self._expected
+        return any(self.log.would_drop(length, served.cursor, count) for served in self._blocking)

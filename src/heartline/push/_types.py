@@ -6,7 +6,7 @@ import enum
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-__all__ = ["NEWEST", "OLDEST", "Position", "Since", "SlowPolicy", "Update"]
+__all__ = ["NEWEST", "OLDEST", "SNAPSHOT", "Position", "Since", "SlowPolicy", "Update"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,11 @@ NEWEST: Final = "newest"
 OLDEST: Final = "oldest"
 """Begin with the oldest update that is retained: for logs."""
 
-Since = Position | Literal["newest", "oldest"] | None
+SNAPSHOT: Final = "snapshot"
+"""Begin with the state of a topic that has a Fold, then go on with the update after it. Where updates are
+lost, the state comes again in their place."""
+
+Since = Position | Literal["newest", "oldest", "snapshot"] | None
 
 
 class SlowPolicy(enum.Enum):
@@ -47,12 +51,17 @@ class SlowPolicy(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """One update of a topic; offsets of an epoch count up from 1 without holes."""
+    """One update of a topic; offsets of an epoch count up from 1 without holes.
+
+    With :data:`heartline.SNAPSHOT` some are marked as ``snapshot``: their value is the state after the update
+    with this offset (0: before the first one), and takes the place of the state so far.
+    """
 
     topic: str
     epoch: str
     offset: int
     value: Any
+    snapshot: bool = False
 
     @property
     def position(self) -> Position:

@@ -5,6 +5,7 @@ PUSH
 
     - ``["gap", position, newest]``: the updates from the head's offset to ``position`` are lost; if
       ``newest`` is true, the next update is the newest one of the topic.
+    - ``["snapshot"]``: the next update has the head's offset, and its value is the state after that one.
     - ``["slow", reason]`` or ``["end", reason]``: no update will come any more, because the subscriber was
       too slow, or for another reason.
 CONFIRM
@@ -31,6 +32,7 @@ __all__ = [
     "encode_update",
     "parse_head",
     "parse_notice",
+    "with_offset",
 ]
 
 PUSH_HEAD = struct.Struct("!BQ")
@@ -53,15 +55,27 @@ def encode_notice(offset: int, *what: Any) -> bytes:
     return PUSH_HEAD.pack(NOTICE, offset) + _cbor.encode(list(what), [])
 
 
+def with_offset(payload: bytes, flags: int, offset: int) -> bytes:
+    """The payload of an update with another offset in its head."""
+    at = _head_at(payload, flags) + 1
+    packed = CONFIRM.pack(offset)
+    if payload.startswith(packed, at):
+        return payload
+    return payload[:at] + packed + payload[at + CONFIRM.size :]
+
+
+def _head_at(payload: bytes, flags: int) -> int:
+    """Where the head stands: with arrays behind the envelope's own header, which has its length before it."""
+    if flags & Flag.RAW:
+        (length,) = struct.unpack_from("!I", payload)
+        return int(4 + length)
+    return 0
+
+
 def parse_head(frame: Frame) -> tuple[int, int]:
     """The content id and the offset of a PUSH."""
-    payload = frame.payload
     try:
-        if frame.flags & Flag.RAW:
-            # The head stands behind the envelope's own header: u32 length, header, then the inner payload.
-            (length,) = struct.unpack_from("!I", payload)
-            return PUSH_HEAD.unpack_from(payload, 4 + length)
-        return PUSH_HEAD.unpack_from(payload)
+        return PUSH_HEAD.unpack_from(frame.payload, _head_at(frame.payload, frame.flags))
     except struct.error as error:
         raise RemoteProtocolError(f"malformed PUSH: {error}") from None
 
@@ -75,7 +89,7 @@ def parse_notice(payload: bytes) -> list[Any]:
     match what:
         case ["gap", int(position), bool()] if 0 <= position < LEAVE:
             return list(what)
-        case ["slow" | "end", str()]:
+        case ["snapshot"] | ["slow" | "end", str()]:
             return list(what)
     raise RemoteProtocolError(f"unknown notice in PUSH: {what!r:.80}")
 

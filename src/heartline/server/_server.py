@@ -31,19 +31,25 @@ Authenticate = Callable[[Any, "str | None"], "str | Awaitable[str | None] | None
 :class:`PermissionError` to turn it away."""
 
 
-WaitFor = Literal["sent", "confirmed"] | None
+WaitFor = Literal["stored", "sent", "confirmed"] | None
 """What a publisher waits for."""
 
 
 class Topics(Protocol):
     """What the push layer gives to a server."""
 
-    async def publish(self, name: str, value: Any, wait: WaitFor, timeout: float | None) -> Receipt:
+    async def publish(
+        self, name: str, value: Any, key: str | None, wait: WaitFor, timeout: float | None
+    ) -> Receipt:
         """Publish an update."""
         ...
 
     def declare(self, name: str, *, history: History) -> None:
         """Make a topic known."""
+        ...
+
+    def state(self, name: str) -> Any:
+        """The state of a topic with a fold."""
         ...
 
     def subscribers(self, name: str) -> frozenset[str]:
@@ -138,24 +144,50 @@ class Server:
         return Broadcast(len(connections) - len(skipped), tuple(skipped))
 
     async def publish(
-        self, topic: str, value: Any, *, wait: WaitFor = None, timeout: float | None = None
+        self,
+        topic: str,
+        value: Any,
+        *,
+        key: str | None = None,
+        wait: WaitFor = None,
+        timeout: float | None = None,
     ) -> Receipt:
         """Publish an update of a topic to its subscribers, and keep it in the topic's history.
 
-        ``wait`` is ``None`` (return at once), ``"sent"`` (until it was handed to every subscriber's link) or
+        An update of a topic with a store is committed first, whatever ``wait`` says: nobody ever knows one
+        that a restart forgets. Neither does ``timeout`` cut that short. Cancelling takes an update back as
+        long as the store has not begun to write it; then it waits for the outcome.
+
+        ``key``, text of 1 to 256 characters, makes it safe to repeat a publish whose outcome is not known.
+        With a key that is remembered (:attr:`History.keys`) nothing is published, and the receipt is that of
+        the update that was.
+
+        ``wait`` is ``None`` (for nothing else), ``"stored"`` (nor this, but the topic must have a store),
+        ``"sent"`` (until it was handed to every subscriber's link) or
         ``"confirmed"`` (until every subscriber has handled it), for ``timeout`` seconds at most. With a
         timeout a subscriber whose link is lost meanwhile is waited for; without one it is left behind, as it
         is at the timeout: it catches up from the history when it is back. The timeout, or else half a minute,
         also bounds the wait for subscribers with :attr:`SlowPolicy.BLOCK`.
 
         Returns a :class:`heartline.Receipt` that names who has it and who has not. Raises
-        :class:`SerializationError` for a value that cannot be sent.
+        :class:`SerializationError` for a value that cannot be sent, :class:`StoreError` when it could not be
+        stored, and :class:`KeyReused` for a key that was published with another value.
         """
-        return await self._topics.publish(topic, value, wait, timeout)
+        return await self._topics.publish(topic, value, key, wait, timeout)
 
     def declare_topic(self, topic: str, *, history: History) -> None:
-        """Give a topic a :class:`heartline.History` of its own, before its first update."""
+        """Give a topic a :class:`heartline.History` of its own, before its first update.
+
+        A topic with a store or a fold is one of the ``topics`` of :func:`heartline.open_server`.
+        """
         self._topics.declare(topic, history=history)
+
+    def topic_state(self, topic: str) -> Any:
+        """The state of a topic with a :class:`heartline.Fold`, after its newest update; not to be changed.
+
+        Raises :class:`PushError` when an update could not be applied to it.
+        """
+        return self._topics.state(topic)
 
     def subscribers(self, topic: str) -> frozenset[str]:
         """The ids of the connections that are subscribed to a topic."""

@@ -1,7 +1,7 @@
 """What heartline tests itself with, for you to test with.
 
 A simulated world for whole applications, networks in memory, checkers of what was seen, and checks for
-transports.
+transports and stores.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from ._conformance import check_listener, check_stream
 from ._disk import Disk
 from ._link import Link
 from ._node import Node
+from ._store_checks import check_store
 from ._trace import TraceEntry
 from ._violation import Violation
 from ._world import NotConverged, World
@@ -38,6 +39,7 @@ __all__ = [
     "Violation",
     "World",
     "check_listener",
+    "check_store",
     "check_stream",
     "memory_pair",
 ]

@@ -1,0 +1,164 @@
+"""Committing updates before they are published: one journal per store.
+
+A publisher puts its update into the queue and sleeps. The journal's task takes all that wait, gives them
+the next offsets, has the store commit them together, and publishes them. While it writes, the next ones
+gather. If the store fails, nobody has seen the offsets, and the next batch gets them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import replace
+
+import outcome
+import trio
+
+from heartline.errors import StoreError
+from heartline.push._store import SavedKey, Store, StoredUpdate
+from heartline.push._topic import Taken, Topic
+from heartline.push._wire import with_offset
+
+__all__ = ["QUEUE_COUNT", "QUEUE_SIZE", "Journal"]
+
+logger = logging.getLogger("heartline")
+
+QUEUE_COUNT = 1024
+"""Updates that wait to be committed together; further publishers wait for room."""
+
+QUEUE_SIZE = 16 * 1024 * 1024
+"""Bytes of such updates, beside one more of any length."""
+
+
+class _Item:
+    """An update that waits, and its publisher's task."""
+
+    __slots__ = ("flags", "key", "payload", "task", "topic")
+
+    def __init__(self, topic: Topic, payload: bytes, flags: int, key: SavedKey | None) -> None:
+        self.topic = topic
+        self.payload = payload
+        self.flags = flags
+        self.key = key
+        self.task = trio.lowlevel.current_task()
+
+
+class Journal:
+    """The way of updates into one store."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._queue: dict[_Item, None] = {}
+        self._size = 0
+        self._room = trio.lowlevel.ParkingLot()
+        self._work = trio.lowlevel.ParkingLot()
+        self._ended = False
+
+    async def write(self, topic: Topic, payload: bytes, flags: int, key: SavedKey | None) -> Taken:
+        """Commit an update and publish it; raises :class:`StoreError`, and then it is not published.
+
+        Cancelling takes it back while it is in the queue. Once it is being written it cannot be cancelled, so
+        that it is always known whether it was published.
+        """
+        while len(self._queue) >= QUEUE_COUNT or self._size >= QUEUE_SIZE:
+            await self._room.park()
+        if self._ended:
+            raise StoreError(f"topic {topic.name!r}: the server has ended")
+        item = _Item(topic, payload, flags, key)
+        self._put(item)
+
+        def abort(_raise_cancel: object) -> trio.lowlevel.Abort:
+            if item not in self._queue:
+                return trio.lowlevel.Abort.FAILED
+            self._take_back(item)
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        taken: Taken = await trio.lowlevel.wait_task_rescheduled(abort)
+        return taken
+
+    def _put(self, item: _Item) -> None:
+        self._queue[item] = None
+        self._size += len(item.payload)
+        item.topic.expect(1, len(item.payload))
+        self._work.unpark()
+
+    def _take_back(self, item: _Item) -> None:
+        del self._queue[item]
+        self._size -= len(item.payload)
+        item.topic.expect(-1, -len(item.payload))
+        self._room.unpark_all()
+
+    def _take_all(self) -> deque[_Item]:
+        items, self._queue, self._size = deque(self._queue), {}, 0
+        self._room.unpark_all()
+        return items
+
+    async def run(self) -> None:
+        """The journal's task."""
+        items: deque[_Item] = deque()
+        try:
+            while True:
+                while not self._queue:
+                    await self._work.park()
+                items = self._take_all()
+                await self._commit(items)
+        finally:
+            self._ended = True
+            for item in [*items, *self._take_all()]:
+                self._fail(item, StoreError(f"topic {item.topic.name!r}: the server has ended"))
+
+    async def _commit(self, items: deque[_Item]) -> None:
+        """Commit a batch; every item leaves the queue with its outcome."""
+        batch = _number(items)
+        try:
+            await self.store.append(batch)
+        except Exception as error:
+            if not isinstance(error, StoreError):
+                logger.exception("a store failed with an error that is not a StoreError")
+            while items:
+                item = items.popleft()
+                # Each publisher gets an error of its own, since raising one adds to its traceback.
+                told = StoreError(f"topic {item.topic.name!r}: the update was not stored: {error}")
+                told.__cause__ = error
+                self._fail(item, told)
+        else:
+            now = trio.current_time()
+            for update in batch:
+                item = items.popleft()
+                item.topic.expect(-1, -len(item.payload))
+                if update.state is not None and item.topic.state is not None:
+                    item.topic.state.saved = update.state.offset
+                taken = item.topic.take(update.payload, update.flags, now, update.key)
+                trio.lowlevel.reschedule(item.task, outcome.Value(taken))
+
+    def _fail(self, item: _Item, error: StoreError) -> None:
+        item.topic.expect(-1, -len(item.payload))
+        trio.lowlevel.reschedule(item.task, outcome.Error(error))
+
+
+def _number(items: Iterable[_Item]) -> list[StoredUpdate]:
+    """The updates as they go to the store, each with the next offset of its topic."""
+    batch = []
+    last: dict[Topic, int] = {}
+    for item in items:
+        topic = item.topic
+        state = None
+        if topic not in last:
+            last[topic] = topic.log.last
+            state = topic.state_to_save()
+        offset = last[topic] = last[topic] + 1
+        key = item.key
+        batch.append(
+            StoredUpdate(
+                topic=topic.name,
+                offset=offset,
+                payload=with_offset(item.payload, item.flags, offset),
+                flags=item.flags,
+                key=None if key is None else replace(key, offset=offset),
+                state=state,
+                first=topic.log.first,
+                first_key=topic.keys.first,
+            )
+        )
+    return batch

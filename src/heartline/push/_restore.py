@@ -1,0 +1,43 @@
+"""A topic begins where its store says that it has been."""
+
+from __future__ import annotations
+
+import trio
+
+from heartline.errors import SerializationError, StoreError
+from heartline.push._store import SavedTopic
+from heartline.push._topic import Topic
+
+__all__ = ["restore"]
+
+
+def restore(topic: Topic, saved: SavedTopic) -> None:
+    """Take what was saved for a topic that has no updates yet; raises :class:`StoreError`."""
+    log, now = topic.log, trio.current_time()
+    log.epoch = saved.epoch
+    log.last = saved.last - len(saved.updates)
+    for key in saved.keys:
+        topic.keys.add(key, log.history.keys)
+    _restore_state(topic, saved)
+    for update in saved.updates:
+        if update.offset != log.last + 1:
+            raise StoreError(f"the store has update {update.offset} of topic {topic.name!r} after {log.last}")
+        entry = log.append(update.payload, update.flags, now - update.age)
+        if topic.state is not None and entry.offset > topic.state.offset:
+            topic.state.apply(entry.offset, update.payload, update.flags)
+    log.trim(now)
+
+
+def _restore_state(topic: Topic, saved: SavedTopic) -> None:
+    """The state from which the updates that were saved lead to the newest."""
+    state = topic.state
+    if state is None:
+        return
+    try:
+        if saved.state is not None:
+            state.restore(saved.state)
+    except SerializationError as error:
+        state.fail(error)
+    first = saved.last - len(saved.updates) + 1
+    if first > state.offset + 1:
+        state.fail(StoreError(f"updates {state.offset + 1} to {first - 1} are not stored any more"))

@@ -1,0 +1,216 @@
+"""One subscription as its publisher sees it: a cursor into the topic's log, and a window."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from heartline.connection import Connection, Link
+from heartline.errors import ConnectionLost, LocalProtocolError, PushError, RemoteProtocolError
+from heartline.push._log import Entry
+from heartline.push._receipt import Who
+from heartline.push._store import SavedState
+from heartline.push._types import SlowPolicy
+from heartline.push._wire import encode_notice
+from heartline.wire import FrameType
+
+if TYPE_CHECKING:
+    from heartline.push._topic import Topic
+
+__all__ = ["WINDOW_COUNT", "WINDOW_SIZE", "Served"]
+
+WINDOW_COUNT = 256
+"""Updates sent to a subscriber that it has not confirmed: what joins well in one write."""
+
+WINDOW_SIZE = 1024 * 1024
+"""Bytes of such updates (one is always sent): what a subscriber's link and buffer hold of this topic."""
+
+
+class Served:
+    """One subscription as its publisher sees it: a cursor."""
+
+    __slots__ = (
+        "_ended",
+        "_gap",
+        "_in_flight",
+        "_shared",
+        "_state_offset",
+        "_state_size",
+        "_stateful",
+        "confirmed",
+        "connection",
+        "cursor",
+        "flowing",
+        "number",
+        "policy",
+        "start",
+        "topic",
+        "who",
+    )
+
+    def __init__(
+        self,
+        topic: Topic,
+        connection: Connection,
+        number: int,
+        *,
+        key: int,
+        policy: SlowPolicy,
+        position: int,
+        start: int,
+        gap: int | None,
+        stateful: bool,
+    ) -> None:
+        self.topic: Topic = topic
+        self.connection: Connection = connection
+        self.number: int = number
+        self.who: Who = (connection.id, key)
+        self.policy: SlowPolicy = policy
+        self.cursor: int = position + 1
+        """The next offset to send."""
+        self.confirmed: int = position
+        self.start: int = start
+        """What it confirms up to this offset it never had, so it counts for no receipt."""
+        self.flowing: bool = False
+        """Set by the first confirmation: the subscriber is ready."""
+        self._gap = gap
+        """The offset that is lost at the beginning."""
+        self._stateful = stateful
+        """The state goes in the place of what is lost."""
+        self._shared = number == topic.log.number
+        self._in_flight = 0
+        """Bytes that were sent and not confirmed, at most."""
+        self._state_offset = 0
+        self._state_size = 0
+        """Those of a state among them, which stands in no log."""
+        self._ended = False
+
+    # The window
+
+    def advance(self) -> None:
+        """Send what is due and has room in the window."""
+        link = self.connection.link
+        if link is None or not self.flowing:
+            return
+        log = self.topic.log
+        last = log.last
+        before = self.cursor
+        while self.cursor <= last and (
+            not self._in_flight
+            or (self._in_flight < WINDOW_SIZE and self.cursor - self.confirmed <= WINDOW_COUNT)
+        ):
+            entry = log.get(self.cursor)
+            if entry is None or (self.cursor < last and self.policy is SlowPolicy.KEEP_NEWEST):
+                # What is due is gone, or not wanted any more. The newest goes in the same turn, whatever the
+                # window says by now: there is always something under way whose confirmation opens it again.
+                entry = self._skip(link)
+                if entry is None:
+                    break
+            encoded = self._shared and entry.frame and link.session.outbox.put_encoded(entry.frame)
+            if not encoded and not self._send(link, entry):
+                break
+            self.cursor = entry.offset + 1
+            self._in_flight += len(entry.payload)
+        if self.cursor != before:
+            self.topic.flusher.mark(link)
+
+    def confirm(self, offset: int) -> None:
+        """Everything up to this offset was handled; raises :class:`RemoteProtocolError`."""
+        if self._ended:
+            return  # it crossed the notice of the end
+        sent = self.cursor - 1
+        if not (self.confirmed <= offset <= sent if self.flowing else offset == sent):
+            raise RemoteProtocolError(
+                f"CONFIRM of update {offset}, after {self.confirmed} and of {sent} sent"
+            )
+        self.confirmed = offset
+        if not self.flowing:
+            self.flowing = True
+            if self._gap is not None:
+                self._bridge(self._gap)
+        else:
+            self._shrink(offset)
+        self.topic.note(self)
+        self.advance()
+
+    def _shrink(self, offset: int) -> None:
+        """What is still under way after this confirmation."""
+        if offset >= self._state_offset:
+            self._state_size = 0
+        if offset == self.cursor - 1:
+            self._in_flight = 0
+            return
+        log = self.topic.log
+        entry = log.get(offset)
+        if entry is not None:  # otherwise it left the history, and its place in bytes is not known
+            behind = log.total_before(self.cursor) - entry.total
+            self._in_flight = min(self._in_flight, behind + self._state_size)
+
+    def _skip(self, link: Link) -> Entry | None:
+        """Move on to the newest update, as the policy says; ``None`` if there is nothing to send."""
+        log = self.topic.log
+        newest = log.newest
+        following = log.last + (newest is None or self._stateful)
+        self.topic.skipped += following - self.cursor
+        if self.policy is SlowPolicy.DISCONNECT:
+            self.end("slow", f"the subscriber did not keep up: update {self.cursor} is no longer retained")
+            return None
+        if self.policy is not SlowPolicy.KEEP_NEWEST:
+            self._bridge(self.cursor)
+            return None if self._stateful else newest
+        self.cursor = following
+        return newest
+
+    # What is sent
+
+    def _send(self, link: Link, entry: Entry | SavedState) -> bool:
+        """Send an update the long way; ``False`` when it cannot be sent, which is no concern of others."""
+        try:
+            link.session.send(FrameType.PUSH, 0, self.number, entry.payload, entry.flags)
+        except LocalProtocolError as error:
+            self.end("end", f"update {entry.offset} cannot be sent: {error}")
+            return False
+        except ConnectionLost as error:
+            link.fail(error)
+            return False
+        return True
+
+    def _bridge(self, due: int) -> None:
+        """Tell what is lost, or send the state in its place; the cursor moves behind it."""
+        if self._stateful:
+            self._send_state()
+            return
+        log = self.topic.log
+        self.cursor = log.last + (log.newest is None)
+        self._notice(due, "gap", self.cursor - 1, log.newest is not None)
+
+    def _send_state(self) -> None:
+        """Send the state after the newest update, whatever the window says: it is what opens it again."""
+        link, state = self.connection.link, self.topic.state
+        if link is None or state is None:  # without a state nothing like this is served
+            return
+        try:
+            saved = state.encode()
+        except PushError as error:
+            self.end("end", str(error))
+            return
+        self._notice(saved.offset, "snapshot")
+        if self._send(link, saved):
+            self.cursor = saved.offset + 1
+            self._state_offset, self._state_size = saved.offset, len(saved.payload)
+            self._in_flight += self._state_size
+
+    def end(self, kind: str, reason: str) -> None:
+        """End the subscription from this side."""
+        self._notice(0, kind, reason)
+        self._ended = True
+        self.flowing = False
+        self.topic.leave(self, lost=False)
+
+    def _notice(self, offset: int, *what: Any) -> None:
+        link = self.connection.link
+        if link is not None:
+            try:
+                link.session.send(FrameType.PUSH, 0, self.number, encode_notice(offset, *what))
+            except (LocalProtocolError, ConnectionLost) as error:
+                link.fail(error)  # who cannot even take a notice is no use as a peer
+            self.topic.flusher.mark(link)

@@ -1,0 +1,284 @@
+"""Beginning with a state, and going on without a gap or an overlap."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from trio.testing import MockClock
+
+from heartline import SNAPSHOT, Fold, History, Position, SlowPolicy, TopicSettings, Update
+from heartline.errors import (
+    ConfigurationError,
+    InvalidArguments,
+    LocalProtocolError,
+    PushError,
+    RemoteProtocolError,
+    SlowConsumer,
+)
+from heartline.push._served import WINDOW_SIZE
+from tests.push.durable_world import append
+from tests.push.helpers import (
+    HandPublisher,
+    begin,
+    cut,
+    open_client,
+    open_hand_publisher,
+    open_topics,
+    publish,
+    run,
+    settle,
+    take,
+    take_values,
+)
+from tests.push.stores import Disk, FakeStore
+
+LIST = Fold(initial=list, apply=append)
+
+
+def listed(**settings: Any) -> dict[str, TopicSettings]:
+    return {"topic": TopicSettings(fold=LIST, **settings)}
+
+
+def told(update: Update) -> tuple[bool, int, Any]:
+    return update.snapshot, update.offset, update.value
+
+
+async def test_a_state_and_what_follows(autojump_clock: MockClock) -> None:
+    async with open_topics(topics=listed()) as server, open_client(server) as client:
+        await publish(server, "ab")
+        subscription = client.subscribe("topic", since=SNAPSHOT)
+        async with subscription as topic:
+            with pytest.raises(LocalProtocolError, match="no position before its snapshot is handled"):
+                subscription.position  # noqa: B018
+            await settle()
+            await publish(server, "cd")
+            first = await topic.__anext__()
+            assert told(first) == (True, 2, ["a", "b"])
+            assert list(map(told, await take(topic, 2))) == [(False, 3, "c"), (False, 4, "d")]
+        assert server.topic_state("topic") == ["a", "b", "c", "d"]
+        assert topic.position == Position(first.epoch, 4)
+
+
+async def test_the_state_before_the_first_update(autojump_clock: MockClock) -> None:
+    async with open_topics(topics=listed()) as server, open_client(server) as client:
+        async with client.subscribe("topic", since=SNAPSHOT) as topic:
+            assert told(await topic.__anext__()) == (True, 0, [])
+            await publish(server, "a")
+            assert told(await topic.__anext__()) == (False, 1, "a")
+
+
+async def test_a_state_comes_in_the_place_of_a_gap(autojump_clock: MockClock) -> None:
+    topics = listed(history=History(count=2))
+    async with open_topics(topics=topics) as server, open_client(server) as client:
+        async with client.subscribe("topic", since=SNAPSHOT) as topic:
+            await take(topic, 1)
+            await publish(server, "ab")
+            await settle()
+            cut(client)
+            await publish(server, "cdef")
+            assert list(map(told, await take(topic, 3))) == [
+                (False, 1, "a"),
+                (False, 2, "b"),
+                (True, 6, list("abcdef")),
+            ]
+
+
+async def test_a_state_that_was_lost_with_its_link_comes_again(autojump_clock: MockClock) -> None:
+    async with open_topics(topics=listed()) as server, open_client(server) as client:
+        await publish(server, "a")
+        hand = HandPublisher(server.connections[client.id])
+        async with client.subscribe("topic", since=SNAPSHOT) as topic:
+            await hand.notice(0, "snapshot")  # what it announces will not come on this link
+            cut(client)
+            await publish(server, "b")
+            assert [told(update) for update in await take(topic, 1)] == [(True, 2, ["a", "b"])]
+
+
+@pytest.mark.parametrize("size", [10, 2 * WINDOW_SIZE, 20 * 1024 * 1024])
+async def test_a_state_of_any_length_takes_part_in_the_window(size: int, autojump_clock: MockClock) -> None:
+    """A long one is waited for like a long update, and opens the window again when it is handled."""
+    topics = {"topic": TopicSettings(fold=Fold(initial=lambda: bytes(size), apply=lambda state, _: state))}
+    async with open_topics(topics=topics) as server, open_client(server) as client:
+        async with client.subscribe("topic", since=SNAPSHOT) as topic:
+            await settle()
+            await publish(server, range(600))
+            await settle()
+            assert len(topic._waiting) == (257 if size == 10 else 1)
+            first = await topic.__anext__()
+            assert (first.snapshot, len(first.value)) == (True, size)
+            assert await take_values(topic, 600) == list(range(600))
+
+
+async def test_one_encoding_serves_all(autojump_clock: MockClock) -> None:
+    class Counted:
+        made = 0
+
+    def count(state: Any, value: Any) -> Any:
+        Counted.made += 1
+        return value
+
+    topics = {"topic": TopicSettings(fold=Fold(apply=count))}
+    async with open_topics(topics=topics) as server, open_client(server) as client:
+        await publish(server, [{"a": 1}])
+        state = server._topics.topic("topic").state  # type: ignore[attr-defined]
+        first = state.encode()
+        async with client.subscribe("topic", since=SNAPSHOT) as topic:
+            assert (await topic.__anext__()).value == {"a": 1}
+        assert state.encode() is first
+        assert Counted.made == 1
+
+
+async def test_the_state_is_made_of_what_subscribers_decode(autojump_clock: MockClock) -> None:
+    """What the publisher does with its objects afterwards changes nothing."""
+    async with open_topics(topics=listed()) as server:
+        value = {"a": (1, 2)}
+        await server.publish("topic", value)
+        value["a"] = (3, 4)
+        assert server.topic_state("topic") == [{"a": [1, 2]}]
+
+
+# What cannot be.
+
+
+async def test_a_topic_without_a_fold_has_no_snapshot(autojump_clock: MockClock) -> None:
+    async with open_topics() as server, open_client(server) as client:
+        with pytest.raises(InvalidArguments, match="topic 'topic' has no snapshot"):
+            await client.subscribe("topic", since=SNAPSHOT).__aenter__()
+        with pytest.raises(ConfigurationError, match=r"topic 'topic' has no fold.*TopicSettings\.fold"):
+            server.topic_state("topic")
+
+
+async def test_a_state_does_not_go_with_skipping(autojump_clock: MockClock) -> None:
+    async with open_topics(topics=listed()) as server, open_client(server) as client:
+        with pytest.raises(ConfigurationError, match="SNAPSHOT does not go with KEEP_NEWEST"):
+            client.subscribe("topic", since=SNAPSHOT, policy=SlowPolicy.KEEP_NEWEST)
+        with pytest.raises(InvalidArguments, match="a state needs every update"):
+            await begin(client, since="snapshot", policy="keep newest")
+        with pytest.raises(InvalidArguments, match="since must be"):
+            await begin(client, since=["epoch", 1, "state"])
+
+
+async def test_who_wants_to_be_disconnected_is(autojump_clock: MockClock) -> None:
+    topics = listed(history=History(count=2))
+    async with open_topics(topics=topics) as server, open_client(server) as client:
+        async with client.subscribe("topic", since=SNAPSHOT, policy=SlowPolicy.DISCONNECT) as topic:
+            await settle()
+            await publish(server, [bytes(WINDOW_SIZE)] * 5)
+            with pytest.raises(SlowConsumer):
+                await take(topic, 7)
+
+
+async def test_an_update_that_cannot_be_applied(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The topic goes on without its state, and says so."""
+    topics = {"topic": TopicSettings(fold=Fold(initial=int, apply=lambda state, value: state + value))}
+    async with open_topics(topics=topics) as server, open_client(server) as client:
+        await publish(server, [1, 2])
+        async with client.subscribe("topic") as plain, client.subscribe("topic", since=SNAPSHOT) as topic:
+            assert (await take_values(topic, 1)) == [3]
+            await publish(server, ["three", 4])
+            assert await take_values(plain, 2) == ["three", 4]
+            assert await take_values(topic, 2) == ["three", 4], "it needs no state as long as nothing is lost"
+        with pytest.raises(InvalidArguments, match="no state: after update 2 came TypeError"):
+            await client.subscribe("topic", since=SNAPSHOT).__aenter__()
+        with pytest.raises(PushError, match="no state"):
+            server.topic_state("topic")
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]
+    caplog.clear()
+
+
+async def test_a_state_that_fails_while_it_is_needed(autojump_clock: MockClock) -> None:
+    topics = {"topic": TopicSettings(fold=Fold(initial=int, apply=lambda _, value: value))}
+    async with open_topics(topics=topics) as server, open_client(server) as client:
+        async with client.subscribe("topic", since=SNAPSHOT) as topic:
+            server._topics.topic("topic").state.fail(ValueError("by the test"))  # type: ignore[attr-defined]
+            with pytest.raises(PushError, match="no state"):
+                await topic.__anext__()
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        [("notice", 5, "snapshot"), ("push", 6)],
+        [("notice", 5, "snapshot"), ("push", 4)],
+        [("notice", 5, "snapshot"), ("notice", 5, "snapshot")],
+        [("push", 1), ("notice", 0, "snapshot")],
+    ],
+)
+async def test_a_publisher_that_breaks_the_rules(frames: list[Any], autojump_clock: MockClock) -> None:
+    async with open_hand_publisher(reconnect=None) as (hand, client):
+        async with client.subscribe("topic", since=SNAPSHOT) as topic:
+            for kind, *what in frames:
+                await getattr(hand, kind)(*what)
+            with pytest.raises(RemoteProtocolError, match="topic 'topic'"):
+                await take(topic, 3)
+
+
+async def test_a_snapshot_that_nobody_asked_for(autojump_clock: MockClock) -> None:
+    async with open_hand_publisher(reconnect=None) as (hand, client), client.subscribe("topic") as topic:
+        await hand.notice(0, "snapshot")
+        with pytest.raises(RemoteProtocolError, match="unasked for"):
+            await topic.__anext__()
+
+
+async def test_a_snapshot_is_confirmed_like_an_update(autojump_clock: MockClock) -> None:
+    async with open_hand_publisher() as (hand, client):
+        hand.answer = [7, "epoch", 5]
+        async with client.subscribe("topic", since=SNAPSHOT) as topic:
+            assert hand.asked[-1][1] == "snapshot"
+            await hand.notice(5, "snapshot")
+            await hand.push(5, "state")
+            assert hand.confirmed == [(7, 5)]
+            assert told(await topic.__anext__()) == (True, 5, "state")
+            assert hand.confirmed == [(7, 5)]
+        await settle()
+        assert hand.confirmed[1] == (7, 5)
+
+
+# With a store.
+
+
+@given(st.integers(1, 5), st.lists(st.integers(0, 12), max_size=8))
+def test_a_state_outlives_the_server(count: int, lives: list[int]) -> None:
+    """However much of the history is forgotten, and however often the server restarts."""
+
+    async def main() -> None:
+        disk, expected = Disk(), list[int]()
+        for life in [*lives, 0]:
+            store = FakeStore(disk)
+            async with open_topics(topics=listed(store=store, history=History(count=count))) as server:
+                assert server.topic_state("topic") == expected
+                for _ in range(life):
+                    expected.append(len(expected))
+                    await server.publish("topic", expected[-1])
+                assert len(disk.topics["topic"].updates) <= count + 1
+                async with open_client(server) as client, client.subscribe("topic", since=SNAPSHOT) as topic:
+                    assert (await topic.__anext__()).value == expected
+
+    run(main)
+
+
+async def test_a_fold_that_comes_too_late(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What was forgotten cannot be added up: there is no state, rather than a wrong one."""
+    disk, history = Disk(), History(count=2)
+    topics = {"topic": TopicSettings(store=FakeStore(disk), history=history)}
+    async with open_topics(topics=topics) as server:
+        await publish(server, range(5))
+    async with open_topics(topics=listed(store=FakeStore(disk), history=history)) as server:
+        with pytest.raises(PushError, match="updates 1 to 2 are not stored any more"):
+            server.topic_state("topic")
+        await publish(server, [5])
+    caplog.clear()
+
+
+@pytest.mark.parametrize("field", ["apply", "initial"])
+def test_a_wrong_fold_is_refused(field: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"Fold\.{field} must be callable, not 5"):
+        Fold(**({"apply": append} | {field: 5}))  # type: ignore[arg-type]
