@@ -13,24 +13,7 @@ from trio.testing import MockClock
 
 import heartline
 from heartline.federated import Learner, Trainer, TrainResult, run_learner
-from tests.federated.helpers import Adder, AsyncAdder, model, open_federation, rounds
-
-
-class Sleeper(AsyncAdder):
-    """Takes its time, and knows how it ended."""
-
-    def __init__(self, seconds: float) -> None:
-        super().__init__()
-        self.seconds = seconds
-        self.cancelled = 0
-
-    async def train(self, model: Any, config: Any) -> Any:
-        try:
-            await trio.sleep(self.seconds)
-        except trio.Cancelled:
-            self.cancelled += 1
-            raise
-        return await super().train(model, config)
+from tests.federated.helpers import Adder, AsyncAdder, Sleeper, model, open_federation, rounds
 
 
 async def test_a_round_goes_on_without_the_late(autojump_clock: MockClock, tmp_path: Path) -> None:
@@ -149,44 +132,6 @@ async def test_training_goes_on_from_the_checkpoint(tmp_path: Path) -> None:
     assert learner.versions[0] == 2, "the loaded model is pushed before the first round"
 
 
-async def test_a_learner_does_not_go_back_to_an_older_model() -> None:
-    from heartline.federated import LearnerStub, ModelPush
-
-    learner = AsyncAdder()
-    stub = LearnerStub(learner, None)
-    for run, version in (("r", 3), ("r", 2), ("r", 4), ("other", 0), ("other", 1)):
-        stub.receive(ModelPush(run=run, version=version, model=model(version)))
-    assert learner.versions == [3, 4, 0, 1]
-
-
-async def test_an_order_waits_for_its_version(autojump_clock: MockClock) -> None:
-    from heartline.federated import LearnerStub, ModelPush, Order
-
-    stub = LearnerStub(AsyncAdder(), None)
-    stub.receive(ModelPush(run="r", version=0, model=model(0.0)))
-    async with trio.open_nursery() as nursery:
-
-        @nursery.start_soon
-        async def push_later() -> None:
-            await trio.sleep(3)
-            stub.receive(ModelPush(run="r", version=1, model=model(5.0)))
-
-        result = await stub.train(Order(run="r", version=1, round=2, config={}))
-        assert trio.current_time() == pytest.approx(3, abs=0.01)
-        assert result.model[0].tolist() == [6.0]
-
-
-async def test_one_training_at_a_time(autojump_clock: MockClock) -> None:
-    from heartline.federated import LearnerStub, ModelPush, Order
-
-    stub = LearnerStub(Sleeper(10), None)
-    stub.receive(ModelPush(run="r", version=0, model=model(0.0)))
-    async with trio.open_nursery() as nursery:
-        for _ in range(3):
-            nursery.start_soon(stub.train, Order(run="r", version=0, round=1, config={}))
-    assert trio.current_time() == pytest.approx(30, abs=0.01)
-
-
 async def test_a_learner_waits_for_its_server(autojump_clock: MockClock) -> None:
     learner = AsyncAdder()
     async with trio.open_nursery() as nursery:
@@ -236,7 +181,15 @@ async def test_heartbeats_go_on_while_a_learner_computes(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     ("setting", "value"),
-    [("cohort", 0), ("cohort", 0.0), ("cohort", 1.5), ("minimum", 0), ("round_timeout", 0)],
+    [
+        ("cohort", 0),
+        ("cohort", 0.0),
+        ("cohort", 1.5),
+        ("minimum", 0),
+        ("patience", 0),
+        ("patience", float("inf")),
+        ("round_timeout", 0),
+    ],
 )
 async def test_settings_are_checked_when_they_are_made(
     setting: str, value: float, autojump_clock: MockClock
