@@ -183,12 +183,13 @@ def _read(file: BinaryIO, path: Path) -> tuple[dict[str, Any], Model] | None:
     start = file.tell()
     rest = os.fstat(file.fileno()).st_size - start - _HEAD.size
     head = file.read(_HEAD.size)
-    # A torn record may also be zeros: room that the file system gave and never filled.
-    if rest < 0 or not any(head):
+    if rest < 0:
         return None
     packed, check, digest = _HEAD.unpack(head)
     if zlib.crc32(packed) != check:
-        raise _damaged(path, start)
+        if any(file.read()):
+            raise _damaged(path, start)
+        return None  # torn as well: zeros are room that the file system gave and never filled
     (length,) = _LENGTH.unpack(packed)
     if length > rest:
         return None

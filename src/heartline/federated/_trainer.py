@@ -136,8 +136,15 @@ class Trainer:
             yield await self.train_round()
 
     async def finish(self, *, timeout: float = 5.0) -> Receipt:
-        """Push the model for the last time, so that learners end; waits ``timeout`` seconds for them to."""
+        """Push the model for the last time, so that learners end.
+
+        Those that took part and are away have ``timeout`` seconds to come back for it, and then everyone has
+        as long to confirm it; the receipt names who did.
+        """
         await self.start()
+        with trio.move_on_after(timeout):
+            while not self._progress.expected <= self._present().keys():  # noqa: ASYNC110 - seconds, at the end
+                await trio.sleep(POLL_INTERVAL)
         return await self._push(last=True, wait="confirmed", timeout=timeout)
 
     async def train_round(self) -> RoundReport:
