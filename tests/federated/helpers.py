@@ -118,3 +118,11 @@ async def open_federation(
 async def rounds(trainer: Trainer, count: int) -> list[Any]:
     """The reports of a training."""
     return [report async for report in trainer.run(count)]
+
+
+async def registered(trainer: Trainer, count: int) -> None:
+    """Wait until so many learners are connected and registered."""
+    await trainer.start()
+    with trio.fail_after(10):
+        while len(trainer.learners) < count:
+            await trio.sleep(0.01)

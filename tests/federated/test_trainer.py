@@ -13,7 +13,7 @@ from trio.testing import MockClock
 
 import heartline
 from heartline.federated import Learner, Trainer, TrainResult, run_learner
-from tests.federated.helpers import Adder, AsyncAdder, Sleeper, model, open_federation, rounds
+from tests.federated.helpers import Adder, AsyncAdder, Sleeper, model, open_federation, registered, rounds
 
 
 async def test_a_round_goes_on_without_the_late(autojump_clock: MockClock, tmp_path: Path) -> None:
@@ -22,7 +22,7 @@ async def test_a_round_goes_on_without_the_late(autojump_clock: MockClock, tmp_p
         trainer = Trainer(server, model(0.0), minimum=1, round_timeout=5.0)
         join(AsyncAdder(), "quick")
         join(slow, "slow")
-        await _wait(trainer, 2)
+        await registered(trainer, 2)
         start = trio.current_time()
         report = await trainer.train_round()
         assert trio.current_time() - start == pytest.approx(5.0, abs=0.1)
@@ -71,7 +71,7 @@ async def test_a_bad_result_hurts_nobody(
         trainer = Trainer(server, model(0.0), minimum=1)
         join(AsyncAdder(), "good")
         join(Bad(), "bad")
-        await _wait(trainer, 2)
+        await registered(trainer, 2)
         report = await trainer.train_round()
         assert set(report.samples) == {"good"}
         assert reason in report.dropped["bad"]
@@ -85,7 +85,7 @@ async def test_cohorts_are_sampled_by_the_seed(autojump_clock: MockClock, tmp_pa
             trainer = Trainer(server, model(0.0), cohort=0.5, minimum=1, seed=seed)
             for index in range(6):
                 join(AsyncAdder(), f"learner {index}")
-            await _wait(trainer, 6)
+            await registered(trainer, 6)
             return [report.cohort for report in await rounds(trainer, 8)]
 
     first = await cohorts(1)
@@ -118,7 +118,7 @@ async def test_training_goes_on_from_the_checkpoint(tmp_path: Path) -> None:
             trainer = Trainer(server, model(0.0, 1.0), cohort=2, minimum=2, checkpoint=checkpoint, seed=7)
             for index, learner in enumerate(learners):
                 join(learner, f"{index}")
-            await _wait(trainer, 5)
+            await registered(trainer, 5)
             reports = await rounds(trainer, count)
             assert trainer.version == count
             return trainer.model[0].tolist(), [report.cohort for report in reports], learners[0]
@@ -199,10 +199,3 @@ async def test_settings_are_checked_when_they_are_made(
             Trainer(server, model(0.0), **{setting: value})  # type: ignore[arg-type]
         with pytest.raises(ValueError, match="list of numpy arrays"):
             Trainer(server, "weights")  # type: ignore[arg-type]
-
-
-async def _wait(trainer: Trainer, count: int) -> None:
-    await trainer.start()
-    with trio.fail_after(10):
-        while len(trainer.learners) < count:
-            await trio.sleep(0.01)
