@@ -17,7 +17,7 @@ import heartline
 from heartline.federated import Learner, Model, TrainResult, run_learner
 from tests.federated.test_recovery import NAMES
 
-ROUNDS = 25
+ROUNDS = 18
 KILLS = 4
 PROGRAM = [sys.executable, "-m", "tests.federated.trainer_process"]
 
@@ -55,7 +55,7 @@ async def federate(url: str, checkpoint: Path, kills: list[float]) -> tuple[str,
             for delay in kills:
                 async with trio.open_nursery() as life:
                     process = await life.start(_start, command)
-                    assert (await process.stdout.receive_some()).startswith(b"round ")
+                    assert await process.stdout.receive_some(), "it ended by itself"
                     await trio.sleep(delay)
                     process.kill()
                     await process.wait()
