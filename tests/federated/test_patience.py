@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,28 @@ async def test_an_order_goes_only_to_who_is_registered(autojump_clock: MockClock
 
         report = await trainer.train_round()
         assert report.dropped == {"a": "its connection was away for 10 s (patience)"}
+
+
+async def test_work_that_nobody_waits_for_makes_room(autojump_clock: MockClock, tmp_path: Path) -> None:
+    """The learner is back when its round is over: the next order does not wait for the work of that one."""
+    learner = Sleeper(1000)
+    async with open_federation("memory://", tmp_path) as (server, join), trio.open_nursery() as nursery:
+        trainer = Trainer(server, model(0.0), patience=1.0)
+        join(AsyncAdder(), "steady")
+        join(learner, "far", reconnect=heartline.Backoff(initial=100, maximum=100), rng=random.Random(1))
+        await registered(trainer, 2)
+        nursery.start_soon(after, 1, server.connections["far"].link.stream.close)
+        report = await trainer.train_round()
+        assert report.dropped.keys() == {"far"}
+        with trio.fail_after(100):
+            while len(trainer.learners) < 2:
+                await trio.sleep(0.1)
+        assert learner.cancelled == 0
+        report = await trainer.train_round()
+        assert set(report.samples) == {"far", "steady"}
+        assert learner.cancelled == 1
+        assert learner.trained == [1.0]
+        assert report.seconds == pytest.approx(1000, abs=1)
 
 
 async def test_the_work_ends_with_the_learner(autojump_clock: MockClock, tmp_path: Path) -> None:

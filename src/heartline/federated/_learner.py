@@ -92,7 +92,7 @@ async def run_learner(
             **settings,
         )
         deadline = trio.current_time() + patience
-        for delay in Backoff(initial=reconnect.initial, maximum=1.0).delays(rng):
+        for delay in Backoff(initial=min(1.0, reconnect.initial), maximum=1.0).delays(rng):
             try:
                 async with connect() as connection:
                     await _follow(connection, stub)
