@@ -39,7 +39,7 @@ examples:
 LEARNER = str(Path(__file__).with_name("digits_learner.py"))
 GOOD = 0.93  # held-out accuracy that the last model must have
 TRAINING = {"epochs": 5, "learning_rate": 0.3}  # what a learner does in a round
-ROUND_TIMEOUT = 10.0  # seconds; a round takes a tenth of one, so whoever needs more has stopped
+PATIENCE = 1.0  # seconds that a round waits for a learner whose connection is gone; it may be coming back
 ARRIVAL_TIMEOUT = 30.0  # seconds for a process to start and connect, on a slow and busy machine too
 GOODBYE = 5.0  # seconds for the learners' processes to end after the last round
 
@@ -171,7 +171,7 @@ async def federate(
             server,
             _digits.initial_model(seed),
             config=lambda round: TRAINING | {"seed": seed + round},
-            round_timeout=ROUND_TIMEOUT,
+            patience=PATIENCE,
         )
         commands = {
             name: [sys.executable, LEARNER, url, str(shard)]

@@ -36,6 +36,8 @@ class Adder(Learner):
         self.amount = amount
         self.samples = samples
         self.versions: list[int] = []
+        self.trained: list[float] = []
+        """The first parameter of each model that it trained from."""
         self.asked = 0
 
     def on_model(self, model: Model, version: int) -> None:
@@ -47,6 +49,7 @@ class Adder(Learner):
         return super().get_model()
 
     def train(self, model: Model, config: dict[str, Any]) -> Any:
+        self.trained.append(float(model[0].flat[0]))
         return TrainResult(
             model=[array + self.amount for array in model],
             samples=self.samples,
@@ -60,6 +63,23 @@ class AsyncAdder(Adder):
     async def train(self, model: Model, config: dict[str, Any]) -> Any:
         await trio.lowlevel.checkpoint()
         return super().train(model, config)
+
+
+class Sleeper(AsyncAdder):
+    """Takes its time, and knows how it ended."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.seconds = seconds
+        self.cancelled = 0
+
+    async def train(self, model: Any, config: Any) -> Any:
+        try:
+            await trio.sleep(self.seconds)
+        except trio.Cancelled:
+            self.cancelled += 1
+            raise
+        return await super().train(model, config)
 
 
 @asynccontextmanager
@@ -98,3 +118,11 @@ async def open_federation(
 async def rounds(trainer: Trainer, count: int) -> list[Any]:
     """The reports of a training."""
     return [report async for report in trainer.run(count)]
+
+
+async def registered(trainer: Trainer, count: int) -> None:
+    """Wait until so many learners are connected and registered."""
+    await trainer.start()
+    with trio.fail_after(10):
+        while len(trainer.learners) < count:
+            await trio.sleep(0.01)

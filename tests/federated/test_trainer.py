@@ -13,24 +13,7 @@ from trio.testing import MockClock
 
 import heartline
 from heartline.federated import Learner, Trainer, TrainResult, run_learner
-from tests.federated.helpers import Adder, AsyncAdder, model, open_federation, rounds
-
-
-class Sleeper(AsyncAdder):
-    """Takes its time, and knows how it ended."""
-
-    def __init__(self, seconds: float) -> None:
-        super().__init__()
-        self.seconds = seconds
-        self.cancelled = 0
-
-    async def train(self, model: Any, config: Any) -> Any:
-        try:
-            await trio.sleep(self.seconds)
-        except trio.Cancelled:
-            self.cancelled += 1
-            raise
-        return await super().train(model, config)
+from tests.federated.helpers import Adder, AsyncAdder, Sleeper, model, open_federation, registered, rounds
 
 
 async def test_a_round_goes_on_without_the_late(autojump_clock: MockClock, tmp_path: Path) -> None:
@@ -39,7 +22,7 @@ async def test_a_round_goes_on_without_the_late(autojump_clock: MockClock, tmp_p
         trainer = Trainer(server, model(0.0), minimum=1, round_timeout=5.0)
         join(AsyncAdder(), "quick")
         join(slow, "slow")
-        await _wait(trainer, 2)
+        await registered(trainer, 2)
         start = trio.current_time()
         report = await trainer.train_round()
         assert trio.current_time() - start == pytest.approx(5.0, abs=0.1)
@@ -88,7 +71,7 @@ async def test_a_bad_result_hurts_nobody(
         trainer = Trainer(server, model(0.0), minimum=1)
         join(AsyncAdder(), "good")
         join(Bad(), "bad")
-        await _wait(trainer, 2)
+        await registered(trainer, 2)
         report = await trainer.train_round()
         assert set(report.samples) == {"good"}
         assert reason in report.dropped["bad"]
@@ -102,7 +85,7 @@ async def test_cohorts_are_sampled_by_the_seed(autojump_clock: MockClock, tmp_pa
             trainer = Trainer(server, model(0.0), cohort=0.5, minimum=1, seed=seed)
             for index in range(6):
                 join(AsyncAdder(), f"learner {index}")
-            await _wait(trainer, 6)
+            await registered(trainer, 6)
             return [report.cohort for report in await rounds(trainer, 8)]
 
     first = await cohorts(1)
@@ -135,7 +118,7 @@ async def test_training_goes_on_from_the_checkpoint(tmp_path: Path) -> None:
             trainer = Trainer(server, model(0.0, 1.0), cohort=2, minimum=2, checkpoint=checkpoint, seed=7)
             for index, learner in enumerate(learners):
                 join(learner, f"{index}")
-            await _wait(trainer, 5)
+            await registered(trainer, 5)
             reports = await rounds(trainer, count)
             assert trainer.version == count
             return trainer.model[0].tolist(), [report.cohort for report in reports], learners[0]
@@ -147,44 +130,6 @@ async def test_training_goes_on_from_the_checkpoint(tmp_path: Path) -> None:
     assert resumed == undisturbed
     assert before + after == cohorts
     assert learner.versions[0] == 2, "the loaded model is pushed before the first round"
-
-
-async def test_a_learner_does_not_go_back_to_an_older_model() -> None:
-    from heartline.federated import LearnerStub, ModelPush
-
-    learner = AsyncAdder()
-    stub = LearnerStub(learner, None)
-    for run, version in (("r", 3), ("r", 2), ("r", 4), ("other", 0), ("other", 1)):
-        stub.receive(ModelPush(run=run, version=version, model=model(version)))
-    assert learner.versions == [3, 4, 0, 1]
-
-
-async def test_an_order_waits_for_its_version(autojump_clock: MockClock) -> None:
-    from heartline.federated import LearnerStub, ModelPush, Order
-
-    stub = LearnerStub(AsyncAdder(), None)
-    stub.receive(ModelPush(run="r", version=0, model=model(0.0)))
-    async with trio.open_nursery() as nursery:
-
-        @nursery.start_soon
-        async def push_later() -> None:
-            await trio.sleep(3)
-            stub.receive(ModelPush(run="r", version=1, model=model(5.0)))
-
-        result = await stub.train(Order(run="r", version=1, round=2, config={}))
-        assert trio.current_time() == pytest.approx(3, abs=0.01)
-        assert result.model[0].tolist() == [6.0]
-
-
-async def test_one_training_at_a_time(autojump_clock: MockClock) -> None:
-    from heartline.federated import LearnerStub, ModelPush, Order
-
-    stub = LearnerStub(Sleeper(10), None)
-    stub.receive(ModelPush(run="r", version=0, model=model(0.0)))
-    async with trio.open_nursery() as nursery:
-        for _ in range(3):
-            nursery.start_soon(stub.train, Order(run="r", version=0, round=1, config={}))
-    assert trio.current_time() == pytest.approx(30, abs=0.01)
 
 
 async def test_a_learner_waits_for_its_server(autojump_clock: MockClock) -> None:
@@ -236,7 +181,15 @@ async def test_heartbeats_go_on_while_a_learner_computes(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     ("setting", "value"),
-    [("cohort", 0), ("cohort", 0.0), ("cohort", 1.5), ("minimum", 0), ("round_timeout", 0)],
+    [
+        ("cohort", 0),
+        ("cohort", 0.0),
+        ("cohort", 1.5),
+        ("minimum", 0),
+        ("patience", 0),
+        ("patience", float("inf")),
+        ("round_timeout", 0),
+    ],
 )
 async def test_settings_are_checked_when_they_are_made(
     setting: str, value: float, autojump_clock: MockClock
@@ -246,10 +199,3 @@ async def test_settings_are_checked_when_they_are_made(
             Trainer(server, model(0.0), **{setting: value})  # type: ignore[arg-type]
         with pytest.raises(ValueError, match="list of numpy arrays"):
             Trainer(server, "weights")  # type: ignore[arg-type]
-
-
-async def _wait(trainer: Trainer, count: int) -> None:
-    await trainer.start()
-    with trio.fail_after(10):
-        while len(trainer.learners) < count:
-            await trio.sleep(0.01)

@@ -14,9 +14,10 @@ from heartline.federated._checkpoint import Checkpoint, load_checkpoint, save_ch
 from heartline.federated._learner import Learner, run_learner
 from heartline.federated._model import Evaluation, Model, TrainResult
 from heartline.federated._proxy import LearnerProxy
+from heartline.federated._round import RoundReport, TrainerStatistics
 from heartline.federated._strategies import Aggregation, FedAvg, Strategy
-from heartline.federated._stub import MODEL_TOPIC, LearnerStub, ModelPush, Order
-from heartline.federated._trainer import RoundReport, Trainer
+from heartline.federated._stub import MODEL_TOPIC, LearnerStub, ModelPush, Order, StaleOrder
+from heartline.federated._trainer import Trainer
 
 __all__ = [
     "MODEL_TOPIC",
@@ -31,9 +32,11 @@ __all__ = [
     "ModelPush",
     "Order",
     "RoundReport",
+    "StaleOrder",
     "Strategy",
     "TrainResult",
     "Trainer",
+    "TrainerStatistics",
     "load_checkpoint",
     "run_learner",
     "save_checkpoint",

@@ -4,10 +4,9 @@ A file holds, in this order:
 
 - ``MAGIC``, a line of text that names the format and its version;
 - the SHA-256 digest of all that follows;
-- the length of the header as u32, big-endian, and the header, CBOR: every field but the model;
-- each array of the model in NumPy's own ``.npy`` format, one behind the other.
+- the fields and the model, as in :mod:`heartline.federated._body`.
 
-Nothing in it is executed when it is read: no pickle. The functions block for as long as the disk does; call
+The functions block for as long as the disk does; call
 them in a thread.
 """
 
@@ -15,20 +14,18 @@ from __future__ import annotations
 
 import hashlib
 import os
-import struct
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import cbor2
 import msgspec
-import numpy as np
 
 from heartline.errors import SerializationError
+from heartline.federated._body import encode_header, read_body, sync_directory, write_arrays
 from heartline.federated._model import Model, check_model
 
 MAGIC = b"heartline checkpoint 1\n"
 _BODY = len(MAGIC) + hashlib.sha256().digest_size
-_LENGTH = struct.Struct("!I")
 
 
 class Checkpoint(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -76,7 +73,7 @@ def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> Non
     except BaseException:
         new.unlink(missing_ok=True)
         raise
-    _sync_directory(path.parent)
+    sync_directory(path.parent)
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
@@ -98,6 +95,12 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         return _read(file)
 
 
+def read_digest(path: Path) -> bytes:
+    """The checksum in the file at ``path``: it tells this checkpoint from every other."""
+    with path.open("rb") as file:
+        return file.read(_BODY)[len(MAGIC) :]
+
+
 class _HashingFile:
     """The write side of a file that hashes what passes."""
 
@@ -113,34 +116,21 @@ class _HashingFile:
 def _encode_header(checkpoint: Checkpoint) -> bytes:
     fields = {name: getattr(checkpoint, name) for name in ("round", "random_state", "metadata")}
     try:
-        header = cbor2.dumps(fields | {"arrays": len(checkpoint.model)})
+        return encode_header(fields, checkpoint.model)
     except cbor2.CBOREncodeError as error:
         raise SerializationError(f"random_state or metadata of a checkpoint: {error}") from error
-    return _LENGTH.pack(len(header)) + header
 
 
 def _write(file: BinaryIO, header: bytes, model: Model) -> None:
     file.seek(_BODY)
     body = _HashingFile(file)
     body.write(header)
-    for array in model:
-        np.lib.format.write_array(body, array, allow_pickle=False)
+    write_arrays(body, model)
     # Written last: until then the file is no checkpoint.
     file.seek(0)
     file.write(MAGIC + body.hash.digest())
 
 
 def _read(file: BinaryIO) -> Checkpoint:
-    (length,) = _LENGTH.unpack(file.read(_LENGTH.size))
-    fields = cbor2.loads(file.read(length))
-    model = [np.lib.format.read_array(file, allow_pickle=False) for _ in range(fields.pop("arrays"))]
+    fields, model = read_body(file)
     return Checkpoint(model=model, **fields)
-
-
-def _sync_directory(directory: Path) -> None:
-    """Make the rename itself last: a directory is written to disk on its own."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import trio
 
-from heartline.connection import Backoff, Connection
+from heartline.connection import Backoff, Connection, open_plain_nursery
 from heartline.endpoints import open_connection
 from heartline.errors import ConfigurationError, ConnectionFailed, ConnectionRefusedByPeer
 from heartline.federated._model import Evaluation, Model, TrainResult
@@ -34,7 +35,9 @@ class Learner:
     def train(self, model: Model, config: dict[str, Any]) -> TrainResult | Awaitable[TrainResult]:
         """Train from the global ``model`` on this learner's data.
 
-        ``config`` is what the trainer sends with the order of this round.
+        ``config`` is what the trainer sends with the order of this round. It is called once for an order,
+        also when the connection is lost or the trainer is started anew meanwhile; a learner that is itself
+        started anew is asked again.
         """
         raise NotImplementedError(f"{type(self).__name__} must define train(model, config)")
 
@@ -75,22 +78,33 @@ async def run_learner(
     if not isinstance(learner, Learner):
         raise ConfigurationError(f"learner must be a heartline.federated.Learner, not {learner!r}")
     rng = rng or random.SystemRandom()
-    stub = LearnerStub(learner, on_push)
-    deadline = trio.current_time() + patience
-    for delay in Backoff(initial=reconnect.initial, maximum=1.0).delays(rng):
-        try:
-            async with open_connection(
-                target, services=[stub], identity=identity, reconnect=reconnect, rng=rng, **settings
-            ) as connection:
-                await _follow(connection, stub)
-            return
-        except ConnectionRefusedByPeer as error:
-            if error.terminal or trio.current_time() >= deadline:
-                raise
-        except ConnectionFailed:
-            if stub.version is not None or trio.current_time() >= deadline:
-                raise
-        await trio.sleep(delay)
+    # The nursery of the work: a training outlives the connection on which it was ordered, and the next one
+    # answers with its result.
+    async with open_plain_nursery() as nursery:
+        stub = LearnerStub(learner, on_push, nursery)
+        connect = partial(
+            open_connection,
+            target,
+            services=[stub],
+            identity=identity,
+            reconnect=reconnect,
+            rng=rng,
+            **settings,
+        )
+        deadline = trio.current_time() + patience
+        for delay in Backoff(initial=min(1.0, reconnect.initial), maximum=1.0).delays(rng):
+            try:
+                async with connect() as connection:
+                    await _follow(connection, stub)
+                break
+            except ConnectionRefusedByPeer as error:
+                if error.terminal or trio.current_time() >= deadline:
+                    raise
+            except ConnectionFailed:
+                if stub.version is not None or trio.current_time() >= deadline:
+                    raise
+            await trio.sleep(delay)
+        nursery.cancel_scope.cancel()
 
 
 async def _follow(connection: Connection, stub: LearnerStub) -> None:

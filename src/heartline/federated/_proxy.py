@@ -43,6 +43,7 @@ class LearnerProxy:
         """The learner's identity."""
         self._learner: Any = connection.service(LearnerStub)
         self._board = board
+        self._rng = connection.setup.rng
 
     def __repr__(self) -> str:
         return f"<heartline.federated.LearnerProxy {self.id}>"
@@ -76,4 +77,10 @@ class LearnerProxy:
         push = self._board.current
         if push is None:
             raise LocalProtocolError("the trainer has pushed no model yet: await trainer.start() first")
-        return Order(run=push.run, version=push.version, round=push.version + 1, config=config or {})
+        return Order(
+            run=push.run,
+            version=push.version,
+            round=push.version + 1,
+            config=config or {},
+            id=f"{self._rng.getrandbits(64):016x}",
+        )

@@ -3,25 +3,31 @@
 Models are numbered by their versions, and a training order names the version to start from. The order waits
 for that version: the push and the order travel on one connection, but the push may have been lost with a link
 and come again. A version lower than the one that is there is old news and is dropped, unless it belongs to
-another run.
+another run: at a learner the versions of a run never go back. An order for such a version is refused with
+:exc:`StaleOrder`.
+
+An order has an id. The trainer gives the same order, by its id, again when it lost sight of the learner or
+was started anew, and gets the same result: see :mod:`heartline.federated._work`.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 import trio
 
 from heartline.federated._model import Evaluation, Model, TrainResult, check_model
+from heartline.federated._work import Desk
 from heartline.rpc import service
 
 if TYPE_CHECKING:
     from heartline.federated._learner import Learner
 
-__all__ = ["MODEL_TOPIC", "LearnerStub", "ModelPush", "Order"]
+__all__ = ["MODEL_TOPIC", "LearnerStub", "ModelPush", "Order", "StaleOrder"]
 
 MODEL_TOPIC = "model_push"
 """The topic on which the trainer pushes every new model."""
@@ -48,13 +54,25 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     version: int
     round: int
     config: dict[str, Any]
+    id: str
+    """Of this order among all: who brings it again gets the result of the first time."""
+
+
+class StaleOrder(Exception):
+    """Raised at a learner whose model is newer, in the same run, than the version it should work on.
+
+    So the trainer went on from an older checkpoint than its last. It begins a new run from there.
+    """
 
 
 @service(name="Learner")
 class LearnerStub:
     """The service that a learner's connection offers to its trainer."""
 
-    def __init__(self, learner: Learner, on_push: Callable[[Model, int], None] | None) -> None:
+    def __init__(
+        self, learner: Learner, on_push: Callable[[Model, int], None] | None, nursery: trio.Nursery
+    ) -> None:
+        self._desk = Desk(nursery)
         self._learner = learner
         self._on_push = on_push
         self._current: ModelPush | None = None
@@ -70,7 +88,7 @@ class LearnerStub:
         """Take a pushed model; tells whether it is the last."""
         current = self._current
         if current is not None and push.run == current.run and push.version < current.version:
-            return False
+            return push.last
         check_model(push.model)
         self._current = push
         self._learner.on_model(push.model, push.version)
@@ -80,7 +98,11 @@ class LearnerStub:
         return push.last
 
     async def train(self, order: Order) -> TrainResult:
-        """Train from the ordered version; answers with the result."""
+        """Train from the ordered version; answers with the result, and a repeated order with the same."""
+        result: TrainResult = await self._desk.once(order.id, partial(self._train, order))
+        return result
+
+    async def _train(self, order: Order) -> TrainResult:
         model = await self._wait_for(order)
         return await self._work(self._learner.train, model, order, TrainResult)
 
@@ -96,8 +118,13 @@ class LearnerStub:
     async def _wait_for(self, order: Order) -> Model:
         while True:
             current = self._current
-            if current is not None and current.run == order.run and current.version >= order.version:
-                return current.model
+            if current is not None and current.run == order.run:
+                if current.version == order.version:
+                    return current.model
+                if current.version > order.version:
+                    raise StaleOrder(
+                        f"version {current.version} is here, the order is for version {order.version}"
+                    )
             await self._arrived.park()
 
     async def _work(self, function: Callable[..., Any], model: Model, order: Order, kind: type[R]) -> R:

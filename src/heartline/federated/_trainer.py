@@ -1,67 +1,46 @@
 """The trainer: rounds of training over whoever is connected.
 
-A round: sample a cohort of the learners that are there, have them train, aggregate each result as it arrives,
-push the new model to everyone, save a checkpoint. A learner that is lost, fails or is late is left out of the
-round, and told about in its report.
+A round: draw a cohort of the learners that are there, have them train, aggregate each result as it arrives,
+save a checkpoint, push the new model to everyone. A learner that is away for too long or fails is left out of
+the round, and told about in its report.
+
+With a checkpoint the round in progress has a journal beside it. So a trainer that was killed anywhere finds
+everything it needs to go on where it was, and one whose round was cancelled goes on in the same way.
 """
 
 from __future__ import annotations
 
-import random
+import math
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import trio
 
-from heartline.errors import ConfigurationError, HeartlineError
-from heartline.federated._checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from heartline.federated._model import Model, TrainResult, check_model
+from heartline.connection import Backoff, Connection, ConnectionState
+from heartline.errors import ConfigurationError
+from heartline.federated._attendance import POLL_INTERVAL, Attendance
+from heartline.federated._collect import collect
+from heartline.federated._files import Files
+from heartline.federated._journal import Draw, Journal, Over
+from heartline.federated._model import Model, check_model
+from heartline.federated._progress import Progress, config_of
 from heartline.federated._proxy import Board, LearnerProxy
-from heartline.federated._strategies import Aggregation, FedAvg, Strategy
-from heartline.federated._stub import MODEL_TOPIC, ModelPush
+from heartline.federated._round import Round, RoundReport, TrainerStatistics, make_statistics
+from heartline.federated._strategies import FedAvg, Strategy
+from heartline.federated._stub import MODEL_TOPIC, ModelPush, Order
 from heartline.push import History, Receipt
 from heartline.server import Server, WaitFor
 
-__all__ = ["RoundReport", "Trainer"]
-
-POLL_INTERVAL = 0.05
-"""Seconds between looks at who is connected, while there are too few learners to begin."""
+__all__ = ["Trainer"]
 
 HEAVY = 4_000_000
 """Bytes of a model from which results are aggregated in a worker thread: below, the event loop is held for
 less than the two milliseconds that handing the work over is worth."""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RoundReport:
-    """What happened in a round."""
-
-    round: int
-    """Counted from 1."""
-    cohort: tuple[str, ...]
-    """The learners that were asked."""
-    samples: dict[str, int]
-    """Samples by learner, of those whose results were used."""
-    metrics: dict[str, dict[str, float]]
-    """What the learners measured."""
-    dropped: dict[str, str]
-    """Why the others' results were not used."""
-    seconds: float
-    """From the first order to the new model."""
-    receipt: Receipt | None
-    """Of the push of the new model; ``None`` when there were too few results, so that the model stayed."""
-
-
-@dataclass(slots=True)
-class _Round:
-    """A round in progress."""
-
-    aggregation: Aggregation
-    lock: trio.Lock = field(default_factory=trio.Lock)
-    results: dict[str, TrainResult] = field(default_factory=dict)
-    dropped: dict[str, str] = field(default_factory=dict)
+RETURN = Backoff().maximum
+"""Seconds that learners have beside ``patience`` to come back to a trainer that was started again: after an
+outage of hours their next attempt may be so far away."""
 
 
 class Trainer:
@@ -69,10 +48,17 @@ class Trainer:
 
     ``model`` is the initial global model. ``cohort``: how many learners to ask in a round, as a number or as
     a fraction of those connected; ``None``: all. ``minimum``: results without which a round does not count
-    and is tried again. ``round_timeout``: seconds after which a round goes on without those that did not
-    answer; ``None``: it waits as long as their connections live. ``config``: sent with every order, or made
-    for each round by a function of its number. ``checkpoint``: a file that is written after each round; if it
-    exists when the first round begins, training goes on from there. ``seed``: of the sampling of cohorts.
+    and is tried again. ``patience``: seconds that a learner may be without a connection that lives, until
+    it is left out; ten, because a reconnect after a blip takes less, with four or five attempts. Training may
+    take as long as it takes. ``round_timeout``: seconds after which a round goes on without those that did
+    not answer all the same; ``None``: no such bound. ``config``: sent with every order, or made for each
+    round by a function of its number. ``seed``: of the sampling of cohorts.
+
+    ``checkpoint``: a file that is written at the start and after each round, with a journal of the round in
+    progress beside it (``.journal`` is added to the name). If it exists at the start, training goes on from
+    there, in the middle of the round, and ends with the model that it would have had without the
+    interruption: bit for bit where the strategy does not depend on the order of arrival, as :class:`FedAvg`
+    states for itself. Results that had arrived are not asked for again. One trainer per file at a time.
     """
 
     def __init__(
@@ -83,47 +69,62 @@ class Trainer:
         strategy: Strategy | None = None,
         cohort: int | float | None = None,
         minimum: int = 1,
+        patience: float = 10.0,
         round_timeout: float | None = None,
         config: dict[str, Any] | Callable[[int], dict[str, Any]] | None = None,
         checkpoint: str | Path | None = None,
         seed: int = 0,
     ) -> None:
         check_model(model)
-        _check_settings(cohort, minimum, round_timeout)
-        self.model: Model = model
-        """The current global model."""
-        self.version: int = 0
-        """Rounds that the model has been through."""
+        _check_settings(cohort, minimum, patience, round_timeout)
         self._server = server
         self._strategy = strategy or FedAvg()
         self._cohort = cohort
         self._minimum = minimum
-        self._round_timeout = round_timeout
+        self._patience = patience
+        self._round_timeout = math.inf if round_timeout is None else round_timeout
         self._config = config
-        self._checkpoint = None if checkpoint is None else Path(checkpoint)
-        self._rng = random.Random(seed)
-        self._run = f"{server.setup.rng.getrandbits(64):016x}"
+        files = None if checkpoint is None else Files(Path(checkpoint))
+        self._progress = Progress(model, seed=seed, files=files, make_id=self._make_id)
+        self._loaded = False
+        self._renewed = False
+        self._grace = 0.0
+        self._pushed: tuple[str, int] | None = None
+        self._current: tuple[Round, Attendance] | None = None
         self._board = Board()
         server.declare_topic(MODEL_TOPIC, history=History(count=1))
 
     @property
+    def model(self) -> Model:
+        """The current global model."""
+        return self._progress.model
+
+    @property
+    def version(self) -> int:
+        """Rounds that the model has been through."""
+        return self._progress.version
+
+    @property
     def learners(self) -> dict[str, LearnerProxy]:
         """The learners that are connected and registered, by identity."""
-        subscribed = self._server.subscribers(MODEL_TOPIC)
-        return {
-            name: LearnerProxy(connection, self._board)
-            for name, connection in sorted(self._server.connections.items())
-            if name in subscribed
-        }
+        return {name: LearnerProxy(connection, self._board) for name, connection in self._present().items()}
+
+    def statistics(self) -> TrainerStatistics:
+        """A snapshot of the round in progress: whom it waits for, and how silent they are."""
+        return make_statistics(self.version, *(self._current or (None, None)))
 
     async def start(self) -> None:
-        """Load the checkpoint, if there is one, and push the current model; the first round does it too."""
-        if self._board.current is not None:
-            return
-        if self._checkpoint is not None and self._checkpoint.exists():
-            saved = await trio.to_thread.run_sync(load_checkpoint, self._checkpoint)
-            self._restore(saved)
-        await self._push(last=False)
+        """Load the checkpoint, or write the first, and push the current model; the first round does it too.
+
+        Raises :exc:`ValueError` if the file is no checkpoint or is damaged, :exc:`OSError` if the disk
+        refuses.
+        """
+        if not self._loaded:
+            if await self._progress.load():
+                self._grace = RETURN
+            self._loaded = True
+        if self._pushed != (self._progress.run, self.version):
+            await self._push(last=False)
 
     async def run(self, rounds: int) -> AsyncIterator[RoundReport]:
         """Train until the model has been through ``rounds`` rounds; gives a report after each.
@@ -135,101 +136,136 @@ class Trainer:
             yield await self.train_round()
 
     async def finish(self, *, timeout: float = 5.0) -> Receipt:
-        """Push the model for the last time, so that learners end; waits ``timeout`` seconds for them to."""
+        """Push the model for the last time, so that learners end.
+
+        Those that took part and are away have ``timeout`` seconds to come back for it, and then everyone has
+        as long to confirm it; the receipt names who did.
+        """
         await self.start()
+        with trio.move_on_after(timeout):
+            while not self._progress.expected <= self._present().keys():  # noqa: ASYNC110 - seconds, at the end
+                await trio.sleep(POLL_INTERVAL)
         return await self._push(last=True, wait="confirmed", timeout=timeout)
 
     async def train_round(self) -> RoundReport:
-        """One round; waits first until ``minimum`` learners are connected."""
+        """One round; waits first until ``minimum`` learners are connected, and those of before are back.
+
+        Raises what :meth:`start` raises; after an error, or cancelled, the model and the files are those of
+        the round before, and the next call goes on from what the journal has.
+        """
         await self.start()
-        learners = await self._wait_learners()
-        cohort = self._sample(sorted(learners))
+        while not await self._collect(current := await self._begin()):
+            await self._begin_new_run()
+        draw, number, receipt = current.draw, self.version + 1, None
+        self._progress.expected = set(draw.present) - current.dropped.keys() | self._present().keys()
+        if len(current.results) >= self._minimum:
+            # Saved before anyone has it: after a crash no learner knows a later model than the file.
+            await self._progress.advance(current.aggregation.finish(), draw.random_state)
+            receipt = await self._push(last=False)
+        else:
+            await current.take(Over())
+            self._progress.skip(draw.random_state)
+        return current.report(number, receipt)
+
+    # The beginning of a round
+
+    async def _begin(self) -> Round:
+        """The round of the journal, or else a new one."""
+        journal = await self._progress.open_journal()
+        if journal is not None:
+            current = self._make_round(journal.draw, journal)
+            await trio.to_thread.run_sync(current.replay)
+            self._progress.expected = set(journal.draw.present)
+            if not current.over:
+                return current
+            self._progress.skip(journal.draw.random_state)
+        present = await self._gather()
         number = self.version + 1
         config = self._config(number) if callable(self._config) else dict(self._config or {})
-        current = _Round(self._strategy.start_round(self.model, number))
-        started = trio.current_time()
-        with trio.move_on_after(float("inf") if self._round_timeout is None else self._round_timeout):
-            async with trio.open_nursery() as nursery:
-                for name in cohort:
-                    nursery.start_soon(self._train_one, learners[name], config, current)
-        for name in cohort:
-            if name not in current.results and name not in current.dropped:
-                current.dropped[name] = f"no result within {self._round_timeout:g} s (round_timeout)"
-        receipt = None
-        if len(current.results) >= self._minimum:
-            self.model = current.aggregation.finish()
-            self.version = number
-            # Saved before anyone has it: after a crash no learner knows a later model than the file.
-            await self._save()
-            receipt = await self._push(last=False)
-        return RoundReport(
-            round=number,
-            cohort=tuple(cohort),
-            samples={name: result.samples for name, result in current.results.items()},
-            metrics={name: result.metrics for name, result in current.results.items()},
-            dropped=current.dropped,
-            seconds=trio.current_time() - started,
-            receipt=receipt,
-        )
+        draw = self._progress.draw(present, self._cohort, self._minimum, config)
+        return self._make_round(draw, await self._progress.create_journal(draw))
 
-    async def _wait_learners(self) -> dict[str, LearnerProxy]:
-        while len(learners := self.learners) < self._minimum:  # noqa: ASYNC110 - seconds, at a start only
+    def _make_round(self, draw: Draw, journal: Journal | None) -> Round:
+        aggregation = self._strategy.start_round(self.model, self.version + 1)
+        heavy = sum(array.nbytes for array in self.model) >= HEAVY
+        return Round(aggregation, draw, journal, heavy=heavy)
+
+    async def _gather(self) -> list[str]:
+        """The learners to draw from: waits for enough of them, and a while for those that were there before.
+
+        Whoever is just reconnecting then has its place in the draw, as it would without the interruption.
+        """
+        expected = self._progress.expected
+        deadline = trio.current_time() + self._patience + self._grace
+        while len(present := self._present()) < self._minimum or (  # noqa: ASYNC110 - at a start or a loss
+            not expected <= present.keys() and trio.current_time() < deadline
+        ):
             await trio.sleep(POLL_INTERVAL)
-        return learners
+        self._grace = 0.0
+        self._progress.expected = set(present)
+        return sorted(present)
 
-    def _sample(self, names: list[str]) -> list[str]:
-        count = len(names) if self._cohort is None else self._cohort
-        if isinstance(count, float):
-            count = round(count * len(names))
-        return sorted(self._rng.sample(names, min(len(names), max(self._minimum, count))))
-
-    async def _train_one(self, learner: LearnerProxy, config: dict[str, Any], current: _Round) -> None:
+    async def _collect(self, current: Round) -> bool:
+        """Have the cohort train; ``False`` if a learner knows a later model of this run."""
+        attendance = Attendance(current.missing, self._present, patience=self._patience, grace=self._grace)
+        order = Order(
+            run=self._progress.run,
+            version=self.version,
+            round=self.version + 1,
+            config=config_of(current.draw),
+            id=current.draw.order,
+        )
+        self._grace = 0.0
+        self._current = current, attendance
         try:
-            result = await learner.train(config)
-            async with current.lock:
-                if sum(array.nbytes for array in self.model) >= HEAVY:
-                    await trio.to_thread.run_sync(current.aggregation.add, learner.id, result)
-                else:
-                    current.aggregation.add(learner.id, result)
-        except (HeartlineError, ValueError) as error:
-            current.dropped[learner.id] = str(error)
-        else:
-            # The parameters are in the aggregation now: only what the report tells is kept.
-            current.results[learner.id] = TrainResult(
-                model=[], samples=result.samples, metrics=result.metrics
+            return await collect(
+                current, attendance, order, timeout=self._round_timeout, heed_stale=not self._renewed
             )
+        finally:
+            self._current = None
+
+    async def _begin_new_run(self) -> None:
+        """Go on as another run, from the same model: an older checkpoint than the last was put back.
+
+        Once is enough, as no learner can know a later model of a new run; whoever says so again is wrong.
+        """
+        self._renewed = True
+        await self._progress.begin_new_run()
+        await self._push(last=False)
+
+    # The model, at the learners and on the disk
+
+    def _present(self) -> dict[str, Connection]:
+        """The connections of the learners that are connected and registered, by identity."""
+        subscribed = self._server.subscribers(MODEL_TOPIC)
+        return {
+            name: connection
+            for name, connection in sorted(self._server.connections.items())
+            if name in subscribed and connection.state is ConnectionState.OPEN
+        }
 
     async def _push(self, *, last: bool, wait: WaitFor = None, timeout: float = 0.0) -> Receipt:
         # Without a wait the timeout says that no subscriber, whatever its policy, holds the training up.
-        push = ModelPush(run=self._run, version=self.version, model=self.model, last=last)
+        push = ModelPush(run=self._progress.run, version=self.version, model=self.model, last=last)
         self._board.show(push)
-        return await self._server.publish(MODEL_TOPIC, push, wait=wait, timeout=timeout)
+        receipt = await self._server.publish(MODEL_TOPIC, push, wait=wait, timeout=timeout)
+        self._pushed = (push.run, push.version)
+        return receipt
 
-    # Checkpoints
-
-    def _restore(self, saved: Checkpoint) -> None:
-        version, internal, gauss = saved.random_state
-        self._rng.setstate((version, tuple(internal), gauss))
-        self._run = saved.metadata["run"]
-        self.model, self.version = saved.model, saved.round
-
-    async def _save(self) -> None:
-        if self._checkpoint is not None:
-            state = Checkpoint(
-                round=self.version,
-                model=self.model,
-                random_state=self._rng.getstate(),
-                metadata={"run": self._run},
-            )
-            await trio.to_thread.run_sync(save_checkpoint, self._checkpoint, state)
+    def _make_id(self) -> str:
+        return f"{self._server.setup.rng.getrandbits(64):016x}"
 
 
-def _check_settings(cohort: int | float | None, minimum: int, round_timeout: float | None) -> None:
+def _check_settings(
+    cohort: int | float | None, minimum: int, patience: float, round_timeout: float | None
+) -> None:
     if isinstance(cohort, float) and not 0 < cohort <= 1:
         raise ConfigurationError(f"cohort as a fraction must be above 0 and at most 1, not {cohort!r}")
     if isinstance(cohort, int) and cohort < 1:
         raise ConfigurationError(f"cohort must be at least 1, not {cohort!r}")
     if minimum < 1:
         raise ConfigurationError(f"minimum must be at least 1, not {minimum!r}")
+    if not 0 < patience < math.inf:
+        raise ConfigurationError(f"patience must be finite seconds above 0, not {patience!r}")
     if round_timeout is not None and not round_timeout > 0:
         raise ConfigurationError(f"round_timeout must be seconds above 0 or None, not {round_timeout!r}")
