@@ -38,5 +38,9 @@ class ConnectionStatistics:
     """Seconds of the last PING's round trip, ``None`` before the first."""
     silence: float
     """Seconds since the last byte was heard."""
+    suspicion: float
+    """How suspicious the silence is, in powers of ten: a living peer is that silent once in ``10 ** suspicion``
+    times. 0 when it was just heard, about 6 at the heartbeat's timeout with its default settings, infinite
+    without a link. What this side missed itself does not count."""
     channels: int
     """Open channels beside the default one."""
