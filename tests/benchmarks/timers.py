@@ -60,13 +60,16 @@ class SilentLink:
         self._sock = sock
 
     def flush(self) -> None:
-        """Write the PING that is due, if any, and hear its answer."""
-        if self.session.has_output:
-            now = trio.current_time()
-            data = b"".join(self.session.take(1 << 16, now))
-            self.session.pulse.heard = now
-            if self._sock is not None:
-                self._sock.send(data)
+        """Write the PING that is due, or forget it, and hear its answer."""
+        session = self.session
+        if session._ping:
+            now = session.pulse.spoke
+            if self._sock is None:
+                session._ping = False
+                session.pulse._heard = now  # past what a read costs: the timer alone is measured
+            else:
+                self._sock.send(b"".join(session.take(1 << 16, now)))
+                session.pulse.heard = now
 
     def fail(self, error: Exception) -> None:
         """Nobody is ever silent here."""

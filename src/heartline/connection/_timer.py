@@ -5,7 +5,7 @@ due only moves away while bytes flow, so each link stands once, in the slot of t
 whoever comes up too early is put into a later slot. After G. Varghese and T. Lauck, "Hashed and Hierarchical
 Timing Wheels", SOSP 1987, with three turns of our own:
 
-- A deadline is rounded up to a grain of at most 1/64 of the time until then, so that many links share a slot,
+- A deadline is rounded up to a grain of at most 1/128 of the time until then, so that many links share a slot,
   and a wake-up. Only slots that hold somebody exist; a heap has their times.
 - Each link's PINGs go out after a share of its interval that was drawn for it. Links that joined together, or
   all sent the same broadcast, fall out of step, and rounding up still keeps within the interval.
@@ -19,6 +19,7 @@ import logging
 import math
 import random
 from heapq import heappop, heappush
+from math import ceil
 
 import trio
 
@@ -32,10 +33,10 @@ __all__ = ["HeartbeatTimer"]
 logger = logging.getLogger("heartline")
 
 TICKS = 2**16
-"""Per second: finer than 1/64 of the shortest interval, a power of two so that slots have exact times."""
+"""Per second: finer than 1/128 of the shortest interval, a power of two so that slots have exact times."""
 
-GRAIN_BITS = 6
-"""A deadline may come late by 1/2**6 of the wait for it: at most 128 wake-ups per interval, however many links."""
+GRAIN_BITS = 7
+"""A deadline may come late by 1/2**7 of the wait for it: at most 256 wake-ups per interval, however many links."""
 
 EARLIEST, LATEST = 7 / 8, 63 / 64
 """Share of the interval after which a link's PING goes out; a grain behind the latest is within the interval."""
@@ -47,7 +48,7 @@ SECOND_LOOK = 4
 """Rounds of the loop before a silent peer is lost: what the last poll brought passes TLS and a WebSocket, a
 round each, on its way to the session."""
 
-LONGEST_WAIT = 2.0**32
+LONGEST_WAIT = 2**32
 """Seconds; whoever has nothing due for longer, or ever, is looked at once in a century."""
 
 
@@ -95,7 +96,9 @@ class HeartbeatTimer:
     def _put(self, link: Link, due: float, now: float) -> None:
         """Into the slot of this time, or of the next grain behind it; never one that has begun."""
         reached = int(now * TICKS)
-        ticks = max(math.ceil(min(due, now + LONGEST_WAIT) * TICKS), reached + 1)
+        ticks = ceil(due * TICKS) if due - now < LONGEST_WAIT else reached + LONGEST_WAIT * TICKS
+        if ticks <= reached:
+            ticks = reached + 1
         grain = (ticks - reached).bit_length() - 1 - GRAIN_BITS
         if grain > 0:
             ticks = -(-ticks >> grain) << grain

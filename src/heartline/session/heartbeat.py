@@ -2,8 +2,8 @@
 
 Each side sends a PING after ``interval`` seconds in which it sent nothing else, and gives the link up after
 ``timeout`` seconds in which it listened and received nothing. Both sides tell the other their timeout in the
-handshake; the effective interval is at most a third of the peer's timeout, so that two lost turns do not end a
-link.
+handshake; the effective interval is at most a third of the peer's timeout, so that two lost turns do not
+end a link.
 """
 
 from __future__ import annotations
@@ -16,6 +16,10 @@ from heartline.session.listening import Listening
 from heartline.session.suspicion import Gaps
 
 __all__ = ["SHORTEST_TIMEOUT", "Heartbeat", "Pulse"]
+
+NOTABLE = 1 / 4
+"""Of our timeout, a third of which is the longest gap that the peer owes us: shorter gaps say nothing of how
+long it can be silent."""
 
 SHORTEST_TIMEOUT = 0.01
 """Seconds; a peer with a shorter one would make us send more than 300 PINGs a second."""
@@ -72,13 +76,11 @@ class Pulse:
         """What was missed here, if somebody keeps account; without it this side always listens."""
         self._heard = now
         self._pause = self.interval
-        self._gaps = Gaps(self.timeout / 3)
+        self._gaps: Gaps | None = None
 
     def agree(self, peer_timeout: float) -> None:
         """Take the peer's timeout into account."""
         self.interval = self._pause = min(self.interval, peer_timeout / 3)
-        # It speaks in each third of our timeout, and oftener if its own is shorter, as far as we are told.
-        self._gaps = Gaps(min(self.timeout, peer_timeout) / 3)
 
     def pace(self, share: float) -> None:
         """Send a PING after this share of the interval, so that links do not keep step."""
@@ -92,10 +94,16 @@ class Pulse:
     @heard.setter
     def heard(self, now: float) -> None:
         # Once per read: what costs more than a comparison is only done for gaps that heartbeats had to fill.
-        gap = now - self._heard
-        if gap > self._gaps.notable:
-            self._gaps.learn(self.silence(now))
+        # The peer owes us a word in each third of our timeout; shorter gaps are traffic.
+        if now - self._heard > self.timeout * NOTABLE:
+            self._learn(self.silence(now))
         self._heard = now
+
+    def _learn(self, gap: float) -> None:
+        if gap > self.timeout * NOTABLE:
+            if self._gaps is None:
+                self._gaps = Gaps(self.timeout / 3)
+            self._gaps.learn(gap)
 
     def silence(self, now: float) -> float:
         """The seconds in which this side listened and heard nothing."""
@@ -104,7 +112,7 @@ class Pulse:
 
     def suspicion(self, now: float) -> float:
         """How suspicious that silence is; see :mod:`heartline.session.suspicion`."""
-        return self._gaps.suspicion(self.silence(now))
+        return (self._gaps or Gaps(self.timeout / 3)).suspicion(self.silence(now))
 
     def ping_due(self, now: float) -> bool:
         """Whether a PING must go out; raises :class:`ConnectionLost` when the peer was silent too long."""
@@ -129,4 +137,5 @@ class Pulse:
     @property
     def next_check(self) -> float:
         """The earliest time at which :meth:`ping_due` has something to say."""
-        return min(self._lost_at(self._heard), self.spoke + self._pause)
+        ping = self.spoke + self._pause
+        return ping if ping < self._heard + self.timeout else min(ping, self._lost_at(self._heard))

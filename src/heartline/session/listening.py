@@ -45,7 +45,7 @@ class Listening:
         return self._last + self.turn
 
     def missed(self, since: float, now: float) -> float:
-        """The seconds from ``since`` to ``now`` in which nobody listened; the time since the last look counts."""
+        """The seconds from ``since`` to ``now`` in which nobody listened, up to this very moment."""
         total = max(0.0, min(now - self._last - self.turn, now - since))
         if not self._missed or self._missed[-1][0] <= since:
             return total

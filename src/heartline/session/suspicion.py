@@ -18,9 +18,6 @@ __all__ = ["Gaps"]
 WEIGHT = 1 / 8
 """Of the latest gap in mean and variance: about the last fifteen heartbeats count."""
 
-NOTABLE = 3 / 4
-"""Of the expected gap; shorter ones are traffic, and say nothing of how long the peer can be silent."""
-
 LEAST_DEVIATION = 1 / 4
 """Of the mean: a peer that was punctual so far is not suspected for the first delay of its life."""
 
@@ -31,20 +28,17 @@ _SCALE = math.sqrt(3) / math.pi
 class Gaps:
     """What is known of the gaps between a peer's words: a mean and a variance, exponentially weighted."""
 
-    __slots__ = ("_mean", "_variance", "notable")
+    __slots__ = ("_mean", "_variance")
 
     def __init__(self, expected: float) -> None:
         self._mean = expected
         self._variance = 0.0
-        self.notable: float = expected * NOTABLE
-        """Seconds; shorter gaps need not be told."""
 
     def learn(self, gap: float) -> None:
         """The peer was silent for this long, and then spoke."""
-        if gap >= self.notable:
-            surprise = gap - self._mean
-            self._mean += WEIGHT * surprise
-            self._variance = (1 - WEIGHT) * (self._variance + WEIGHT * surprise * surprise)
+        surprise = gap - self._mean
+        self._mean += WEIGHT * surprise
+        self._variance = (1 - WEIGHT) * (self._variance + WEIGHT * surprise * surprise)
 
     def suspicion(self, silence: float) -> float:
         """The phi of a silence of so many seconds: 0 for none, growing with it, finite."""
