@@ -26,7 +26,6 @@ from heartline.session.listening import Listening
 
 from .helpers import run
 
-
 GRAIN = 1 / 128
 """Of a wait, by which a deadline may come late."""
 
@@ -239,7 +238,7 @@ async def test_a_long_sweep_lets_others_run(autojump_clock: MockClock) -> None:
                 if turns > 1:
                     return
 
-        await trio.sleep(0)
+        await trio.lowlevel.checkpoint()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(other)
         assert any(link.looks == 0 for slot in timer._slots.values() for link in slot)

@@ -17,9 +17,7 @@ pauses = st.lists(st.sampled_from([0.25, 0.5, 1.0, 1.25, 3.0, 100.0]) | st.float
 
 
 @given(pauses, st.floats(0, 1e6), st.floats(0, 1))
-def test_a_pause_between_looks_counts_for_a_turn_at_most(
-    gaps: list[float], start: float, share: float
-) -> None:
+def test_a_pause_counts_for_a_turn_at_most(gaps: list[float], start: float, share: float) -> None:
     listening = Listening(TIMEOUT)
     looks = list(itertools.accumulate(gaps, initial=start))
     for now in looks:

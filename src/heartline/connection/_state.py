@@ -39,8 +39,9 @@ class ConnectionStatistics:
     silence: float
     """Seconds since the last byte was heard."""
     suspicion: float
-    """How suspicious the silence is, in powers of ten: a living peer is that silent once in ``10 ** suspicion``
-    times. 0 when it was just heard, about 6 at the heartbeat's timeout with its default settings, infinite
-    without a link. What this side missed itself does not count."""
+    """How suspicious the silence is, in powers of ten: a living peer is silent for so long once in
+    ``10 ** suspicion`` times. 0 when it was just heard, about 6 when it is given up (less if it was always
+    slow), infinite without a link. Seconds in which this side did not listen do not count.
+    See :ref:`suspicion`."""
     channels: int
     """Open channels beside the default one."""

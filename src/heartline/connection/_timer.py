@@ -5,8 +5,8 @@ due only moves away while bytes flow, so each link stands once, in the slot of t
 whoever comes up too early is put into a later slot. After G. Varghese and T. Lauck, "Hashed and Hierarchical
 Timing Wheels", SOSP 1987, with three turns of our own:
 
-- A deadline is rounded up to a grain of at most 1/128 of the time until then, so that many links share a slot,
-  and a wake-up. Only slots that hold somebody exist; a heap has their times.
+- A deadline is rounded up to a grain of at most 1/128 of the time until then, so that many links share a
+  slot, and a wake-up. Only slots that hold somebody exist; a heap has their times.
 - Each link's PINGs go out after a share of its interval that was drawn for it. Links that joined together, or
   all sent the same broadcast, fall out of step, and rounding up still keeps within the interval.
 - The wheel also turns when nothing is due, a few dozen times per timeout, to see what this program missed
@@ -36,10 +36,11 @@ TICKS = 2**16
 """Per second: finer than 1/128 of the shortest interval, a power of two so that slots have exact times."""
 
 GRAIN_BITS = 7
-"""A deadline may come late by 1/2**7 of the wait for it: at most 256 wake-ups per interval, however many links."""
+"""A deadline may come late by 1/2**7 of the wait for it: at most 256 wake-ups per interval, for any number
+of links."""
 
 EARLIEST, LATEST = 7 / 8, 63 / 64
-"""Share of the interval after which a link's PING goes out; a grain behind the latest is within the interval."""
+"""Share of the interval after which a link's PING goes out; a grain behind the latest is still within it."""
 
 SWEEP = 256
 """Links that are checked in one go, about a millisecond, or two when each writes a PING."""
