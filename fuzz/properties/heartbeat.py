@@ -73,7 +73,7 @@ def silence_counts_only_while_somebody_listens(
     turn = listening.turn
     silence = 0.0
     for what, seconds in script:
-        # Times are drawn around the timeout, so that scripts get there: a "turn" is on time, a "stall" is not.
+        # Times are drawn so that scripts come to the timeout: a "turn" is on time, a "stall" is not.
         passed = turn if what == "turn" else seconds * turn / 3 if what == "stall" else seconds * turn / 100
         now += passed
         silence += min(passed, turn)

@@ -7,7 +7,7 @@ Timing Wheels", SOSP 1987, with three turns of our own:
 
 - A deadline is rounded up to a grain of at most 1/128 of the time until then, so that many links share a
   slot, and a wake-up. Only slots that hold somebody exist; a heap has their times.
-- Each link's PINGs go out after a share of its interval that was drawn for it. Links that joined together, or
+- Each link's PINGs go out after a share of its interval that is its own. Links that joined together, or were
   all sent the same broadcast, fall out of step, and rounding up still keeps within the interval.
 - The wheel also turns when nothing is due, a few dozen times per timeout, to see what this program missed
   (see :mod:`heartline.session.listening`), and nobody is lost before every reader had its turn once more.
@@ -42,6 +42,10 @@ of links."""
 EARLIEST, LATEST = 7 / 8, 63 / 64
 """Share of the interval after which a link's PING goes out; a grain behind the latest is still within it."""
 
+GOLDEN = (math.sqrt(5) - 1) / 2
+"""From the share of one link to that of the next, modulo 1: however many there are, they lie evenly. Only
+where that begins is drawn, so that the clients of one server do not keep step either."""
+
 SWEEP = 256
 """Links that are checked in one go, about a millisecond, or two when each writes a PING."""
 
@@ -56,11 +60,11 @@ LONGEST_WAIT = 2**32
 class HeartbeatTimer:
     """Checks every link's session when it has something due."""
 
-    __slots__ = ("_listening", "_rng", "_scope", "_slots", "_suspects", "_times")
+    __slots__ = ("_listening", "_phase", "_scope", "_slots", "_suspects", "_times")
 
     def __init__(self, heartbeat: Heartbeat, rng: random.Random) -> None:
         self._listening = Listening(heartbeat.timeout)
-        self._rng = rng
+        self._phase = rng.random()
         self._slots: dict[int, set[Link]] = {}
         self._times: list[int] = []
         self._suspects: set[Link] = set()
@@ -69,12 +73,12 @@ class HeartbeatTimer:
     def add(self, link: Link) -> None:
         """Watch this link from now on."""
         now = trio.current_time()
-        if not self._slots:
-            self._listening.look(now)  # the wheel stood still: there was nobody to listen to
         pulse = link.session.pulse
         pulse.listening = self._listening
-        pulse.pace(self._rng.uniform(EARLIEST, LATEST))
+        self._phase = (self._phase + GOLDEN) % 1.0
+        pulse.pace(EARLIEST + self._phase * (LATEST - EARLIEST))
         self._put(link, pulse.next_check, now)
+        # Into a wheel that stood still this leads to a turn at once.
         self._scope.deadline = min(self._scope.deadline, self._next_turn())
 
     def discard(self, link: Link) -> None:

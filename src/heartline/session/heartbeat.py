@@ -30,9 +30,11 @@ class Heartbeat:
     """When to send a sign of life, and when to give the peer up; in seconds."""
 
     interval: float = 10.0
-    """Silence of our own before a PING: short against the idle timeouts of common middleboxes (60 s)."""
+    """Silence of our own within which a PING goes out: short against the idle timeouts of common middleboxes
+    (60 s). It goes out up to 1/8 earlier, so that links do not keep step."""
     timeout: float = 30.0
-    """Silence of the peer before the link counts as lost: three intervals."""
+    """Silence of the peer before the link counts as lost: three intervals. Time in which this program was
+    blocked or stopped does not count."""
 
     def __post_init__(self) -> None:
         for name in ("interval", "timeout"):
