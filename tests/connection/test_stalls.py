@@ -21,7 +21,7 @@ import heartline
 from heartline import ConnectionState, Heartbeat, Lost
 from heartline.session.listening import TURNS
 
-from .helpers import BRISK, RawPeer, data, open_to_raw, settle, url_of
+from .helpers import BRISK, RawPeer, data, listen, open_to_raw, settle, url_of
 
 QUICK = Heartbeat(interval=0.04, timeout=0.12)
 """For real time."""
@@ -98,6 +98,37 @@ async def test_the_wheel_keeps_account_while_a_link_is_not_due(autojump_clock: M
         assert connection.statistics().suspicion < 0.05
         await trio.sleep_until(7200 + 1700)
         assert connection.state is ConnectionState.OPEN
+
+
+@pytest.mark.parametrize("kind", ["memory://", "tcp://127.0.0.1:0", "ws://127.0.0.1:0"])
+async def test_what_comes_as_the_time_runs_out_is_heard(kind: str, mock_clock: MockClock) -> None:
+    """A stall too short to be seen, in which the peer speaks: its bytes and the deadline come at once."""
+    listener = await listen(kind)
+    async with listener, trio.open_nursery() as nursery:
+        peers: list[RawPeer] = []
+
+        async def admit() -> None:
+            peers.append(await RawPeer.admit(await listener.accept()))
+
+        nursery.start_soon(admit)
+        async with heartline.open_connection(listener.url, heartbeat=BRISK, reconnect=None) as connection:
+            assert connection.link is not None
+            pulse = connection.link.session.pulse
+            while pulse.next_check < pulse.heard + 3 or pulse.next_check > trio.current_time() + 0.04:
+                mock_clock.jump(0.01)
+                await rounds(10)
+            nursery.start_soon(peers[0].send, data(b"x"))
+            mock_clock.jump(0.06)
+            await rounds(30)
+            state = connection.state
+            await trio.aclose_forcefully(peers[0].stream)
+            await rounds(30)
+        assert state is ConnectionState.OPEN
+
+
+async def rounds(count: int) -> None:
+    for _ in range(count):
+        await trio.lowlevel.checkpoint()
 
 
 steps = st.lists(

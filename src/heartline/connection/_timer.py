@@ -16,10 +16,9 @@ Timing Wheels", SOSP 1987, with three turns of our own:
 from __future__ import annotations
 
 import logging
-import math
 import random
 from heapq import heappop, heappush
-from math import ceil
+from math import ceil, inf, sqrt
 
 import trio
 
@@ -42,7 +41,7 @@ of links."""
 EARLIEST, LATEST = 7 / 8, 63 / 64
 """Share of the interval after which a link's PING goes out; a grain behind the latest is still within it."""
 
-GOLDEN = (math.sqrt(5) - 1) / 2
+GOLDEN = (sqrt(5) - 1) / 2
 """From the share of one link to that of the next, modulo 1: however many there are, they lie evenly. Only
 where that begins is drawn, so that the clients of one server do not keep step either."""
 
@@ -50,8 +49,8 @@ SWEEP = 256
 """Links that are checked in one go, about a millisecond, or two when each writes a PING."""
 
 SECOND_LOOK = 4
-"""Rounds of the loop before a silent peer is lost: what the last poll brought passes TLS and a WebSocket, a
-round each, on its way to the session."""
+"""Rounds of the loop before a silent peer is lost: what the last poll brought takes up to three to pass the
+tasks and the layers, such as TLS and a WebSocket, on its way to the session."""
 
 LONGEST_WAIT = 2**32
 """Seconds; whoever has nothing due for longer, or ever, is looked at once in a century."""
@@ -96,7 +95,7 @@ class HeartbeatTimer:
                 await self._look_again()
 
     def _next_turn(self) -> float:
-        return min(self._times[0] / TICKS, self._listening.next_look) if self._times else math.inf
+        return min(self._times[0] / TICKS, self._listening.next_look) if self._times else inf
 
     def _put(self, link: Link, due: float, now: float) -> None:
         """Into the slot of this time, or of the next grain behind it; never one that has begun."""
