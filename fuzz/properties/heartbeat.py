@@ -13,6 +13,7 @@ from fuzz.session_states import LIMITS, Place, session_at
 from heartline.errors import ConnectionLost
 from heartline.session import Heartbeat, Role, Session, State
 from heartline.session.heartbeat import SHORTEST_TIMEOUT
+from heartline.session.listening import Listening
 from heartline.wire import Frame, FrameDecoder, FrameType, Limits, encode
 
 # Trio's clock starts anywhere in a million seconds, and a process lives for years.
@@ -55,6 +56,43 @@ def a_check_does_what_is_due_and_says_when_to_come_again(
             ping_due = now >= spoke + interval
             assert _take(session, now) == [FrameType.PING] * ping_due
             spoke = now if ping_due else spoke
+
+
+_turns = st.sampled_from(["hear", "speak", "look", "turn", "stall"])
+
+
+@given(heartbeats(), _starts, st.lists(st.tuples(_turns, _seconds), max_size=60))
+def silence_counts_only_while_somebody_listens(
+    heartbeat: Heartbeat, now: float, script: list[tuple[str, float]]
+) -> None:
+    """A peer is lost when what was listened to, a turn between two looks at most, makes a timeout."""
+    session = session_at(Place(Role.CLIENT, State.OPEN, LIMITS), heartbeat, now)
+    stream = itertools.cycle(encode([Frame(FrameType.CALL)]))
+    session.pulse.listening = listening = Listening(heartbeat.timeout)
+    listening.look(now)
+    turn = listening.turn
+    silence = 0.0
+    for what, seconds in script:
+        # Times are drawn so that scripts come to the timeout: a "turn" is on time, a "stall" is not.
+        passed = turn if what == "turn" else seconds * turn / 3 if what == "stall" else seconds * turn / 100
+        now += passed
+        silence += min(passed, turn)
+        listening.look(now)
+        slack = 1e-9 * (now + heartbeat.timeout)
+        assert abs(session.pulse.silence(now) - silence) <= slack or silence > heartbeat.timeout + slack
+        assert 0 <= session.pulse.suspicion(now) < float("inf")
+        if what == "hear":
+            session.receive(bytes([next(stream)]), now)
+            silence = 0.0
+            assert session.pulse.suspicion(now) == 0
+        try:
+            following = session.check(now)
+        except ConnectionLost:
+            assert silence >= heartbeat.timeout - slack
+            return
+        assert silence <= heartbeat.timeout + slack
+        assert now < following <= now + heartbeat.timeout + slack
+        session.take(0, now)
 
 
 def _take(session: Session, now: float) -> list[int]:

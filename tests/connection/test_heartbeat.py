@@ -87,10 +87,13 @@ async def test_pings_go_out_only_into_silence(autojump_clock: MockClock) -> None
                 await trio.sleep(0.9)
                 assert connection.send_nowait(b"x")
             assert PING not in peer.kinds()
-            start = trio.current_time()
-            await trio.sleep(10.5)
-            times = [MARK.unpack(frame.payload)[0] - start for frame in peer.control if frame.type == PING]
-            assert times == pytest.approx([float(n) for n in range(1, 11)])
+            last = trio.current_time()
+            await trio.sleep(20)
+            times = [MARK.unpack(frame.payload)[0] for frame in peer.control if frame.type == PING]
+            assert len(times) >= 20
+            for time in times:
+                assert 7 / 8 <= time - last <= 1
+                last = time
             nursery.cancel_scope.cancel()
 
 
@@ -101,7 +104,7 @@ async def test_the_peers_patience_counts_too(autojump_clock: MockClock) -> None:
             nursery.start_soon(peer.rest)
             await trio.sleep(10.5)
             nursery.cancel_scope.cancel()
-        assert peer.kinds().count(PING) == 10
+        assert 10 <= peer.kinds().count(PING) <= 12
 
 
 async def test_the_round_trip_is_measured(autojump_clock: MockClock) -> None:
@@ -162,9 +165,9 @@ async def test_a_newer_link_with_an_earlier_deadline_is_noticed(autojump_clock: 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(patient.rest)
             nursery.start_soon(hasty.rest)
-            await trio.sleep(5.5)
+            await trio.sleep(5.2)
             assert hasty.kinds().count(PING) == 5
             assert patient.kinds().count(PING) == 0
-            await trio.sleep(50)
+            await trio.sleep(45)
             assert patient.kinds().count(PING) == 1
             nursery.cancel_scope.cancel()

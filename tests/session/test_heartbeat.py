@@ -10,6 +10,7 @@ import pytest
 from fuzz.session_states import SENT, Place, session_at
 from heartline.errors import ConfigurationError, ConnectionLost, RemoteProtocolError
 from heartline.session import Heartbeat, Role, Session, State
+from heartline.session.listening import Listening
 from heartline.session.messages import CONFIRMATION, MARK
 from heartline.wire import Frame, FrameType, Limits, encode
 from tests.session.helpers import give, move, names, pair, taken
@@ -108,12 +109,24 @@ def test_a_single_byte_is_life() -> None:
 
 def test_seconds_in_which_this_side_did_not_listen_are_not_the_peers() -> None:
     session = open_session()
-    session.pulse.excuse(5.0, 20.0)
-    session.check(math.nextafter(35.0, 0))
-    with pytest.raises(ConnectionLost):
+    session.pulse.listening = listening = Listening(session.pulse.timeout)
+    listening.look(0.0)
+    listening.look(5.0 + listening.turn)
+    for turn in range(1, 40):
+        listening.look(5.0 + listening.turn * (1 + turn))
+    assert session.check(math.nextafter(35.0, 0)) == 35.0
+    with pytest.raises(ConnectionLost, match="nothing was heard for 30 s"):
         session.check(35.0)
-    session.pulse.excuse(1000.0, 36.0)
-    assert session.pulse.heard == 36.0, "nothing was heard in the future"
+
+
+def test_links_that_joined_together_do_not_keep_step() -> None:
+    session = open_session()
+    session.pulse.pace(0.9)
+    assert session.check(0.0) == 9
+    session.check(math.nextafter(9.0, 0))
+    assert not session.has_output
+    assert session.check(9.0) == 18
+    assert names(taken(session, now=9.0)) == ["PING"]
 
 
 def test_a_round_trip() -> None:

@@ -233,6 +233,7 @@ class Connection:
         """A snapshot of the connection."""
         link = self._link
         pulse = link.session.pulse if link else None
+        now = trio.current_time()
         return ConnectionStatistics(
             state=self.state,
             links=self._links,
@@ -242,7 +243,8 @@ class Connection:
             backlog=link.backlog if link else 0,
             unconfirmed=link.session.replay.size if link else 0,
             round_trip=pulse.rtt if pulse else None,
-            silence=trio.current_time() - pulse.heard if pulse else float("inf"),
+            silence=now - pulse.heard if pulse else float("inf"),
+            suspicion=pulse.suspicion(now) if pulse else float("inf"),
             channels=len(self._channels) if self._channels else 0,
         )
 

@@ -42,5 +42,10 @@ class ConnectionStatistics:
     """Seconds of the last PING's round trip, ``None`` before the first."""
     silence: float
     """Seconds since the last byte was heard."""
+    suspicion: float
+    """How suspicious the silence is, in powers of ten: a living peer is silent for so long once in
+    ``10 ** suspicion`` times. 0 when it was just heard, about 6 when it is given up (less if it was always
+    slow), infinite without a link. Seconds in which this side did not listen do not count.
+    See :ref:`suspicion`."""
     channels: int
     """Open channels beside the default one."""

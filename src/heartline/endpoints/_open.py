@@ -208,13 +208,14 @@ def _setup(
     table.add(PushService(), "$push")
     for instance in services:
         table.add(instance)
-    timer = HeartbeatTimer()
+    rng = rng or random.SystemRandom()
+    timer = HeartbeatTimer(heartbeat, rng)
     nursery.start_soon(timer.run)
     return Setup(
         limits=limits,
         heartbeat=heartbeat,
         serializer=get_serializer(serializer),
-        rng=rng or random.SystemRandom(),
+        rng=rng,
         nursery=nursery,
         timer=timer,
         make_calls=partial(Calls, table),
