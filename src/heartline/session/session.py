@@ -464,8 +464,10 @@ class Session:
         """What to write now: control, what has to be sent again, and the next of what waits.
 
         At most about ``budget`` bytes of fragments behind all that is small; nothing new while as much as may
-        be is kept unconfirmed.
+        be is kept unconfirmed. Nothing at all without a link: it would be lost with the one before.
         """
+        if self.state is State.LOST:
+            return []
         if self._due_credit or self._pong is not None or self._ping or self._ack:
             self._put_due(now)
         elif self.received != self._acked and now - self._ack_at >= self._ack_interval and self.outbox.size:
