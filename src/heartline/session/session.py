@@ -238,6 +238,15 @@ class Session:
             and limits == self.outbox.limits
         )
 
+    def renew(self, ticket: tuple[bytes, int], token: bytes) -> bytes:
+        """Server: the token for who was admitted with this ticket: a new one, or the last one once more.
+
+        Whoever has the token before may be a try that was long under way, and the client may have the last
+        one from a later try: so that one must stay good, and is given again.
+        """
+        spent = bool(self._spent_token) and hmac.compare_digest(ticket[0], self._spent_token)
+        return self.token if spent else token
+
     def lose(self) -> None:
         """The link is lost, and the session waits for another one."""
         self._step(Step.LOSE)
