@@ -174,6 +174,22 @@ async def test_until_then_it_is_good_however_often_the_answer_is_lost(autojump_c
         assert [frame.payload for frame in await again.events()] == [b"x"]
 
 
+async def test_a_try_that_was_long_under_way_does_not_spend_the_ticket_of_a_later_one(
+    autojump_clock: MockClock,
+) -> None:
+    async with guarded() as (server, peer, connection):
+        cut(peer)
+        first = peer.session.ticket
+        await resume(server, peer)  # it has the new token, and has said nothing since
+        for _ in range(3):
+            stranded, answer = await come_back(server, first)  # a try before that, held up by the network
+            assert isinstance(answer, Welcome)
+            cut(stranded)
+        await connection.send(b"x")
+        again = await resume(server, peer)
+        assert [frame.payload for frame in await again.events()] == [b"x"]
+
+
 async def test_a_ticket_that_is_too_late(autojump_clock: MockClock) -> None:
     async with guarded(limits=Limits(resume_window=5)) as (server, peer, _):
         cut(peer)

@@ -101,7 +101,8 @@ async def _resume(
     try:
         if not await turn.wait():
             return
-        session.welcome(connection.id, token=_token(server), resumed=True, received=link.session.received)
+        token = link.session.renew(hello.resume, _token(server))
+        session.welcome(connection.id, token=token, resumed=True, received=link.session.received)
         link.session.resume(session, hello.resume[1])
         link.come_up(stream)
         connection.address = _address(stream)

@@ -238,6 +238,15 @@ class Session:
             and limits == self.outbox.limits
         )
 
+    def renew(self, ticket: tuple[bytes, int], token: bytes) -> bytes:
+        """Server: the token for who was admitted with this ticket: a new one, or the last one once more.
+
+        Whoever has the token before may be a try that was long under way, and the client may have the last
+        one from a later try: so that one must stay good, and is given again.
+        """
+        spent = bool(self._spent_token) and hmac.compare_digest(ticket[0], self._spent_token)
+        return self.token if spent else token
+
     def lose(self) -> None:
         """The link is lost, and the session waits for another one."""
         self._step(Step.LOSE)
@@ -464,8 +473,10 @@ class Session:
         """What to write now: control, what has to be sent again, and the next of what waits.
 
         At most about ``budget`` bytes of fragments behind all that is small; nothing new while as much as may
-        be is kept unconfirmed.
+        be is kept unconfirmed. Nothing at all without a link: it would be lost with the one before.
         """
+        if self.state is State.LOST:
+            return []
         if self._due_credit or self._pong is not None or self._ping or self._ack:
             self._put_due(now)
         elif self.received != self._acked and now - self._ack_at >= self._ack_interval and self.outbox.size:
