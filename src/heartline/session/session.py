@@ -250,10 +250,11 @@ class Session:
         Raises :class:`RemoteProtocolError` when the peer cannot have received so many, or has other limits
         than it had: what is half sent was cut by those.
         """
+        following = self._behind(Step.RESUME)
         if other.outbox.limits != self.outbox.limits:
             raise RemoteProtocolError("the peer resumes the session with other limits than it had")
         self._confirm(received)
-        self._step(Step.RESUME)
+        self.state = following
         greeting = other.peer
         self._spent_token = greeting.resume[0] if isinstance(greeting, Hello) and greeting.resume else b""
         self.token = other.token
@@ -271,11 +272,15 @@ class Session:
             self.outbox.put_encoded_control(frame)
 
     def _step(self, step: Step) -> None:
+        self.state = self._behind(step)
+
+    def _behind(self, step: Step) -> State:
+        """The state behind a step; raises :class:`ProtocolError` when the step cannot be taken now."""
         following = TRANSITIONS.get((self.role, self.state, step))
         if following is None:
             error = RemoteProtocolError if "RECEIVE" in step.name else LocalProtocolError
             raise error(f"cannot {step.value} while the {self.role.value} side is {self.state.value}")
-        self.state = following
+        return following
 
     # Receiving
 
@@ -286,7 +291,8 @@ class Session:
         set: the next call raises, even for no bytes. So the events never depend on how the bytes were cut.
         """
         self.pulse.heard = now
-        self._spent_token = b""
+        if data:
+            self._spent_token = b""
         events: list[Event] = []
         try:
             if self._error is not None:
@@ -399,9 +405,10 @@ class Session:
         return message
 
     def _agree(self, step: Step, greeting: Hello | Welcome) -> Hello | Welcome:
+        following = self._behind(step)
         if isinstance(greeting, Welcome) and greeting.resumed and not self._asked:
             raise RemoteProtocolError("the peer resumes a session where none was named")
-        self._step(step)
+        self.state = following
         self.peer = greeting
         self.pulse.agree(greeting.heartbeat_timeout)
         self.outbox.open(greeting.limits)
