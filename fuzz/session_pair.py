@@ -1,17 +1,21 @@
-"""Two sessions, a link between them that cuts and joins as it likes, and an observer who knows the rules.
+"""Two sessions, links between them that cut, join and break as they like, and an observer who knows the rules.
 
-The observer keeps, for each side, what was put and not yet taken, in the simplest way; every take and every
-arrival is held against it. So a property is a script: any commands in any order, then :meth:`World.settle`.
+The observer keeps, for each side, what was put and not yet taken, and what was taken and not yet confirmed, in
+the simplest way; every take and every arrival is held against it. So a property is a script: any commands in
+any order, then :meth:`World.settle`.
 """
 
 from __future__ import annotations
 
+import itertools
 import random
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from dataclasses import dataclass
+from itertools import takewhile
+from typing import NamedTuple
 
 from heartline.errors import LocalProtocolError
-from heartline.session import GoAway, Heartbeat, Role, Session, State
+from heartline.session import GoAway, Heartbeat, Hello, Role, Session, State, Welcome
 from heartline.session.messages import render
 from heartline.session.outbox import FRAGMENT_SIZE, MESSAGE_COST
 from heartline.session.session import Event
@@ -28,6 +32,7 @@ Key = tuple[int, int]
 _ANY = Limits(frame_size=2**24 - 1)
 _LANE = FrameType.OPEN >> 4
 _ENDS = (FrameType.CLOSE, FrameType.RESET)
+_MARKS = (FrameType.PING, FrameType.PONG, FrameType.ACK)
 
 
 def key_of(frame: Frame) -> Key:
@@ -50,15 +55,54 @@ class Waiting:
     """When it became the first of its queue by its turn, counted in steps."""
 
 
+class Kept(NamedTuple):
+    """A frame that was taken and that the peer has not confirmed."""
+
+    position: int
+    take: int
+    """Which take it was part of: frames of one take are sent again together."""
+    frame: Frame
+
+
+class Wire:
+    """The bytes of one link that were taken and have not arrived, by the side that sent them."""
+
+    def __init__(self) -> None:
+        self.sent_by = {Role.CLIENT: bytearray(), Role.SERVER: bytearray()}
+        self.decoders = {role: FrameDecoder(_ANY) for role in Role}
+
+    def pop(self, sender: Role, count: int) -> tuple[bytes, list[Frame]]:
+        """The first bytes of one direction, and the frames that they complete."""
+        pipe = self.sent_by[sender]
+        data = bytes(pipe[:count])
+        del pipe[:count]
+        return data, self.decoders[sender].feed(data)
+
+
 class Side:
     """One session, its user, and the observer's notes about both."""
 
-    def __init__(self, role: Role, limits: Limits) -> None:
+    def __init__(self, role: Role, limits: Limits, marks: Counter[str]) -> None:
+        self.role = role
         self.session = Session(role, limits=limits, heartbeat=HEARTBEAT, now=0.0)
         self.limits = limits
         self.peer = self
-        self.pipe = bytearray()
-        """Taken here, not yet arrived there."""
+        self.marks = marks
+        self.wire: Wire | None = Wire()
+        self.fresh: Session | None = None
+        """Client: it shakes hands on the wire, for the session that is lost."""
+        self.late: list[Frame] = []
+        """Came behind a WELCOME; the session looks at them with the next arrival."""
+        self.kept: deque[Kept] = deque()
+        self.again: deque[Kept] = deque()
+        """What is kept and has to be sent again."""
+        self.confirmed = 0
+        self.received = 0
+        self.halves: set[tuple[int, int, int]] = set()
+        """Messages of which some fragments arrived here."""
+        self.tokens = 0
+        self.lost_welcomes = 0
+        """Times in a row that the client came with a token that it had shown before."""
         self.said = 0
         """Bytes of control frames that this side's user asked for and that were not taken."""
         self.ready: list[Frame] = []
@@ -68,9 +112,14 @@ class Side:
         """Messages wholly taken that have not arrived."""
         self.credit: dict[int, int] = {}
         """What this side may still start to send, by channel."""
-        self.owed: dict[int, int] = {}
-        """Credit to give back with the next take, by channel."""
+        self.returned: dict[int, int] = {}
+        """Credit given back so far, by channel."""
+        self.owed: set[int] = set()
+        """Channels whose credit the next take has to tell."""
+        self.told: dict[int, int] = {}
+        """The last CREDIT that arrived here, by channel."""
         self.frames = 0
+        self.takes = 0
         self._steps = 0
         self.gone_since: dict[Key, set[Key]] = {}
         """For each long message under way: whose fragments went since its own last one."""
@@ -79,11 +128,21 @@ class Side:
         self.next = 1 if role is Role.CLIENT else 2
         self.inbox: dict[int, deque[int]] = defaultdict(deque)
         self._taken = FrameDecoder(_ANY)
-        self._arrived = FrameDecoder(_ANY)
 
     @property
     def is_open(self) -> bool:
-        return self.session.state in (State.OPEN, State.LEAVING)
+        """Whether its user may send."""
+        return self.session.state in (State.OPEN, State.LEAVING, State.LOST)
+
+    @property
+    def keeps(self) -> bool:
+        """Whether what is taken now is kept."""
+        resumable = self.limits.resume_window and self.peer.limits.resume_window
+        return bool(resumable) and self.session.state is State.OPEN
+
+    @property
+    def is_full(self) -> bool:
+        return self.keeps and self._kept_size() >= self.limits.replay_buffer
 
     @property
     def fragment(self) -> int:
@@ -140,7 +199,8 @@ class Side:
             length = self.inbox[number].popleft()
             self.session.consume(number, length)
             if number in self.credit:
-                self.owed[number] = self.owed.get(number, 0) + length + MESSAGE_COST
+                self.returned[number] = self.returned.get(number, 0) + length + MESSAGE_COST
+                self.owed.add(number)
 
     def withdraw(self) -> None:
         """Take the calls back that the peer cannot have seen."""
@@ -164,19 +224,41 @@ class Side:
 
     def take(self, budget: int, now: float) -> int:
         """Take, and hold every frame against the notes; gives the number of bytes."""
+        if self.wire is None or self.fresh is not None:
+            return 0  # there is nothing to write to
         data = b"".join(self.session.take(budget, now))
-        self.pipe += data
+        self.wire.sent_by[self.role] += data
         frames = self._taken.feed(data)
         self._taken.close()
-        control = 0
-        while control < len(frames) and frames[control].type in CONTROL_TYPES:
-            control += 1
-        assert _grants(frames) == self.owed
-        self.owed = {}
+        control = list(takewhile(lambda frame: frame.type in CONTROL_TYPES, frames))
+        assert _grants(frames) == {number: self.returned[number] for number in self.owed}
+        self.owed.clear()
         self.said = 0
-        self.frames += len(frames) - control
-        small = control + len(self.ready)
-        assert frames[control:small] == self.ready, "small frames go next, all of them, in order"
+        new = self._check_again(frames[len(control) :], budget)
+        if self.again or self.is_full:
+            assert not new, "nothing new while something is to be sent again, or as much as may be is kept"
+            self.marks["full"] += self.is_full and bool(self.ready or self.heads)
+        else:
+            self._check_new(new, budget)
+            self._keep(new)
+        return len(data)
+
+    def _check_again(self, frames: list[Frame], budget: int) -> list[Frame]:
+        """What has to be sent again goes first: whole takes, until the budget is reached; gives the rest."""
+        sent: list[Kept] = []
+        size = 0
+        while self.again and (size < budget or not sent):
+            take = self.again[0].take
+            while self.again and self.again[0].take == take:
+                sent.append(self.again.popleft())
+                size += size_of(sent[-1].frame)
+        assert frames[: len(sent)] == [kept.frame for kept in sent], "what was lost is sent again, in order"
+        self.marks["replay in parts"] += bool(sent and self.again)
+        return frames[len(sent) :]
+
+    def _check_new(self, frames: list[Frame], budget: int) -> None:
+        small = len(self.ready)
+        assert frames[:small] == self.ready, "small frames go next, all of them, in order"
         for frame in self.ready:
             self.under_way[key_of(frame)].append(frame)
         self.ready = []
@@ -187,7 +269,22 @@ class Side:
             self._cut(fragment)
         if taken < budget or len(frames) == small:
             assert not any(map(self._could_go, self.heads)), "something could have gone"
-        return len(data)
+
+    def _keep(self, frames: list[Frame]) -> None:
+        self.takes += 1
+        if self.keeps:
+            positions = range(self.frames + 1, self.frames + len(frames) + 1)
+            self.kept += [Kept(*kept) for kept in zip(positions, itertools.repeat(self.takes), frames)]
+        self.frames += len(frames)
+
+    def _kept_size(self) -> int:
+        return sum(size_of(kept.frame) for kept in self.kept)
+
+    def _confirm(self, count: int) -> None:
+        self.confirmed = count
+        for frames in (self.kept, self.again):
+            while frames and frames[0].position <= count:
+                frames.popleft()
 
     def _could_go(self, message: Waiting) -> bool:
         if message.started:
@@ -233,21 +330,117 @@ class Side:
             if other != key:
                 assert key not in gone, "two turns before another's one"
                 gone.add(key)
+                self.marks["interleaved"] += 1
 
     # Arriving
 
     def arrive(self, count: int, now: float) -> None:
-        """The first bytes of the pipe get to the peer."""
-        data = bytes(self.pipe[:count])
-        del self.pipe[:count]
-        peer = self.peer
-        events = peer.session.receive(data, now)
-        assert not peer.session.failed
-        for number, amount in _grants(self._arrived.feed(data)).items():
-            if number in peer.credit:
-                peer.credit[number] += amount
+        """The first bytes that the peer sent on this side's wire get here."""
+        if self.wire is None:
+            return
+        data, frames = self.wire.pop(self.peer.role, count)
+        if self.role is Role.CLIENT and (self.fresh is not None or self.session.state is State.GREETING):
+            self._shake_hands(data, frames, now)
+            return
+        frames, self.late = self.late + frames, []
+        assert not self.session.holds_back or frames
+        events = self.session.receive(data, now)
+        assert not self.session.failed
+        for frame in frames:
+            self._note(frame)
         for event in events:
-            peer.on_event(event)
+            self.on_event(event)
+
+    def _note(self, frame: Frame) -> None:
+        """What the session does by itself."""
+        if frame.type in _MARKS:
+            count = int.from_bytes(frame.payload[-8:], "big")
+            assert self.confirmed <= count <= self.peer.received
+            self._confirm(count)
+        elif frame.type == FrameType.CREDIT and frame.id in self.credit:
+            returned = int.from_bytes(frame.payload, "big")
+            self.credit[frame.id] += returned - self.told.get(frame.id, 0)
+            self.told[frame.id] = returned
+        elif frame.type not in CONTROL_TYPES:
+            self.received += 1
+            name = (frame.type, frame.channel, frame.id)
+            self.halves = self.halves | {name} if frame.flags & Flag.MORE else self.halves - {name}
+
+    def _shake_hands(self, data: bytes, frames: list[Frame], now: float) -> None:
+        """The WELCOME, or a part of it; what comes behind it is held back."""
+        session = self.fresh or self.session
+        events = session.receive(data, now)
+        if not frames:
+            assert not events
+            return
+        (welcome,) = events
+        assert isinstance(welcome, Welcome)
+        self.late = frames[1:]
+        if self.fresh is not None:
+            assert welcome.resumed
+            self._resume(self.fresh, welcome.received)
+            self.fresh = None
+        assert self.session.holds_back == bool(self.late)
+        self.marks["held back"] += bool(self.late)
+
+    # Losing and resuming
+
+    def lose(self) -> None:
+        """The link is lost, as far as this side knows."""
+        if self.fresh is not None:
+            self.marks["lost in the handshake"] += 1
+        else:
+            self.session.lose()
+        self.wire = self.fresh = None
+        self.late = []
+
+    def dial(self, wire: Wire, arriving: int, now: float) -> None:
+        """Client: begin a link; this many bytes of its HELLO get to the server."""
+        self.wire = wire
+        self.fresh = Session(Role.CLIENT, limits=self.limits, heartbeat=HEARTBEAT, now=now)
+        self.fresh.hello(identity="client", resume=self.session.ticket)
+        wire.sent_by[Role.CLIENT] += b"".join(self.fresh.take(BURST, now))
+        if arriving >= len(wire.sent_by[Role.CLIENT]):
+            self.peer.take_over(wire, now)
+        else:
+            self.marks["lost HELLO"] += 1
+
+    def take_over(self, wire: Wire, now: float) -> None:
+        """Server: a HELLO on another link names this session."""
+        fresh = Session(Role.SERVER, limits=self.limits, heartbeat=HEARTBEAT, now=now)
+        data, _ = wire.pop(Role.CLIENT, BURST)
+        (hello,) = fresh.receive(data, now)
+        assert isinstance(hello, Hello)
+        assert hello.resume is not None
+        assert self.session.admits(hello.resume, hello.limits)
+        if self.wire is not None:
+            self.marks["taken over"] += 1
+            self.lose()
+        self.lost_welcomes = 0 if hello.resume[0] == self.session.token else self.lost_welcomes + 1
+        self.marks["lost WELCOME"] += self.lost_welcomes == 1
+        self.marks["lost WELCOME after a lost one"] += self.lost_welcomes == 2
+        self.tokens += 1
+        fresh.welcome("client", token=b"%d" % self.tokens, resumed=True, received=self.session.received)
+        welcome = fresh.outbox.size
+        self._resume(fresh, hello.resume[1])
+        self.wire, self.said = wire, welcome
+
+    def _resume(self, fresh: Session, received: int) -> None:
+        self.session.resume(fresh, received)
+        assert self.confirmed <= received == self.peer.received
+        first_takes = [kept.take for kept in self.kept if kept.position <= received]
+        self._confirm(received)
+        self.again = deque(self.kept)
+        self.owed = {number for number in self.credit if self.returned.get(number)}
+        self.said = 0
+        if self.again:
+            self.marks["replay"] += 1
+            self.marks["replay of half a take"] += self.again[0].take in first_takes
+            self.marks["replay inside a message"] += bool(self.peer.halves)
+            self.marks["replay inside two messages"] += len(self.peer.halves) > 1
+        self.marks["credit awaited over a loss"] += any(
+            not m.started and not self._may_be_paid(m.frame) for m in self.heads
+        )
 
     def on_event(self, event: Event) -> None:
         if not isinstance(event, Frame):
@@ -266,7 +459,8 @@ class Side:
     def _on_end(self, number: int) -> None:
         """As the connection does it: forget what waits for credit that will not come, then answer."""
         self.session.close_channel(number)
-        self.owed.pop(number, None)
+        self.owed.discard(number)
+        self.returned.pop(number, None)
         del self.credit[number]
         self._drop((_LANE, number), FrameType.DATA)
         self.end_channel(number, FrameType.CLOSE)
@@ -278,8 +472,11 @@ class Side:
     def check(self) -> None:
         session = self.session
         assert session.sent == self.frames
-        assert session.confirmed <= session.sent
+        assert session.received == self.received
+        assert session.confirmed == self.confirmed
         assert session.confirmed <= self.peer.session.received <= session.sent
+        assert session.replay.size == self._kept_size()
+        assert session.replay.due == bool(self.again)
         assert session.outbox.size == self.said + self._size()
         for kind in (FrameType.CALL, FrameType.DATA, FrameType.PUSH):
             assert session.outbox.unsent(kind) == self._unsent(kind)
@@ -303,11 +500,9 @@ class Side:
 
 
 def _grants(frames: list[Frame]) -> dict[int, int]:
-    grants: dict[int, int] = defaultdict(int)
-    for frame in frames:
-        if frame.type == FrameType.CREDIT:
-            grants[frame.id] += int.from_bytes(frame.payload, "big")
-    return grants
+    grants = [(f.id, int.from_bytes(f.payload, "big")) for f in frames if f.type == FrameType.CREDIT]
+    assert len(grants) == len(dict(grants)), "one CREDIT for each channel"
+    return dict(grants)
 
 
 class World:
@@ -315,9 +510,12 @@ class World:
 
     def __init__(self, client: Limits, server: Limits) -> None:
         self.now = 0.0
-        self.sides = (Side(Role.CLIENT, client), Side(Role.SERVER, server))
+        self.marks: Counter[str] = Counter()
+        """How often the script came by what is easily missed."""
+        self.sides = (Side(Role.CLIENT, client, self.marks), Side(Role.SERVER, server, self.marks))
         self.client, self.server = self.sides
         self.client.peer, self.server.peer = self.server, self.client
+        self.client.wire = self.server.wire
         self._random = random.Random(0)
 
     def payload(self, length: int) -> bytes:
@@ -328,16 +526,32 @@ class World:
         """Shake hands; the WELCOME has not arrived when it is done."""
         self.client.session.hello()
         self.client.take(BURST, self.now)
-        self.client.arrive(BURST, self.now)
-        self.server.session.welcome("id")
+        self.server.arrive(BURST, self.now)
+        self.server.session.welcome("client", token=b"0")
         self.server.take(BURST, self.now)
         for side in self.sides:
             side.credit[0] = side.peer.limits.window
 
+    @property
+    def linked(self) -> bool:
+        """Whether what one side sends gets to the other."""
+        return self.client.wire is self.server.wire is not None and self.client.fresh is None
+
+    def lose(self, side: Side) -> None:
+        """One side loses its link, if the session outlives that."""
+        if side.wire is not None and self.client.session.resumable and self.server.session.resumable:
+            side.lose()
+
+    def dial(self, arriving: int) -> None:
+        """The client begins another link, if it has none."""
+        if self.client.wire is None:
+            self.client.dial(Wire(), arriving, self.now)
+
     def tick(self, seconds: float) -> None:
         self.now += seconds
         for side in self.sides:
-            assert side.session.check(self.now) > self.now
+            if side.wire is not None and side.fresh is None:
+                assert side.session.check(self.now) > self.now
             assert side.session.outbox.size == side.said + side._size()
 
     def check(self) -> None:
@@ -346,16 +560,10 @@ class World:
 
     def settle(self) -> None:
         """Read, take and deliver until nothing moves; then everything must have arrived."""
-        moving = True
-        while moving:
-            moving = False
-            for side in self.sides:
-                for number in list(side.inbox):
-                    while side.inbox[number]:
-                        side.consume(number)
-                moving |= side.take(BURST, self.now) > 0 or bool(side.pipe)
-                side.arrive(len(side.pipe), self.now)
-            self.check()
+        if self.client.wire is not self.server.wire:
+            self.lose(self.client)
+        self.dial(BURST)
+        self._exchange()
         for side in self.sides:
             assert not any(side.under_way.values()), "not delivered"
             assert not side.heads, "not sent"
@@ -365,3 +573,23 @@ class World:
             assert side.credit == dict.fromkeys((0, *side.open), side.peer.limits.window)
             assert not side.closing
         assert self.client.open == self.server.open
+        self.tick(HEARTBEAT.interval)
+        self._exchange()
+        for side in self.sides:
+            assert side.session.confirmed == side.session.sent, "PINGs tell the count"
+            assert side.session.replay.size == 0
+
+    def _exchange(self) -> None:
+        moving = True
+        while moving:
+            moving = False
+            for side in self.sides:
+                assert side.wire is not None
+                for number in list(side.inbox):
+                    while side.inbox[number]:
+                        side.consume(number)
+                taken = side.take(BURST, self.now)
+                arrives = len(side.wire.sent_by[side.peer.role])
+                moving |= taken > 0 or arrives > 0 or bool(side.late)
+                side.arrive(arrives, self.now)
+            self.check()

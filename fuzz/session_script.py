@@ -94,7 +94,7 @@ class Leave:
     side: int
 
     def __call__(self, world: World) -> None:
-        if world.sides[self.side].is_open:
+        if world.linked and world.sides[self.side].is_open:
             world.sides[self.side].leave()
 
 
@@ -117,11 +117,50 @@ class Take:
 
 @dataclass(frozen=True)
 class Arrive:
+    """Some bytes get to this side."""
+
     side: int
     count: int
 
     def __call__(self, world: World) -> None:
         world.sides[self.side].arrive(self.count, world.now)
+
+
+@dataclass(frozen=True)
+class Lose:
+    """One side finds its link lost; the other may be told in time, later, or by the next link."""
+
+    side: int
+
+    def __call__(self, world: World) -> None:
+        world.lose(world.sides[self.side])
+
+
+@dataclass(frozen=True)
+class Break:
+    """The link breaks for both; some bytes still get through, in each direction on its own."""
+
+    arriving: tuple[int, int]
+
+    def __call__(self, world: World) -> None:
+        for side, count in zip(world.sides, self.arriving, strict=True):
+            side.arrive(count, world.now)
+        for side in world.sides:
+            world.lose(side)
+
+
+@dataclass(frozen=True)
+class Dial:
+    """The client begins another link; some bytes of its HELLO get through, and of the WELCOME."""
+
+    hello: int
+    budget: int
+    welcome: int
+
+    def __call__(self, world: World) -> None:
+        world.dial(self.hello)
+        world.server.take(self.budget, world.now)
+        world.client.arrive(self.welcome, world.now)
 
 
 @dataclass(frozen=True)
@@ -154,16 +193,22 @@ _rare = st.one_of(
     st.builds(Withdraw, _sides),
     st.builds(Leave, _sides),
 )
-commands: st.SearchStrategy[Command] = st.one_of(_put, _data, _take, _arrive, _rare, _rare)
+_dial = st.builds(Dial, st.sampled_from([BURST, BURST, BURST, 0, 100]), _budgets, _counts)
+_loss = st.one_of(st.builds(Lose, _sides), st.builds(Break, st.tuples(_counts, _counts)), _dial, _dial)
+commands: st.SearchStrategy[Command] = st.one_of(_put, _data, _take, _arrive, _rare, _rare, _loss)
 
 
-def _limits(frame_size: int, messages: int, streams: int, window: int, channels: int) -> Limits:
+def _limits(
+    frame_size: int, messages: int, streams: int, window: int, channels: int, resume: float, replay: int
+) -> Limits:
     return Limits(
         frame_size=frame_size,
         message_size=frame_size * messages,
         streams=streams,
         window=window,
         channels=channels,
+        resume_window=resume,
+        replay_buffer=replay,
     )
 
 
@@ -174,4 +219,6 @@ limits = st.builds(
     st.sampled_from([1, 2, 8]),
     st.sampled_from([1, WINDOW, WINDOW, 256 * KIB]),
     st.sampled_from([1, 2, 256]),
+    st.sampled_from([60.0, 60.0, 60.0, 0.0]),
+    st.sampled_from([1, 1000, 100 * KIB, 4096 * KIB, 4096 * KIB]),
 )

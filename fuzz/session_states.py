@@ -28,15 +28,48 @@ LIMITS = Limits(frame_size=300, message_size=600, streams=2, window=200)
 PLACES = [Place(role, state, LIMITS) for role in Role for state in State]
 
 
-def greeting(role: Role, limits: Limits = Limits()) -> bytes:  # noqa: B008 - frozen
-    """What a peer in this role says first."""
+TOKEN = b"the token"
+
+NEXT_TOKEN = b"the next token"
+
+
+def greeting(
+    role: Role,
+    limits: Limits = Limits(),  # noqa: B008 - frozen
+    *,
+    resume: tuple[bytes, int] | None = None,
+) -> bytes:
+    """What a peer in this role says first; ``resume`` is the session that it names, or has in mind."""
     peer = Session(role, limits=limits, heartbeat=Heartbeat(), now=0.0)
     if role is Role.CLIENT:
-        peer.hello()
+        peer.hello(resume=resume)
     else:
         peer.receive(greeting(Role.CLIENT), 0.0)
-        peer.welcome("the id")
+        token, received = (TOKEN, 0) if resume is None else resume
+        peer.welcome("the id", token=token, resumed=resume is not None, received=received)
     return b"".join(peer.take(0, 0.0))
+
+
+def next_link(
+    session: Session,
+    received: int,
+    limits: Limits = Limits(),  # noqa: B008 - frozen
+    *,
+    token: bytes | None = None,
+) -> Session:
+    """Another link's session, that has shaken hands for this one; the peer says that it has so many frames.
+
+    A client names the session's token, or else ``token``.
+    """
+    other = Session(session.role, limits=Limits(), heartbeat=Heartbeat(), now=0.0)
+    if session.role is Role.CLIENT:
+        other.hello(resume=session.ticket)
+        other.take(0, 0.0)
+        other.receive(greeting(Role.SERVER, limits, resume=(NEXT_TOKEN, received)), 0.0)
+    else:
+        other.receive(greeting(Role.CLIENT, limits, resume=(token or session.token, received)), 0.0)
+        other.welcome("the id", token=NEXT_TOKEN, resumed=True, received=session.received)
+    return other
 
 
 def session_at(place: Place, heartbeat: Heartbeat = Heartbeat(), now: float = 0.0) -> Session:  # noqa: B008
@@ -44,7 +77,7 @@ def session_at(place: Place, heartbeat: Heartbeat = Heartbeat(), now: float = 0.
     session = Session(place.role, limits=place.limits, heartbeat=heartbeat, now=now)
     if place.state is not State.NEW:
         _greet(session, now)
-    if place.state in (State.OPEN, State.LEAVING):
+    if place.state in (State.OPEN, State.LEAVING, State.LOST):
         _agree(session, now)
         _use(session, now)
     if place.state is State.LEAVING:
@@ -52,6 +85,8 @@ def session_at(place: Place, heartbeat: Heartbeat = Heartbeat(), now: float = 0.
     if place.state is State.CLOSED:
         session.end()
     session.take(0, now)
+    if place.state is State.LOST:
+        session.lose()
     assert session.state is place.state
     return session
 
@@ -67,7 +102,7 @@ def _agree(session: Session, now: float) -> None:
     if session.role is Role.CLIENT:
         session.receive(greeting(Role.SERVER), now)
     else:
-        session.welcome("the id")
+        session.welcome("the id", token=TOKEN)
 
 
 def _use(session: Session, now: float) -> None:

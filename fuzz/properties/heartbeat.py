@@ -45,7 +45,7 @@ def a_check_does_what_is_due_and_says_when_to_come_again(
             heard = now
         elif what == "speak":
             session.send(FrameType.CALL, 0, 1, b"")
-            assert _take(session, now) == [FrameType.CALL]
+            assert _take(session, now) in ([FrameType.CALL], [FrameType.ACK, FrameType.CALL])
             spoke = now
         elif now >= heard + heartbeat.timeout:
             with pytest.raises(ConnectionLost, match="nothing was heard"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from heartline.session import Heartbeat, Role, Session
+from heartline.session import Heartbeat, Hello, Role, Session, Welcome
 from heartline.session.session import Event
 from heartline.wire import Frame, FrameDecoder, FrameType, Limits, encode
 
@@ -46,6 +46,34 @@ def pair(
     two = Session(Role.SERVER, limits=server, heartbeat=heartbeats[1], now=now)
     one.hello()
     move(one, two, now=now)
-    two.welcome("the id")
+    two.welcome("the id", token=b"token 0")
     move(two, one, now=now)
     return one, two
+
+
+def lose(*sessions: Session) -> None:
+    for session in sessions:
+        session.lose()
+
+
+def reconnect(
+    client: Session,
+    server: Session,
+    limits: tuple[Limits, Limits] = (Limits(), Limits()),
+    *,
+    now: float = 0.0,
+) -> list[Event]:
+    """Both go on with another link; what came to the client behind the WELCOME."""
+    one = Session(Role.CLIENT, limits=limits[0], heartbeat=Heartbeat(), now=now)
+    two = Session(Role.SERVER, limits=limits[1], heartbeat=Heartbeat(), now=now)
+    one.hello(resume=client.ticket)
+    (hello,) = move(one, two, now=now)
+    assert isinstance(hello, Hello)
+    assert hello.resume is not None
+    assert server.admits(hello.resume, hello.limits)
+    two.welcome("the id", token=client.token + b"'", resumed=True, received=server.received)
+    server.resume(two, hello.resume[1])
+    (welcome,) = move(server, one, now=now)
+    assert isinstance(welcome, Welcome)
+    client.resume(one, welcome.received)
+    return give(client, now=now) if client.holds_back else []

@@ -250,31 +250,73 @@ def test_data_on_a_channel_that_is_not_open() -> None:
     assert not client.outbox.blocked(5), "where nothing can be sent nobody waits"
 
 
-def test_grants_as_large_as_they_can_be() -> None:
-    client, _ = pair(Limits(), LIMITS)
-    for _ in range(3):
-        give(
-            client,
-            credit(HUGE),
-            credit(HUGE, 7),
-            Frame(FrameType.CREDIT, 0, 0, 2**32 - 1, CONFIRMATION.pack(HUGE)),
-        )
-    for _ in range(1000):
-        client.send(FrameType.DATA, 0, 0, bytes(2048))
-    assert len(taken(client)) == 1000
-    with pytest.raises(LocalProtocolError, match="channel 7 is not open"):
-        client.send(FrameType.DATA, 7, 0, b"")
+COST = 2000 + MESSAGE_COST
+"""What each of the messages below costs: more than a window."""
 
 
-def test_a_grant_of_nothing_opens_nothing() -> None:
+def sender() -> Session:
+    """A client with three messages on channel 0, of which one is under way."""
     client, _ = pair(Limits(), LIMITS)
     for _ in range(3):
         client.send(FrameType.DATA, 0, 0, bytes(2000))
     assert names(taken(client)) == ["DATA"]
+    return client
+
+
+@pytest.mark.parametrize("returned", [COST + 1, 2 * COST, HUGE])
+def test_no_more_is_given_back_than_was_spent(returned: int) -> None:
+    client = sender()
+    with pytest.raises(RemoteProtocolError, match=f"CREDIT of {returned} bytes in all on channel 0"):
+        give(client, credit(returned))
+    assert taken(client) == [], "it grants nothing"
+
+
+def test_what_was_given_back_is_not_taken_again() -> None:
+    client = sender()
+    give(client, credit(COST))
+    assert names(taken(client)) == ["DATA"]
+    with pytest.raises(RemoteProtocolError, match=f"CREDIT of {COST - 1} bytes in all on channel 0"):
+        give(client, credit(COST - 1))
+
+
+def test_credit_is_told_as_a_sum_so_twice_the_same_is_nothing_new() -> None:
+    client = sender()
     give(client, credit(0))
     assert taken(client) == []
-    give(client, credit(1001 + MESSAGE_COST))
+    give(client, credit(COST - 1000))
+    assert taken(client) == [], "a credit of 0 is none"
+    give(client, credit(COST - 999))
     assert names(taken(client)) == ["DATA"]
+    give(client, credit(COST - 999), credit(COST - 999))
+    assert taken(client) == []
+
+
+def test_the_sum_goes_on_and_one_of_a_later_channel_begins_anew() -> None:
+    session = server()
+    for number in range(1, 4):
+        give(session, data(7))
+        session.consume(0, 7)
+        assert taken(session) == [credit(number * (7 + MESSAGE_COST))]
+    for _ in range(2):
+        give(session, Frame(FrameType.OPEN, 0, 3), data(9, 3))
+        session.open_channel(3)
+        session.consume(3, 9)
+        assert taken(session) == [credit(9 + MESSAGE_COST, 3)]
+        give(session, Frame(FrameType.CLOSE, 0, 3))
+    client, _ = pair(Limits(), LIMITS)
+    for _ in range(2):
+        client.open_channel(1)
+        client.send(FrameType.DATA, 1, 0, bytes(9))
+        taken(client)
+        give(client, credit(9 + MESSAGE_COST, 1))
+        client.close_channel(1)
+
+
+def test_credit_of_channels_that_are_not_open_is_void() -> None:
+    client = sender()
+    give(client, credit(HUGE, 7), Frame(FrameType.CREDIT, 0, 0, 2**32 - 1, CONFIRMATION.pack(HUGE)))
+    with pytest.raises(LocalProtocolError, match="channel 7 is not open"):
+        client.send(FrameType.DATA, 7, 0, b"")
 
 
 def test_a_peer_that_does_not_read_small_frames_is_given_up() -> None:

@@ -50,7 +50,16 @@ def test_a_message_comes_back_as_it_was(message: Any) -> None:
 
 
 def test_everything_in_a_greeting_arrives() -> None:
-    limits = Limits(frame_size=5000, message_size=6000, streams=3, window=700, calls=9, channels=4)
+    limits = Limits(
+        frame_size=5000,
+        message_size=6000,
+        streams=3,
+        window=700,
+        calls=9,
+        channels=4,
+        resume_window=7.5,
+        replay_buffer=10_000,
+    )
     client = Session(Role.CLIENT, limits=limits, heartbeat=Heartbeat(interval=1, timeout=9), now=0.0)
     client.hello(identity="who", credentials={"token": b"\x00secret"})
     server = session_at(Place(Role.SERVER, State.NEW, Limits()))
@@ -61,6 +70,8 @@ def test_everything_in_a_greeting_arrives() -> None:
         heartbeat_timeout=9.0,
         identity="who",
         credentials={"token": b"\x00secret"},
+        resume_window=7.5,
+        replay_buffer=10_000,
     )
     assert server.peer is hello
     assert server.outbox.limits == hello.limits
@@ -87,6 +98,8 @@ MALFORMED = [
     (WELCOME, {"token": "text"}, r"\$\.token"),
     (WELCOME, {"resumed": 1}, r"\$\.resumed"),
     (WELCOME, {"received": None}, r"\$\.received"),
+    (HELLO, {"resume_window": "60"}, r"\$\.resume_window"),
+    (WELCOME, {"replay_buffer": 0.5}, r"\$\.replay_buffer"),
     (REFUSE, {"code": ...}, "code"),
     (REFUSE, {"code": "full"}, r"\$\.code"),
     (REFUSE, {"reason": b"full"}, r"\$\.reason"),
@@ -142,6 +155,19 @@ def test_every_field_that_version_one_could_do_without_has_a_default() -> None:
 def test_a_timeout_that_cannot_be_kept_is_refused(message: Any, timeout: float) -> None:
     with pytest.raises(RemoteProtocolError, match=f"a heartbeat timeout of {timeout} s"):
         parse(altered(message, heartbeat_timeout=timeout), type(message))
+
+
+@pytest.mark.parametrize("message", [HELLO, WELCOME], ids=["HELLO", "WELCOME"])
+@pytest.mark.parametrize(
+    "fields",
+    [{"resume_window": -1}, {"resume_window": float("nan")}, {"replay_buffer": -1}],
+    ids=lambda fields: f"{fields}",
+)
+def test_a_wait_that_makes_no_sense_is_refused(message: Any, fields: dict[str, Any]) -> None:
+    with pytest.raises(
+        RemoteProtocolError, match=r"the peer would wait .* s for a lost session, with .* kept"
+    ):
+        parse(altered(message, **fields), type(message))
 
 
 @pytest.mark.parametrize("timeout", [0.01, 5, 1e300, HUGE])
@@ -226,10 +252,10 @@ def test_credentials_that_cannot_be_sent(credentials: Any) -> None:
 
 def test_credentials_longer_than_a_frame() -> None:
     client = session_at(Place(Role.CLIENT, State.NEW, Limits(frame_size=4096)))
-    with pytest.raises(LocalProtocolError, match=r"the credentials make a HELLO of 50\d\d bytes"):
+    with pytest.raises(LocalProtocolError, match=r"the credentials make a HELLO of 51\d\d bytes"):
         client.hello(credentials=bytes(4900))
     assert client.state is State.NEW
-    client.hello(credentials=bytes(3800))
+    client.hello(credentials=bytes(3700))
 
 
 @pytest.mark.parametrize("reason", ["x" * 10**6, "\U0001f600" * 10**6, "x" + "é" * 10**6, "\ud800" * 10**6])
@@ -253,6 +279,11 @@ def test_the_greetings_fit_in_the_smallest_frame() -> None:
         session="\U0001f600" * 256,
         limits=PeerLimits(**dict.fromkeys(PeerLimits.__struct_fields__, HUGE)),
         heartbeat_timeout=1e300,
+        token=bytes(16),
+        resumed=True,
+        received=HUGE,
+        resume_window=1e300,
+        replay_buffer=HUGE,
     )
     assert len(render(widest)) <= SMALLEST_FRAME
 

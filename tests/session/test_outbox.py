@@ -6,7 +6,7 @@ import pytest
 
 from heartline.session import Session
 from heartline.session.messages import CONFIRMATION
-from heartline.session.outbox import FRAGMENT_SIZE
+from heartline.session.outbox import FRAGMENT_SIZE, MESSAGE_COST
 from heartline.wire import HEADER_SIZE, Flag, Frame, FrameType, Limits, encode
 from tests.session.helpers import give, move, names, pair, taken
 
@@ -117,7 +117,7 @@ def test_credit_is_for_whole_messages() -> None:
     receiver.consume(0, len(LONG) - 1)  # a reader that gives back one byte too little
     move(receiver, sender)
     assert taken(sender) == []
-    give(sender, Frame(FrameType.CREDIT, payload=CONFIRMATION.pack(1)))
+    give(sender, Frame(FrameType.CREDIT, payload=CONFIRMATION.pack(len(LONG) + MESSAGE_COST)))
     assert ids(taken(sender, budget=10**6)) == [1, 1, 1]
 
 

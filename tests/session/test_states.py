@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from fuzz.session_states import PLACES, Place, greeting, session_at
+from fuzz.session_states import PLACES, Place, greeting, next_link, session_at
 from heartline.errors import LocalProtocolError, ProtocolError, RemoteProtocolError
 from heartline.session import TRANSITIONS, GoAway, Refuse, Role, State, Step
 from heartline.session.messages import CONFIRMATION, MARK, render
@@ -25,7 +25,7 @@ SAMPLES = {
     FrameType.PING: Frame(FrameType.PING, payload=MARK.pack(1.0, 0)),
     FrameType.PONG: Frame(FrameType.PONG, payload=MARK.pack(1.0, 0)),
     FrameType.ACK: Frame(FrameType.ACK, payload=CONFIRMATION.pack(0)),
-    FrameType.CREDIT: Frame(FrameType.CREDIT, payload=CONFIRMATION.pack(1)),
+    FrameType.CREDIT: Frame(FrameType.CREDIT, payload=CONFIRMATION.pack(0)),
     FrameType.OPEN: Frame(FrameType.OPEN, channel=4, payload=b"name"),
     FrameType.CLOSE: Frame(FrameType.CLOSE, channel=2),
     FrameType.RESET: Frame(FrameType.RESET, channel=2),
@@ -47,6 +47,10 @@ def take_step(place: Place, step: Step) -> State:
             session.go_away(1, "enough")
         case Step.END:
             session.end()
+        case Step.LOSE:
+            session.lose()
+        case Step.RESUME:
+            session.resume(next_link(session, session.confirmed), session.confirmed)
         case _:
             give(session, SAMPLES[FrameType[step.name.removeprefix("RECEIVE_")]])
     return session.state

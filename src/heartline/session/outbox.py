@@ -229,11 +229,11 @@ class Outbox:
     def open_channel(self, channel: int) -> None:
         """Give a new channel the peer's window."""
         self._credit[channel] = self.limits.window
-        self._returned.pop(channel, None)
 
     def close_channel(self, channel: int) -> None:
         """Forget a channel: its credit, and the messages on it that have not started (not its CLOSE)."""
         self._credit.pop(channel, None)
+        self._returned.pop(channel, None)
         if channel in self._queues:
             self._drop(channel, FrameType.DATA)
 

@@ -76,6 +76,7 @@ class Session:
         "_ack_interval",
         "_ack_size",
         "_acked",
+        "_asked",
         "_assembly",
         "_decoder",
         "_due_credit",
@@ -119,6 +120,7 @@ class Session:
         self.token: bytes = b""
         """What resumes the session, once."""
         self._spent_token = b""
+        self._asked = False
         self._limits = limits
         self._assembly = Assembly(limits)
         self._windows: dict[int, int] = {0: limits.window}
@@ -166,6 +168,7 @@ class Session:
                 f"the credentials make a HELLO of {len(payload)} bytes, more than a frame"
             )
         self._step(Step.SEND_HELLO)
+        self._asked = resume is not None
         self.outbox.put_control(FrameType.HELLO, payload=payload)
 
     def welcome(
@@ -225,14 +228,14 @@ class Session:
         """Server: whether this ticket resumes this session.
 
         Not if the token is not its own, if the peer lacks frames that are not kept any more, or has other
-        limits than it had. Until the client has shown that it has the new token the one before it is good
-        too: the WELCOME that brought the new one may have been lost.
+        limits than it had. Until the client has shown that it has the new token the one that it used last is
+        good too: the WELCOME that brought the new one may have been lost, and the next one as well.
         """
         token, received = ticket
         good = hmac.compare_digest(token, self.token)
         spent = bool(self._spent_token) and hmac.compare_digest(token, self._spent_token)
         return (
-            self.resume_window > 0
+            self.resumable
             and (good or spent)
             and self.confirmed <= received <= self.sent
             and limits == self.outbox.limits
@@ -254,31 +257,40 @@ class Session:
     def resume(self, other: Session, received: int) -> None:
         """Go on with the link on which ``other`` has shaken hands; the peer has received so many frames.
 
-        Raises :class:`RemoteProtocolError` when the peer cannot have received so many.
+        Raises :class:`RemoteProtocolError` when the peer cannot have received so many, or has other limits
+        than it had: what is half sent was cut by those.
         """
+        following = self._behind(Step.RESUME)
+        if other.outbox.limits != self.outbox.limits:
+            raise RemoteProtocolError("the peer resumes the session with other limits than it had")
         self._confirm(received)
-        self._step(Step.RESUME)
-        self.token, self.peer = other.token, other.peer
-        if isinstance(other.peer, Hello) and other.peer.resume is not None:
-            self._spent_token = other.peer.resume[0]  # the one that the client has, until it has the new one
+        self.state = following
+        greeting = other.peer
+        self._spent_token = greeting.resume[0] if isinstance(greeting, Hello) and greeting.resume else b""
+        self.token = other.token
+        self.peer = greeting
         self.pulse = other.pulse
         self._decoder, self._held, self._error = other._decoder, other._held, other._error
         self._ping = self._ack = False
         self._pong = None
         self._due_credit = dict.fromkeys(self._returned)
         self._ack_at = self.pulse.heard
-        self._acked, self._unacked = self.received, 0
+        self._acked, self._unacked = self.received, other._unacked  # with what came behind the WELCOME
         self.replay.rewind()
         self.outbox.take_control()
         for frame in other.outbox.take_control():  # the WELCOME
             self.outbox.put_encoded_control(frame)
 
     def _step(self, step: Step) -> None:
+        self.state = self._behind(step)
+
+    def _behind(self, step: Step) -> State:
+        """The state behind a step; raises :class:`ProtocolError` when the step cannot be taken now."""
         following = TRANSITIONS.get((self.role, self.state, step))
         if following is None:
             error = RemoteProtocolError if "RECEIVE" in step.name else LocalProtocolError
             raise error(f"cannot {step.value} while the {self.role.value} side is {self.state.value}")
-        self.state = following
+        return following
 
     # Receiving
 
@@ -289,7 +301,8 @@ class Session:
         set: the next call raises, even for no bytes. So the events never depend on how the bytes were cut.
         """
         self.pulse.heard = now
-        self._spent_token = b""
+        if data:
+            self._spent_token = b""
         events: list[Event] = []
         try:
             if self._error is not None:
@@ -325,9 +338,9 @@ class Session:
         return frames
 
     def _sequenced(self, frame: Frame) -> Frame | None:
-        self.received += 1
         if self.state is not _OPEN and self.state is not _LEAVING:
             raise RemoteProtocolError(f"{FrameType(frame.type).name} while the session is {self.state.value}")
+        self.received += 1
         if frame.flags & _MORE or self._assembly.parts:
             whole = self._assembly.add(frame)
             if whole is None:
@@ -402,7 +415,10 @@ class Session:
         return message
 
     def _agree(self, step: Step, greeting: Hello | Welcome) -> Hello | Welcome:
-        self._step(step)
+        following = self._behind(step)
+        if isinstance(greeting, Welcome) and greeting.resumed and not self._asked:
+            raise RemoteProtocolError("the peer resumes a session where none was named")
+        self.state = following
         self.peer = greeting
         self.pulse.agree(greeting.heartbeat_timeout)
         self.outbox.open(greeting.limits)
@@ -500,6 +516,7 @@ class Session:
 
     def _put_due(self, now: float) -> None:
         put = self.outbox.put_control
+        ack = self._ack and self.state is _OPEN  # it was due, and a goodbye may have come in between
         for channel in self._due_credit:
             put(FrameType.CREDIT, channel, CONFIRMATION.pack(self._returned[channel]))
         self._due_credit.clear()
@@ -508,10 +525,11 @@ class Session:
         if self._ping:
             self.pulse.ping_sent = now
             put(FrameType.PING, 0, MARK.pack(now, self.received))
-        if self._ack:
+        if ack:
             put(FrameType.ACK, 0, CONFIRMATION.pack(self.received))
-        if self._pong is not None or self._ping or self._ack:
-            self._acked, self._unacked, self._ack_at = self.received, 0, now
+        if self._pong is not None or self._ping or ack:
+            # What is here of the next frame is not in the count, and calls for the next ACK.
+            self._acked, self._unacked, self._ack_at = self.received, self._decoder.buffered, now
         self._pong = None
         self._ping = self._ack = False
 

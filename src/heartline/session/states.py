@@ -57,8 +57,8 @@ class Step(enum.Enum):
     RECEIVE_REFUSE = "receive REFUSE"
     SEND_GOAWAY = "send GOAWAY"
     RECEIVE_GOAWAY = "receive GOAWAY"
-    LOSE = "the link is lost"
-    RESUME = "another link resumes"
+    LOSE = "lose the link"
+    RESUME = "resume"
     END = "the end"
 
 
