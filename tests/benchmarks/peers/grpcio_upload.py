@@ -1,4 +1,4 @@
-"""grpcio's asyncio API: a client-streaming upload and unary calls on one channel; it has no PING to ask for."""
+"""grpcio: a client-streaming upload and unary calls on one channel; it has no PING to ask for."""
 
 from __future__ import annotations
 
