@@ -9,11 +9,18 @@ import signal
 import sys
 from collections.abc import Callable
 
-from tests.benchmarks import broadcast, federated, idle, rpc, timers
+from tests.benchmarks import broadcast, federated, idle, rpc, timers, upload
 from tests.benchmarks._process import PeerFailed
 from tests.benchmarks._report import QUIET, Report, busy_cores, say, table
 
-SCENARIOS = {"rpc": rpc, "broadcast": broadcast, "idle": idle, "timers": timers, "federated": federated}
+SCENARIOS = {
+    "rpc": rpc,
+    "upload": upload,
+    "broadcast": broadcast,
+    "idle": idle,
+    "timers": timers,
+    "federated": federated,
+}
 
 EXAMPLES = """\
 scenarios and their peers:

@@ -26,6 +26,8 @@ class Report:
     ratios: dict[str, float]
     latency: dict[str, float] | None = None
     """Microseconds of a call with no other in flight (rpc only)."""
+    rate: dict[str, float] | None = None
+    """MB/s of the upload (upload only)."""
     busy_cores: float = 0.0
     """Processor cores that other programs kept busy, just before or after the measurement."""
 
@@ -77,6 +79,9 @@ def table(report: Report) -> str:
     if report.latency:
         rows.append(("one at a time", "µs", ""))
         rows += [(key, f"{value:,}", "") for key, value in report.latency.items()]
+    if report.rate:
+        rows.append(("upload", "MB/s", ""))
+        rows += [(key, f"{value:,.0f}", "") for key, value in report.rate.items()]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     lines = [f"{a:<{widths[0]}}  {b:>{widths[1]}}  {c:>{widths[2]}}".rstrip() for a, b, c in rows]
     lines.insert(1, "-" * max(map(len, lines)))

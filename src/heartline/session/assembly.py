@@ -2,10 +2,36 @@
 
 from __future__ import annotations
 
+import io
+
 from heartline.errors import RemoteProtocolError
 from heartline.wire import Flag, Frame, Limits
 
 __all__ = ["Assembly"]
+
+
+class _Half:
+    """What has come of a message, in memory that the whole message can keep.
+
+    It becomes bytes, unless arrays will view it: those are writable, so it becomes a bytearray. A further
+    copy would double the memory of a long message, and let everybody wait for it.
+    """
+
+    __slots__ = ("_parts", "size")
+
+    def __init__(self, flags: int) -> None:
+        self._parts: bytearray | io.BytesIO = bytearray() if flags & Flag.RAW else io.BytesIO()
+        self.size = 0
+
+    def add(self, part: bytes) -> None:
+        self.size += len(part)
+        if isinstance(self._parts, bytearray):
+            self._parts += part
+        else:
+            self._parts.write(part)
+
+    def whole(self) -> bytes | bytearray:
+        return self._parts if isinstance(self._parts, bytearray) else self._parts.getvalue()
 
 
 class Assembly:
@@ -15,32 +41,31 @@ class Assembly:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self.parts: dict[tuple[int, int, int], bytearray] = {}
+        self.parts: dict[tuple[int, int, int], _Half] = {}
 
     def add(self, frame: Frame) -> Frame | None:
         """The whole message when this frame ends it, otherwise ``None``; raises RemoteProtocolError."""
         key = (frame.type, frame.channel, frame.id)
-        parts = self.parts.get(key)
-        if parts is None:
+        half = self.parts.get(key)
+        if half is None:
             if not frame.flags & Flag.MORE:
                 return frame
             if len(self.parts) >= self._limits.streams:
                 raise RemoteProtocolError(
                     f"more than {self._limits.streams} messages in fragments at a time (Limits.streams)"
                 )
-            parts = self.parts[key] = bytearray()
+            half = self.parts[key] = _Half(frame.flags)
         elif not frame.payload:
             raise RemoteProtocolError("an empty fragment")
-        if len(parts) + len(frame.payload) > self._limits.message_size:
+        if half.size + len(frame.payload) > self._limits.message_size:
             raise RemoteProtocolError(
                 f"a message longer than {self._limits.message_size} bytes (Limits.message_size)"
             )
-        parts += frame.payload
+        half.add(frame.payload)
         if frame.flags & Flag.MORE:
             return None
         del self.parts[key]
-        # A bytearray, not bytes: no further copy, and arrays that view it are writable.
-        return Frame(frame.type, frame.flags, frame.channel, frame.id, parts)  # type: ignore[arg-type]
+        return Frame(frame.type, frame.flags, frame.channel, frame.id, half.whole())  # type: ignore[arg-type]
 
     def drop(self, channel: int) -> None:
         """Forget the halves of a channel that was reset."""

@@ -554,5 +554,9 @@ class Session:
         """Queue a PING if one is due, and say when to check next; raises :class:`ConnectionLost`."""
         if self.pulse.ping_due(now):
             self.pulse.spoke = now
-            self._ping = self.state is _OPEN or self.state is _LEAVING
+            self.ping()
         return self.pulse.next_check
+
+    def ping(self) -> None:
+        """Send a PING with the next :meth:`take`, where the state allows it."""
+        self._ping = self.state is _OPEN or self.state is _LEAVING
