@@ -13,6 +13,7 @@ The same seed does the same again, so what was found can be looked at for as lon
 
 import argparse
 import sys
+from functools import partial
 
 import trio
 
@@ -111,12 +112,8 @@ async def live(world: World, *, careless: bool) -> int:
 def explore(seed: int, *, careless: bool) -> bool:
     """Run one world and print a row about it; returns whether the promise was kept."""
     world = World(seed)
-
-    async def main(world: World) -> tuple[int, float]:
-        return await live(world, careless=careless), world.time()
-
     try:
-        counted, seconds = world.run(main)
+        counted = world.run(partial(live, careless=careless))
     except AssertionError as error:
         print(f"{seed:4}  FAILED: {error}")
         return False
@@ -124,7 +121,7 @@ def explore(seed: int, *, careless: bool) -> bool:
     crashes = sum(text.startswith("crashes") for text in texts)
     troubles = sum(entry.node == "network" for entry in world.trace)
     retries = sum(text.startswith("tries again") for text in texts)
-    print(f"{seed:4}  {seconds:7.1f} s  {crashes:7}  {troubles:8}  {retries:7}  {counted:7}")
+    print(f"{seed:4}  {world.time():7.1f} s  {crashes:7}  {troubles:8}  {retries:7}  {counted:7}")
     return True
 
 
@@ -136,12 +133,8 @@ def main() -> int:
     options = parser.parse_args()
     if options.seed is not None:
         world = World(options.seed)
-
-        async def one(world: World) -> int:
-            return await live(world, careless=options.bug)
-
         try:
-            print(world.run(one), "visitors were counted, each of them once")
+            print(world.run(partial(live, careless=options.bug)), "visitors were counted, each of them once")
         except AssertionError as error:
             print(*world.trace, sep="\n")
             print(f"\n{error}", *error.__notes__, sep="\n")

@@ -303,3 +303,23 @@ def test_a_program_can_pull_its_own_plug() -> None:
 
     World(1).run(main)
     assert lived == ["to the next checkpoint"]
+
+
+def test_who_was_not_accepted_hears_nothing_of_a_silent_crash() -> None:
+    async def program(node: Node) -> None:
+        await open_listeners("memory://a")
+        await trio.sleep_forever()
+
+    async def main(world: World) -> None:
+        exact(world.link("world", world.node("a")))
+        world.node("a").start(program)
+        stream = await open_stream("memory://a")
+        world.node("a").crash(silent=True)
+        with trio.move_on_after(100) as waiting:
+            await stream.receive_some()
+        assert waiting.cancelled_caught
+        world.node("a").restart()
+        with pytest.raises(trio.BrokenResourceError):
+            await stream.receive_some()
+
+    World(1).run(main)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,12 @@ def test_calls_across_a_world() -> None:
             return [await connection.service(Adder).add(number, 1) for number in range(3)]
 
     world = World(1)
+    assert world.time() == 0
     assert world.run(main) == [1, 2, 3]
+    took = world.time()
+    assert 0.03 < took < 3
+    world.log("afterwards")
+    assert world.trace[-1].time == took
     texts = [entry.text for entry in world.trace]
     assert texts[:3] == ["starts", "listens on memory://server", "connects to memory://server"]
     assert {entry.node for entry in world.trace} == {"server", "world"}
@@ -110,7 +116,11 @@ def test_a_failure_tells_how_to_see_it_again() -> None:
     described = subprocess.run(
         ["git", "-C", root, "rev-parse", "--short", "HEAD"], capture_output=True, text=True
     ).stdout.strip()
-    known = f"commit {described}" if described else "heartline 0.1.0"
+    known = (
+        f"commit {described}"
+        if described and (root / ".git").exists()
+        else f"heartline {version('heartline')}"
+    )
     assert note.startswith(f"seed 77, {known}")
     assert "World(77) with the same programs fails in the same way again" in note
     assert note.endswith("what happened last:\n      0.000000  world: about to fail")
@@ -120,7 +130,14 @@ def test_without_a_checkout_the_version_is_told(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(heartline.testing._replay, "__file__", str(tmp_path / "a" / "b" / "c" / "d.py"))
     with pytest.raises(ZeroDivisionError) as caught:
         World(77).run(fail)
-    assert caught.value.__notes__[0].startswith("seed 77, heartline 0.1")
+    assert caught.value.__notes__[0].startswith(f"seed 77, heartline {version('heartline')}:")
+
+
+def test_without_git_the_version_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(ZeroDivisionError) as caught:
+        World(77).run(fail)
+    assert caught.value.__notes__[0].startswith(f"seed 77, heartline {version('heartline')}:")
 
 
 def test_several_errors_stay_a_group() -> None:

@@ -45,7 +45,7 @@ class Flow:
         self._witness = witness
         self._pieces: deque[tuple[float, bytes | None]] = deque()
         self._read = 0  # bytes, of those held
-        self._deaf = False
+        self._deaf = False  # nothing that is sent will arrive any more
         self._refused = math.inf  # when the sender learns, in the time of the wire back, that nobody receives
         for user in (wire, back):
             user.users[self] = None
@@ -138,11 +138,6 @@ class Flow:
         return self._wire.due(self._pieces[0][0]) if self._pieces else math.inf
 
     # What can happen to it.
-
-    @property
-    def lost(self) -> bool:
-        """Whether nothing will arrive any more, which the sender need not know."""
-        return self._deaf
 
     def lose(self, *, now: bool = False) -> None:
         """Lose what is under way and unread, but for a prefix of it; ``now``: that is there at once.

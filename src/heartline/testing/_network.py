@@ -144,23 +144,20 @@ class _WorldListener(trio.abc.Listener[WorldStream]):
         return await self._waiting.receive()
 
     async def aclose(self) -> None:
-        self.cut(self.life, silent=False)
+        """Listen no more, and hang up on those who were not accepted."""
+        if self._open:
+            for _ in range(self._backlog.statistics().current_buffer_used):
+                self._waiting.receive_nowait().close()
+            self.cut(self.life, silent=False)
         await trio.lowlevel.checkpoint()
 
     def cut(self, owner: Life, *, silent: bool) -> None:
-        """Listen no more, and hang up on those who were not accepted."""
-        if not self._open:
-            return
-        self._open = False
-        self._network.forget(self._name)
-        owner.held.pop(self, None)
-        try:
-            while True:
-                self._waiting.receive_nowait().close()
-        except trio.WouldBlock:
-            pass
-        self._waiting.close()
-        self._backlog.close()
+        if self._open:
+            self._open = False
+            self._network.forget(self._name)
+            owner.held.pop(self, None)
+            self._waiting.close()
+            self._backlog.close()
 
 
 async def _travel(route: Route, source: str, destination: str) -> None:

@@ -65,6 +65,7 @@ class World:
         self._hosts: dict[str, Any] = {OUTSIDE: Outside()}
         self._network = WorldNetwork(self._outside, self._hosts, self._route, self._note)
         self._nursery: trio.Nursery | None = None
+        self._end: float | None = None
 
     def run(self, main: Callable[[World], Awaitable[T]], *, limit: float = LIMIT) -> T:
         """Run ``await main(world)`` in virtual time, and return its result; nodes end with it.
@@ -138,8 +139,10 @@ class World:
             await trio.sleep(min(within / LOOKS, deadline - self.time()))
 
     def time(self) -> float:
-        """Seconds since the world began."""
-        return 0.0 if self._nursery is None else trio.current_time()
+        """Seconds since the world began; after the run, how long it took."""
+        if self._nursery is None:
+            return 0.0
+        return trio.current_time() if self._end is None else self._end
 
     def log(self, *what: object) -> None:
         """Note in the trace what the program of this node has done; words are joined by spaces.
@@ -179,12 +182,15 @@ class World:
 
     async def _run(self, main: Callable[[World], Awaitable[T]], limit: float) -> T:
         use_network(self._network)
-        async with trio.open_nursery() as self._nursery:
-            with trio.move_on_after(limit):
-                result = await main(self)
-                self._nursery.cancel_scope.cancel()
-                return result
-            raise NotConverged(f"the run had not ended after {limit:g} s of the world (limit)")
+        try:
+            async with trio.open_nursery() as self._nursery:
+                with trio.move_on_after(limit):
+                    result = await main(self)
+                    self._nursery.cancel_scope.cancel()
+                    return result
+                raise NotConverged(f"the run had not ended after {limit:g} s of the world (limit)")
+        finally:
+            self._end = trio.current_time()
 
 
 class Outside:
