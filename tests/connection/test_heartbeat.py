@@ -84,7 +84,7 @@ async def test_pings_go_out_only_into_silence(autojump_clock: MockClock) -> None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(peer.rest)
             for _ in range(30):
-                await trio.sleep(0.9)
+                await trio.sleep(0.8)
                 assert connection.send_nowait(b"x")
             assert PING not in peer.kinds()
             last = trio.current_time()
