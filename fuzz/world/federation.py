@@ -1,0 +1,113 @@
+"""One run: everything starts, what the script says goes wrong, all of it is healed, and must come to rest."""
+
+from __future__ import annotations
+
+import logging
+import random
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import trio
+
+from fuzz.world.hub import LEARNERS, ROUNDS, initial_model, run_hub
+from fuzz.world.member import run_member, run_pupil, trained
+from fuzz.world.notes import MEMBERS, Notes
+from fuzz.world.script import Fault, draw_script
+from heartline.federated import FedAvg
+from heartline.testing import LeakChecker, World
+
+__all__ = ["Run", "simulate"]
+
+PEACE = 240.0
+"""Seconds of the world after the last fault in which everybody must have come to rest: the window in which
+sessions expire, the backoffs, and the rest of the training."""
+
+SCRATCH = Path("/dev/shm")
+"""Where the trainer's files are; in memory if the system has such a place, for they are synced often."""
+
+
+class Run:
+    """What is known of a run that has ended well."""
+
+    def __init__(self, seen: Counter[str], faults: int, digest: str) -> None:
+        self.seen, self.faults, self.digest = seen, faults, digest
+
+    @property
+    def messages(self) -> int:
+        """Calls, messages, updates and models that were handled."""
+        return sum(self.seen[name] for name in ("calls", "messages", "updates handled", "states", "models"))
+
+
+def simulate(seed: int, script: Sequence[Fault] | None = None, world: World | None = None) -> Run:
+    """Run the federation of this seed; raises what went wrong, with a note how to see it again."""
+    world = world or World(seed)
+    faults = draw_script(random.Random(f"{seed} script")) if script is None else script
+    notes = Notes()
+    errors = _Errors()
+    logger = logging.getLogger("heartline")
+    logger.addHandler(errors)
+    scratch = SCRATCH if SCRATCH.is_dir() else None
+    try:
+        with tempfile.TemporaryDirectory(dir=scratch) as folder:
+            world.run(_main(notes, faults, Path(folder)))
+    finally:
+        logger.removeHandler(errors)
+    assert not errors.messages, errors.messages
+    return Run(notes.seen, len(faults), world.digest())
+
+
+def _main(notes: Notes, faults: Sequence[Fault], folder: Path):  # type: ignore[no-untyped-def]
+    async def main(world: World) -> None:
+        leaks = LeakChecker({"connections on the wires": lambda: sum(link.connections for link in world.links)})
+        world.node("hub").start(run_hub, notes, folder)
+        for name in MEMBERS:
+            world.node(name).start(run_member, notes)
+        for number, name in enumerate(LEARNERS):
+            world.node(name).start(run_pupil, notes, number)
+        for fault in faults:
+            await trio.sleep(fault.pause)
+            fault.strike(world)
+        await trio.sleep(1)
+        notes.quiet = True
+        await world.heal_and_settle(lambda: _at_rest(world, notes), within=PEACE)
+        for name in ("hub", *MEMBERS):
+            world.node(name).crash(silent=False)
+        await trio.sleep(1)
+        leaks.check()
+
+    return main
+
+
+def _at_rest(world: World, notes: Notes) -> bool:
+    assert notes.result == _expected(), "the training is not over, or its result is another one"
+    assert not any(world.node(name).alive for name in LEARNERS), "the learners were not told of the end"
+    assert not notes.calls.pending, f"pending calls: {notes.calls.pending}"
+    for name in MEMBERS:
+        assert notes.reached.get(name) == notes.last_order, (
+            f"{name} is at {notes.reached.get(name)}, the topic at {notes.last_order}"
+        )
+    return True
+
+
+def _expected() -> list[bytes]:
+    """The model of a training in which nothing happens."""
+    model = initial_model()
+    for number in range(1, ROUNDS + 1):
+        aggregation = FedAvg().start_round(model, number)
+        for index, name in enumerate(LEARNERS):
+            aggregation.add(name, trained(model, index))
+        model = aggregation.finish()
+    return [array.tobytes() for array in model]
+
+
+class _Errors(logging.Handler):
+    """What was logged as an error: an exception that was caught where none is expected."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(self.format(record))
