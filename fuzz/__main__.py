@@ -7,12 +7,15 @@ import sys
 from collections.abc import Sequence
 
 from fuzz.runner import TARGETS, load, run
+from fuzz.world.seeds import replay, run_seeds
 
 EXAMPLES = """\
 examples:
   python -m fuzz codec                    the frame codec, for one minute
   python -m fuzz values --minutes 60      serializers and raw segments, for an hour
   python -m fuzz session --minutes 10     two sessions and a link; bytes in any state; heartbeats
+  python -m fuzz world --minutes 10       whole federations under faults, a fresh seed for each
+  python -m fuzz replay 12345             one of those, with the log of what happened
 """
 
 
@@ -31,9 +34,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         epilog=EXAMPLES + "\nends with 0 if all held, 1 if one failed, 2 on wrong arguments, 130 on Ctrl-C",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("target", choices=sorted(TARGETS), help="what to run: %(choices)s", metavar="TARGET")
+    targets = [*sorted(TARGETS), "world", "replay"]
+    parser.add_argument("target", choices=targets, help="what to run: %(choices)s", metavar="TARGET")
+    parser.add_argument("seed", type=int, nargs="?", metavar="SEED", help="of the run to replay")
     parser.add_argument("--minutes", type=_minutes, default=1.0, metavar="N", help="default: %(default)s")
     arguments = parser.parse_args(argv)
+    if (arguments.target == "replay") != (arguments.seed is not None):
+        parser.error("replay takes the SEED of a world, and nothing else does")
+    if arguments.target == "replay":
+        return replay(arguments.seed)
+    if arguments.target == "world":
+        return run_seeds(seconds=arguments.minutes * 60)
     return run(load(arguments.target), seconds=arguments.minutes * 60)
 
 

@@ -96,7 +96,7 @@ async def _last(store: DiskStore) -> int:
 
 async def _publish_orders(node: Node, notes: Notes, server: heartline.Server) -> None:
     for number in itertools.count():
-        await node.sleep(node.rng.uniform(0, 0.6))
+        await node.sleep(node.rng.uniform(0, 2))
         if notes.quiet:
             continue
         value = [number, bytes(node.rng.choice([0, 100, 3000]))]
@@ -113,7 +113,7 @@ async def _publish_orders(node: Node, notes: Notes, server: heartline.Server) ->
 
 async def _publish_ticks(node: Node, notes: Notes, server: heartline.Server) -> None:
     for number in itertools.count():
-        await node.sleep(0.3)
+        await node.sleep(1)
         if not notes.quiet:
             await server.publish("ticks", number)
 
@@ -126,7 +126,7 @@ async def _read(node: Node, notes: Notes, server: heartline.Server) -> None:
             notes.order.observe(stream, number)
             notes.note("messages")
             if node.rng.random() < 0.1:
-                await node.sleep(node.rng.uniform(0, 0.5))
+                await node.sleep(node.rng.uniform(0, 2))
         elif isinstance(event, heartline.Closed) and "resume_window" in str(event.reason):
             notes.note("mark: a session expired")
 
@@ -135,7 +135,7 @@ async def _send(node: Node, notes: Notes, server: heartline.Server) -> None:
     """Numbered messages to everybody: a stream for each session, for they end together."""
     streams: dict[Any, tuple[str, Any]] = {}
     for turn in itertools.count():
-        await node.sleep(node.rng.uniform(0, 0.2))
+        await node.sleep(node.rng.uniform(0, 1))
         for connection in server.connections.values():
             notes.check_bounds(connection)
             link = connection.link
@@ -147,7 +147,7 @@ async def _send(node: Node, notes: Notes, server: heartline.Server) -> None:
             if not turn or numbers.__reduce__()[1] == (0,):
                 notes.note("streams")
                 notes.order.begin(stream, -1)
-            send_next(notes, connection, stream, numbers, node.rng.choice([0, 50, 500]))
+            send_next(notes, connection, stream, numbers, node.rng.choice([0, 50, 500, LARGEST]))
 
 
 def send_next(

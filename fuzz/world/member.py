@@ -103,7 +103,7 @@ async def _follow_ticks(node: Node, notes: Notes, connection: heartline.Connecti
     async with connection.subscribe("ticks", since=heartline.NEWEST, policy=policy) as ticks:
         async for tick in ticks:
             notes.versions.observe(f"{node.name}'s ticks", tick.epoch, tick.offset)
-            await node.sleep(node.rng.uniform(0, 0.5))
+            await node.sleep(node.rng.uniform(0, 3))
 
 
 async def _follow_state(notes: Notes, connection: heartline.Connection) -> None:
@@ -122,7 +122,7 @@ async def _follow_state(notes: Notes, connection: heartline.Connection) -> None:
 async def _call(node: Node, notes: Notes, connection: heartline.Connection) -> None:
     ledger = connection.service(Ledger)
     while True:
-        await node.sleep(node.rng.uniform(0, 1.0))
+        await node.sleep(node.rng.uniform(0, 2))
         if notes.quiet:
             continue
         call = f"{node.name} {notes.seen['calls']}"
@@ -154,7 +154,7 @@ async def _send(node: Node, notes: Notes, connection: heartline.Connection) -> N
     session: Any = None
     stream, numbers = "", itertools.count()
     while True:
-        await node.sleep(node.rng.uniform(0, 0.2))
+        await node.sleep(node.rng.uniform(0, 1))
         notes.check_bounds(connection)
         if connection.link is not session:
             session, numbers = connection.link, itertools.count()
@@ -162,7 +162,7 @@ async def _send(node: Node, notes: Notes, connection: heartline.Connection) -> N
             stream = f"{node.name} {notes.seen['streams']} to hub"
             notes.order.begin(stream, -1)
         if not notes.quiet:
-            send_next(notes, connection, stream, numbers, node.rng.choice([0, 50, 1000, LARGEST]))
+            send_next(notes, connection, stream, numbers, node.rng.choice([0, 50, 500, LARGEST]))
 
 
 # Learning
@@ -175,7 +175,7 @@ class Pupil(Learner):
         self._node, self._notes, self._number = node, notes, number
 
     async def train(self, model: list[Any], config: dict[str, Any]) -> TrainResult:
-        await self._node.sleep(self._node.rng.choice([0.1, 2.0, 8.0]))
+        await self._node.sleep(self._node.rng.choice([0.1, 1.0, 6.0]))
         return trained(model, self._number)
 
 
