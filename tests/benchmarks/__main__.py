@@ -9,11 +9,11 @@ import signal
 import sys
 from collections.abc import Callable
 
-from tests.benchmarks import broadcast, federated, idle, rpc
+from tests.benchmarks import broadcast, durable, federated, idle, rpc
 from tests.benchmarks._process import PeerFailed
 from tests.benchmarks._report import QUIET, Report, busy_cores, say, table
 
-SCENARIOS = {"rpc": rpc, "broadcast": broadcast, "idle": idle, "federated": federated}
+SCENARIOS = {"rpc": rpc, "broadcast": broadcast, "durable": durable, "idle": idle, "federated": federated}
 
 EXAMPLES = """\
 scenarios and their peers:
