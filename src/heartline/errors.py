@@ -209,9 +209,11 @@ class SlowConsumer(PushError):
 
 
 class StoreError(PushError):
-    """A store cannot be opened, read or written; raised by ``publish``, the update was not published.
+    """A store cannot be opened, read or written; when ``publish`` raises it, the update was not published.
 
-    ``__cause__`` holds the system's error, if there is one.
+    Only at the end of the server, or of the machine, an update that was being written may be stored all the
+    same, and is published when the topic is back: with a key it can safely be published again. ``__cause__``
+    holds the system's error, if there is one.
     """
 
 

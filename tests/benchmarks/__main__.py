@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Callable
 
-from tests.benchmarks import broadcast, federated, idle, rpc, timers, upload
+from tests.benchmarks import broadcast, durable, federated, idle, rpc, timers, upload
 from tests.benchmarks._process import PeerFailed
 from tests.benchmarks._report import QUIET, Report, busy_cores, say, table
 
@@ -17,6 +17,7 @@ SCENARIOS = {
     "rpc": rpc,
     "upload": upload,
     "broadcast": broadcast,
+    "durable": durable,
     "idle": idle,
     "timers": timers,
     "federated": federated,

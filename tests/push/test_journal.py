@@ -266,3 +266,14 @@ def test_wrong_settings_are_refused(field: str) -> None:
     wrong: Any = {field: 5}
     with pytest.raises(ConfigurationError, match=rf"TopicSettings\.{field} must .*, not 5"):
         TopicSettings(**wrong)
+
+
+async def test_each_store_has_its_own_way(autojump_clock: MockClock) -> None:
+    """A slow store does not hold up the topics of another."""
+    slow, fast = FakeStore(Disk(), pause=60), FakeStore(Disk(), pause=1)
+    topics = {"slow": TopicSettings(store=slow), "fast": TopicSettings(store=fast)}
+    async with open_topics(topics=topics) as server, trio.open_nursery() as nursery:
+        nursery.start_soon(server.publish, "slow", 1)
+        await settle()
+        await server.publish("fast", 1)
+        assert trio.current_time() == pytest.approx(1.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -282,3 +283,32 @@ async def test_a_fold_that_comes_too_late(
 def test_a_wrong_fold_is_refused(field: str) -> None:
     with pytest.raises(ConfigurationError, match=rf"Fold\.{field} must be callable, not 5"):
         Fold(**({"apply": append} | {field: 5}))  # type: ignore[arg-type]
+
+
+async def test_a_state_that_cannot_be_sent(autojump_clock: MockClock) -> None:
+    """It is refused to who asks; the topic goes on, and its store does not fill up for its sake."""
+    disk, history = Disk(), History(count=2)
+    fold = Fold(initial=object, apply=lambda state, _: state)
+    topics = {"topic": TopicSettings(store=FakeStore(disk), history=history, fold=fold)}
+    async with open_topics(topics=topics) as server, open_client(server) as client:
+        await publish(server, range(10))
+        with pytest.raises(InvalidArguments, match="the state of topic 'topic' cannot be sent"):
+            await client.subscribe("topic", since=SNAPSHOT).__aenter__()
+    assert len(disk.topics["topic"].updates) == 3
+    assert disk.topics["topic"].state is None
+
+
+async def test_a_saved_state_that_cannot_be_read(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    disk, history = Disk(), History(count=1)
+    async with open_topics(topics=listed(store=FakeStore(disk), history=history)) as server:
+        await publish(server, range(5))
+    saved = disk.topics["topic"].state
+    assert saved is not None
+    disk.topics["topic"].state = replace(saved, payload=saved.payload[:9] + b"\xff")
+    async with open_topics(topics=listed(store=FakeStore(disk), history=history)) as server:
+        with pytest.raises(PushError, match="no state"):
+            server.topic_state("topic")
+        await publish(server, [5])
+    caplog.clear()

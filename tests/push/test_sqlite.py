@@ -174,6 +174,29 @@ async def test_a_full_disk(tmp_path: Path) -> None:
         assert (await store.load("topic", "epoch")).last == 3
 
 
+async def test_a_commit_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything was written, and only the commit itself is refused: by a rule that is checked then."""
+    async with SqliteStore(tmp_path / "store") as store:
+        await store.load("topic", "epoch")
+        assert store._connection is not None
+        store._connection.executescript(
+            "PRAGMA foreign_keys = ON; CREATE TABLE rules"
+            " (topic INTEGER REFERENCES topics DEFERRABLE INITIALLY DEFERRED)"
+        )
+        with monkeypatch.context() as patch:
+            append = module._append_to
+
+            def append_and_break(connection: sqlite3.Connection, *rest: Any) -> None:
+                append(connection, *rest)
+                connection.execute("INSERT INTO rules VALUES (77)")
+
+            patch.setattr(module, "_append_to", append_and_break)
+            with pytest.raises(StoreError, match="FOREIGN KEY"):
+                await store.append([update(1)])
+        assert (await store.load("topic", "epoch")).last == 0
+        await store.append([update(1)])
+
+
 async def test_what_sqlite_cannot_hold(tmp_path: Path) -> None:
     async with SqliteStore(tmp_path / "store") as store:
         with pytest.raises(StoreError, match="cannot read"):

@@ -69,7 +69,7 @@ class SqliteStore:
     """
 
     def __init__(self, path: str | os.PathLike[str], *, clock: Callable[[], float] = time.time) -> None:
-        self.path = Path(path)
+        self.path: Path = Path(path)
         self._clock = clock
         self._connection: sqlite3.Connection | None = None
         # One piece of work at a time, and not one of the places that the program's own threads share.

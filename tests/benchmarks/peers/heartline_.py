@@ -5,8 +5,10 @@ from __future__ import annotations
 import gc
 import itertools
 import socket
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import trio
@@ -92,6 +94,34 @@ def serve_broadcast(report: Report, subscribers: int, count: int) -> None:
             await trio.sleep_forever()
 
     allow_descriptors(subscribers)
+    trio.run(main)
+
+
+def publish_durable(report: Report, publishers: int, seconds: float) -> None:
+    """Report the updates per second of so many publishers at once."""
+    (message,) = messages(1)
+
+    async def main() -> None:
+        count = 0
+
+        async def publish() -> None:
+            nonlocal count
+            while True:
+                await server.publish("topic", message, wait="stored")
+                count += 1
+
+        with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
+            async with heartline.SqliteStore(Path(folder) / "store") as store:
+                topics = {"topic": heartline.TopicSettings(store=store)}
+                async with heartline.open_server("memory://durable", topics=topics) as server:
+                    start = time.perf_counter()
+                    with trio.move_on_after(seconds):
+                        async with trio.open_nursery() as nursery:
+                            for _ in range(publishers):
+                                nursery.start_soon(publish)
+                    rate = count / (time.perf_counter() - start)
+        report(rate)  # which may be the end of this process: the folder is gone by now
+
     trio.run(main)
 
 
