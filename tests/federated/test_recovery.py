@@ -161,8 +161,9 @@ def test_an_undisturbed_run_is_always_the_same(undisturbed: tuple[str, dict[str,
     )
 
 
+@pytest.mark.slow
 @given(st.data())
-@settings(max_examples=60)
+@settings(max_examples=25)
 def test_killed_anywhere(undisturbed: tuple[str, dict[str, list[int]], int], data: st.DataObject) -> None:
     final, rounds, steps = undisturbed
     crashes = data.draw(st.lists(st.integers(1, steps), min_size=1, max_size=4))

@@ -67,6 +67,28 @@ async def test_results_that_had_arrived_are_not_asked_for_again(
         assert (report.cohort, report.resumed) == (("late", "quick", "slow"), ())
 
 
+@pytest.mark.parametrize("journal", [True, False], ids=["in a round", "between rounds"])
+@pytest.mark.parametrize(("late", "there"), [(25, True), (50, False)])
+async def test_after_an_outage_learners_may_take_longer(
+    autojump_clock: MockClock, tmp_path: Path, journal: bool, late: float, there: bool
+) -> None:
+    """Who has tried in vain for hours comes back within half a minute: the longest pause between attempts."""
+    await killed_in_a_round(tmp_path, Sleeper(20))
+    if not journal:
+        (tmp_path / "training.journal").unlink()
+    async with open_federation("memory://", tmp_path) as (server, join), trio.open_nursery() as nursery:
+        trainer = Trainer(server, model(0.0), checkpoint=tmp_path / "training", patience=5.0)
+        join(AsyncAdder(), "quick")
+
+        @nursery.start_soon
+        async def come_late() -> None:
+            await trio.sleep(late)
+            join(AsyncAdder(), "slow")
+
+        report = await trainer.train_round()
+        assert ("slow" in report.samples) is there
+
+
 async def test_who_was_left_out_stays_left_out(autojump_clock: MockClock, tmp_path: Path) -> None:
     class Failing(AsyncAdder):
         async def train(self, model: Any, config: Any) -> Any:
