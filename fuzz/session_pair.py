@@ -1,8 +1,8 @@
-"""Two sessions, links between them that cut, join and break as they like, and an observer who knows the rules.
+"""Two sessions, links that cut, join and break as they like, and an observer who knows the rules.
 
-The observer keeps, for each side, what was put and not yet taken, and what was taken and not yet confirmed, in
-the simplest way; every take and every arrival is held against it. So a property is a script: any commands in
-any order, then :meth:`World.settle`.
+The observer keeps, for each side, what was put and not yet taken, and what was taken and not yet confirmed,
+in the simplest way; every take and every arrival is held against it. So a property is a script: any commands
+in any order, then :meth:`World.settle`.
 """
 
 from __future__ import annotations
