@@ -231,6 +231,7 @@ class Side:
         frames = self._taken.feed(data)
         self._taken.close()
         control = list(takewhile(lambda frame: frame.type in CONTROL_TYPES, frames))
+        assert self.keeps or all(frame.type != FrameType.ACK for frame in control)
         assert _grants(frames) == {number: self.returned[number] for number in self.owed}
         self.owed.clear()
         self.said = 0

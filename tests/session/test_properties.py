@@ -62,24 +62,20 @@ def _play(rng: random.Random) -> World:
     world.greet()
     for _ in range(60):
         side, other = rng.randrange(2), rng.randrange(2)
-        command: Command = rng.choice(
-            [
-                Put(side, FrameType.CALL, rng.randrange(4), 0, rng.choice([0, 0, 3, 6]), rng.randrange(40)),
-                Put(other, FrameType.PUSH, rng.randrange(4), 0, rng.choice([0, 0, 1]), rng.randrange(40)),
-                Data(side, 0, rng.choice([0, 0, 3]), rng.randrange(400)),
-                Consume(side, 0, 2),
-                Take(side, rng.choice([0, 1, 5000, BURST])),
-                Take(other, rng.choice([0, 1, 5000, BURST])),
-                Arrive(side, rng.choice([1, 50, 500, 3000, BURST])),
-                Arrive(other, rng.choice([1, 50, 500, 3000, BURST])),
-                Break((rng.choice([0, 100, 5000]), rng.choice([0, 100, 5000]))),
-                Lose(side),
-                Dial(
-                    rng.choice([10, BURST, BURST]), rng.choice([0, BURST]), rng.choice([0, 50, 1000, BURST])
-                ),
-            ]
-        )
-        command(world)
+        commands: list[Command] = [
+            Put(side, FrameType.CALL, rng.randrange(4), 0, rng.choice([0, 0, 3, 6]), rng.randrange(40)),
+            Put(other, FrameType.PUSH, rng.randrange(4), 0, rng.choice([0, 0, 1]), rng.randrange(40)),
+            Data(side, 0, rng.choice([0, 0, 3]), rng.randrange(400)),
+            Consume(side, 0, 2),
+            Take(side, rng.choice([0, 1, 5000, BURST])),
+            Take(other, rng.choice([0, 1, 5000, BURST])),
+            Arrive(side, rng.choice([1, 50, 500, 3000, BURST])),
+            Arrive(other, rng.choice([1, 50, 500, 3000, BURST])),
+            Break((rng.choice([0, 100, 5000]), rng.choice([0, 100, 5000]))),
+            Lose(side),
+            Dial(rng.choice([10, BURST, BURST]), rng.choice([0, BURST]), rng.choice([0, 50, 1000, BURST])),
+        ]
+        rng.choice(commands)(world)
         world.check()
     world.settle()
     return world
