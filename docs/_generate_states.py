@@ -15,11 +15,15 @@ from heartline.session import TRANSITIONS, Role, State, Step
 
 TARGET = Path(__file__).parent / "_static" / "session-states.svg"
 
-WIDTH, HEIGHT = 840, 470
+WIDTH, HEIGHT = 960, 525
 BOX_WIDTH, BOX_HEIGHT = 130, 44
-COLUMN = 235
+COLUMN = 355
+LOST_COLUMN = 95
+"""On the left of the row of the open session."""
 ROWS = {State.NEW: 92, State.GREETING: 202, State.OPEN: 312, State.LEAVING: 422}
-CLOSED_LEFT, CLOSED_WIDTH = 575, 125
+BOTTOM = 477
+"""The way from the lost session to the closed one."""
+CLOSED_LEFT, CLOSED_WIDTH = 695, 125
 LINE = 16
 """Pixels from one line of text to the next."""
 
@@ -95,6 +99,25 @@ def across(before: State, lines: list[Label]) -> Iterator[str]:
         yield text(label, CLOSED_LEFT - 14, y - 7 - LINE * number, "end")
 
 
+def aside(after: State, lines: list[Label]) -> Iterator[str]:
+    """Between the open session and the lost one on its left: there on the upper way, back on the lower."""
+    left, right = LOST_COLUMN + BOX_WIDTH / 2, COLUMN - BOX_WIDTH / 2
+    away = after is State.LOST
+    y = ROWS[State.OPEN] + (-8 if away else 8)
+    yield arrow(f"M{right:g} {y} H{left + 1:g}" if away else f"M{left:g} {y} H{right - 1:g}")
+    for number, label in enumerate(reversed(lines) if away else lines):
+        yield text(
+            label, (left + right) / 2, y + (-7 - LINE * number if away else 17 + LINE * number), "middle"
+        )
+
+
+def around(lines: list[Label]) -> Iterator[str]:
+    """From the lost session, below all others, to the closed one."""
+    yield arrow(f"M{LOST_COLUMN} {ROWS[State.OPEN] + BOX_HEIGHT / 2:g} V{BOTTOM} H{CLOSED_LEFT - 1}")
+    for number, label in enumerate(reversed(lines)):
+        yield text(label, CLOSED_LEFT - 14, BOTTOM - 7 - LINE * number, "end")
+
+
 def loop(x: float, y: float, outward: int, lines: list[Label]) -> Iterator[str]:
     """From a box to itself; ``outward`` is -1 on its left side, 1 on its right."""
     bend = x + 42 * outward
@@ -107,13 +130,14 @@ def loop(x: float, y: float, outward: int, lines: list[Label]) -> Iterator[str]:
 def boxes() -> Iterator[str]:
     yield f'<circle cx="{COLUMN}" cy="32" r="6" fill="{COLOURS[None]}"/>'
     yield arrow(f"M{COLUMN} 38 V{ROWS[State.NEW] - BOX_HEIGHT / 2 - 1:g}")
-    for state, y in ROWS.items():
+    places = {state: (COLUMN, y) for state, y in ROWS.items()}
+    for state, (x, y) in (places | {State.LOST: (LOST_COLUMN, ROWS[State.OPEN])}).items():
         yield (
-            f'<rect class="box" x="{COLUMN - BOX_WIDTH / 2:g}" y="{y - BOX_HEIGHT / 2:g}" '
+            f'<rect class="box" x="{x - BOX_WIDTH / 2:g}" y="{y - BOX_HEIGHT / 2:g}" '
             f'width="{BOX_WIDTH}" height="{BOX_HEIGHT}" rx="10"/>'
         )
-        yield f'<text class="name" x="{COLUMN}" y="{y + 5}">{state.value}</text>'
-    top, bottom = (ROWS[state] for state in (State.NEW, State.LEAVING))
+        yield f'<text class="name" x="{x}" y="{y + 5}">{state.value}</text>'
+    top, bottom = ROWS[State.NEW], BOTTOM
     yield (
         f'<rect class="box" x="{CLOSED_LEFT}" y="{top - BOX_HEIGHT / 2:g}" '
         f'width="{CLOSED_WIDTH}" height="{bottom - top + BOX_HEIGHT}" rx="10"/>'
@@ -126,8 +150,9 @@ def boxes() -> Iterator[str]:
 
 LOOPS = {
     (State.LEAVING,) * 2: (COLUMN - BOX_WIDTH / 2, ROWS[State.LEAVING], -1),
-    (State.CLOSED,) * 2: (CLOSED_LEFT + CLOSED_WIDTH, (ROWS[State.NEW] + ROWS[State.LEAVING]) / 2, 1),
+    (State.CLOSED,) * 2: (CLOSED_LEFT + CLOSED_WIDTH, (ROWS[State.NEW] + BOTTOM) / 2, 1),
 }
+ASIDE = {(State.OPEN, State.LOST), (State.LOST, State.OPEN)}
 DOWN = set(pairwise(ROWS))
 
 
@@ -137,6 +162,10 @@ def render() -> str:
     for (before, after), lines in labels().items():
         if (before, after) in DOWN:
             drawn += down(before, after, lines)
+        elif (before, after) in ASIDE:
+            drawn += aside(after, lines)
+        elif (before, after) == (State.LOST, State.CLOSED):
+            drawn += around(lines)
         elif before is not after and after is State.CLOSED:
             drawn += across(before, lines)
         else:

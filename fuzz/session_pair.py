@@ -1,8 +1,8 @@
-"""Two sessions, links between them that cut, join and break as they like, and an observer who knows the rules.
+"""Two sessions, links that cut, join and break as they like, and an observer who knows the rules.
 
-The observer keeps, for each side, what was put and not yet taken, and what was taken and not yet confirmed, in
-the simplest way; every take and every arrival is held against it. So a property is a script: any commands in
-any order, then :meth:`World.settle`.
+The observer keeps, for each side, what was put and not yet taken, and what was taken and not yet confirmed,
+in the simplest way; every take and every arrival is held against it. So a property is a script: any commands
+in any order, then :meth:`World.settle`.
 """
 
 from __future__ import annotations
@@ -231,6 +231,7 @@ class Side:
         frames = self._taken.feed(data)
         self._taken.close()
         control = list(takewhile(lambda frame: frame.type in CONTROL_TYPES, frames))
+        assert self.keeps or all(frame.type != FrameType.ACK for frame in control)
         assert _grants(frames) == {number: self.returned[number] for number in self.owed}
         self.owed.clear()
         self.said = 0

@@ -56,12 +56,13 @@ def next_link(
     limits: Limits = Limits(),  # noqa: B008 - frozen
     *,
     token: bytes | None = None,
+    own: Limits = Limits(),  # noqa: B008 - frozen
 ) -> Session:
     """Another link's session, that has shaken hands for this one; the peer says that it has so many frames.
 
     A client names the session's token, or else ``token``.
     """
-    other = Session(session.role, limits=Limits(), heartbeat=Heartbeat(), now=0.0)
+    other = Session(session.role, limits=own, heartbeat=Heartbeat(), now=0.0)
     if session.role is Role.CLIENT:
         other.hello(resume=session.ticket)
         other.take(0, 0.0)

@@ -60,7 +60,9 @@ def simulate(seed: int, script: Sequence[Fault] | None = None, world: World | No
 
 def _main(notes: Notes, faults: Sequence[Fault], folder: Path):  # type: ignore[no-untyped-def]
     async def main(world: World) -> None:
-        leaks = LeakChecker({"connections on the wires": lambda: sum(link.connections for link in world.links)})
+        leaks = LeakChecker(
+            {"connections on the wires": lambda: sum(link.connections for link in world.links)}
+        )
         world.node("hub").start(run_hub, notes, folder)
         for name in MEMBERS:
             world.node(name).start(run_member, notes)

@@ -150,9 +150,7 @@ async def _send(node: Node, notes: Notes, server: heartline.Server) -> None:
             send_next(notes, connection, stream, numbers, node.rng.choice([0, 50, 500, LARGEST]))
 
 
-def send_next(
-    notes: Notes, connection: heartline.Connection, stream: str, numbers: Any, size: int
-) -> None:
+def send_next(notes: Notes, connection: heartline.Connection, stream: str, numbers: Any, size: int) -> None:
     """Send the next message of a stream if there is room for it; it is in the session then."""
     link = connection.link
     if connection.state not in (heartline.ConnectionState.OPEN, heartline.ConnectionState.LOST) or not link:

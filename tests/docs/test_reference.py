@@ -15,7 +15,7 @@ from heartline.connection import _channels, _connection
 from heartline.push import _journal, _keys, _part, _publisher, _served, _sqlite
 from heartline.rpc import _faults, _service, _wire
 from heartline.server import _acceptor
-from heartline.session import TRANSITIONS, Role, State, Step, heartbeat, messages, outbox
+from heartline.session import TRANSITIONS, Role, State, Step, heartbeat, messages, outbox, session
 from heartline.wire import cbor, segments
 from tests.docs.snippets import DOCS
 
@@ -60,6 +60,8 @@ BOUNDS = {
     "shortest heartbeat timeout": heartbeat.SHORTEST_TIMEOUT,
     "fragment of a long message": outbox.FRAGMENT_SIZE,
     "small frames waiting for a peer that does not read, beyond `Limits.write_buffer`": outbox.STUCK_LIMIT,
+    "bytes received that call for an ACK, at most": session.ACK_SIZE,
+    "token of a session": _acceptor.TOKEN_SIZE,
     "goodbye: for the peer to answer": _connection.GOODBYE_GRACE,
     "reason of a refusal or goodbye": messages.REASON_SIZE,
     "identity of a client": _acceptor.MAX_IDENTITY,
@@ -91,8 +93,12 @@ def test_bounds_are_those_of_the_code() -> None:
 
 def test_states_are_those_of_the_code() -> None:
     page = (DOCS / "explanation" / "session-protocol.md").read_text()
-    rows = re.findall(r"^\| (client|server) \| (.*) \| (.*) \| (.*) \|$", page, re.MULTILINE)
-    told = {(Role(side), State(state), Step(step)): State(following) for side, state, step, following in rows}
+    rows = re.findall(r"^\| (client|server|both) \| (.*) \| (.*) \| (.*) \|$", page, re.MULTILINE)
+    told = {
+        (role, State(state), Step(step)): State(following)
+        for side, state, step, following in rows
+        for role in (Role if side == "both" else [Role(side)])
+    }
     goodbyes = {
         (role, state, step): State.LEAVING
         for role in Role

@@ -306,9 +306,11 @@ def test_the_sum_goes_on_and_one_of_a_later_channel_begins_anew() -> None:
     client, _ = pair(Limits(), LIMITS)
     for _ in range(2):
         client.open_channel(1)
-        client.send(FrameType.DATA, 1, 0, bytes(9))
-        taken(client)
-        give(client, credit(9 + MESSAGE_COST, 1))
+        for _ in range(2):
+            client.send(FrameType.DATA, 1, 0, bytes(2000))
+        assert len(taken(client)) == 1
+        give(client, credit(COST, 1))
+        assert len(taken(client)) == 1
         client.close_channel(1)
 
 

@@ -96,6 +96,15 @@ def test_control_frames_are_not_sent_again_and_credit_is_told_anew() -> None:
     assert frames[1].payload == CONFIRMATION.pack(9 + MESSAGE_COST)
 
 
+def test_a_welcome_is_not_sent_again() -> None:
+    session = at(Role.SERVER, State.LOST)
+    session.resume(next_link(session, 0), 0)
+    session.check(20.0)
+    session.lose()
+    session.resume(next_link(session, SENT), SENT)
+    assert names(taken(session)) == ["WELCOME"]
+
+
 def test_a_loss_costs_no_credit() -> None:
     client, server = pair(LIMITS, Limits(window=100))
     for number in range(3):
@@ -448,10 +457,11 @@ def test_no_ack_after_a_goodbye(told: bool) -> None:
         move(client, server)
     else:
         server.go_away(1, "enough")
+    assert names(taken(server)) == ["GOAWAY"] * (not told), "although one was due"
     say(client, 2, length=BURST // 8)
     move(client, server)
     say(server, 1)
-    assert "ACK" not in names(taken(server, now=100.0))
+    assert names(taken(server, now=100.0)) == ["CALL"]
     server.pulse.heard = 200.0
     server.check(200.0)
     assert names(taken(server, now=200.0)) == ["PING"], "which carries the count, too"
