@@ -98,7 +98,11 @@ class Relay:
     """One link through the proxy."""
 
     def __init__(
-        self, client: trio.SocketStream, server: trio.SocketStream, plan: tuple[Course, Course], rng: random.Random
+        self,
+        client: trio.SocketStream,
+        server: trio.SocketStream,
+        plan: tuple[Course, Course],
+        rng: random.Random,
     ) -> None:
         self.faults: list[Fault] = []
         """What has befallen it."""

@@ -36,7 +36,10 @@ class Work:
         """Work until stdin ends, then bring everything to its end."""
         ledger = self._connection.service("Ledger")
         channel = await self._connection.open_channel("echo")
-        async with self._connection.subscribe("entries", since=OLDEST) as topic, trio.open_nursery() as following:
+        async with (
+            self._connection.subscribe("entries", since=OLDEST) as topic,
+            trio.open_nursery() as following,
+        ):
             following.start_soon(self._follow, topic)
             following.start_soon(ledger.hold, self._name)
             async with trio.open_nursery() as work:
@@ -101,7 +104,7 @@ async def main() -> None:
             identity=given["name"],
             reconnect=SOON,
             heartbeat=heartbeat(given),
-            limits=limits(),
+            limits=limits(**given.get("limits", {})),
             rng=rng,
         ) as connection,
         trio.open_nursery() as nursery,

@@ -13,8 +13,8 @@ import heartline
 from heartline import Connection, Heartbeat, Lost
 
 from ._common import QUICK, SOON, limits
-from ._process import Program, start, until
-from ._proxy import Fault, Proxy, Way, open_proxy
+from ._process import start, until
+from ._proxy import Fault, Way, open_proxy
 
 pytestmark = pytest.mark.slow
 
@@ -23,7 +23,7 @@ SILENCE = "nothing was heard"
 
 @asynccontextmanager
 async def call_over(fault: Fault, *ways: Way, patient: bool) -> AsyncIterator[tuple[list[str], Any]]:
-    """A call during which the link meets this: the reasons of the losses at the client, and the server's events."""
+    """A call during which the link meets this: why the client lost it, and the server's events."""
     async with (
         start("server", url="tcp://127.0.0.1:0", patient=patient) as server,
         open_proxy(await server.read("url")) as proxy,
@@ -54,7 +54,7 @@ async def call_over(fault: Fault, *ways: Way, patient: bool) -> AsyncIterator[tu
 async def _follow(connection: Connection, reasons: list[str]) -> None:
     async for event in connection.events():
         if isinstance(event, Lost):
-            reasons.append(str(event.reason))
+            reasons += [str(event.reason)]
 
 
 async def _holds(watch: Any, held: list[str]) -> bool:

@@ -1,4 +1,4 @@
-"""What a server holds: nothing of clients that have gone, however they went, and no more memory over the time."""
+"""What a server holds: nothing of clients that have gone, however they went, and no more memory with time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 import trio
 
 import heartline
-from heartline import Backoff, Connection, ConnectionState
+from heartline import Backoff, Connection, ConnectionState, Limits
 from heartline.transports import open_stream
 
 from ._process import Program, start, until, url_to_listen
@@ -29,7 +29,10 @@ MIB = 1024 * 1024
 NEVER = Backoff(initial=1e6, maximum=1e6)
 AT_ONCE = Backoff(initial=0.001, maximum=0.001)
 
-serve = partial(start, "server", patient=True, limits={"resume_window": 0.3})
+SHORT = Limits(resume_window=0.3)
+"""For those who do not want to come back."""
+
+serve = partial(start, "server", patient=True)
 
 
 async def cut(connection: Connection) -> None:
@@ -40,14 +43,14 @@ async def cut(connection: Connection) -> None:
     stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     await trio.aclose_forcefully(stream)
     while connection.state is ConnectionState.OPEN:
-        await trio.sleep(0)
+        await trio.lowlevel.checkpoint()
 
 
 @asynccontextmanager
-async def busy(url: str, backoff: Backoff) -> AsyncIterator[Connection]:
+async def busy(url: str, **settings: Any) -> AsyncIterator[Connection]:
     """A connection with a call in progress, a channel and a subscription."""
     async with (
-        heartline.open_connection(url, reconnect=backoff) as connection,
+        heartline.open_connection(url, **settings) as connection,
         trio.open_nursery() as nursery,
         connection.subscribe("entries"),
     ):
@@ -59,26 +62,27 @@ async def busy(url: str, backoff: Backoff) -> AsyncIterator[Connection]:
         nursery.cancel_scope.cancel()
 
 
-async def leave(url: str) -> None:
+async def leave(url: str, **settings: Any) -> None:
     """Come, and leave as one should."""
-    async with busy(url, NEVER):
+    async with busy(url, **settings):
         pass
 
 
 async def vanish(url: str) -> None:
-    """Come, and be gone without a word."""
-    async with busy(url, NEVER) as connection:
+    """Come, and be gone without a word: the session ends with its window."""
+    async with busy(url, reconnect=NEVER, limits=SHORT) as connection:
         await cut(connection)
 
 
-async def return_and_vanish(url: str) -> None:
-    """Come, come back after a loss, twice, and be gone without a word."""
-    async with busy(url, AT_ONCE) as connection:
+async def come_and_go(url: str) -> None:
+    """Come back after two losses, vanish, and be replaced by a newcomer, who leaves."""
+    async with busy(url, reconnect=AT_ONCE) as connection:
         for _ in range(2):
             await cut(connection)
             await connection.service("Ledger").notes()
         assert connection.statistics().resumed == 2
         await cut(connection)
+    await leave(url, identity=connection.id)
 
 
 async def knock(url: str) -> None:
@@ -122,7 +126,7 @@ async def test_nothing_is_left_of_those_who_have_gone(kind: str, tmp_path: Path)
             await leave(url)
             descriptors, tasks = await held(server, watch)
             async with trio.open_nursery() as nursery:
-                for function in (leave, vanish, return_and_vanish, knock):
+                for function in (leave, vanish, come_and_go, knock):
                     nursery.start_soon(many, function, 10, url)
                 nursery.start_soon(_kill_one, url)
 
@@ -132,11 +136,11 @@ async def test_nothing_is_left_of_those_who_have_gone(kind: str, tmp_path: Path)
 
             await until(as_before)
             assert (await watch.look())["subscribers"] == []
-            assert (await watch.look())["accepted"] == 33
+            assert (await watch.look())["accepted"] == 43
 
 
 async def _kill_one(url: str) -> None:
-    async with start("client", url=url, name="ann", patient=True) as client:
+    async with start("client", url=url, name="ann", patient=True, limits={"resume_window": 0.3}) as client:
         await client.read("opened")
         await client.kill()
 
@@ -146,10 +150,10 @@ async def test_memory_does_not_grow_over_churn(tmp_path: Path) -> None:
         url = await server.read("url")
         async with heartline.open_connection(url) as own:
             watch = own.service("Watch")
-            await many(return_and_vanish, 150, url)
+            await many(come_and_go, 150, url)
             await held(server, watch)
             before = server.memory
-            await many(return_and_vanish, 500, url)
+            await many(come_and_go, 500, url)
             await held(server, watch)
             print("grew by", server.memory - before, "from", before)
             assert server.memory - before < 4 * MIB
