@@ -60,7 +60,7 @@ def test_long_messages_take_turns_with_each_other_and_with_the_small_ones(
     parts: list[int], small: list[int]
 ) -> None:
     """However many small ones come: all of them leave with the next write, and a fragment behind them."""
-    client, _ = pair(Limits(replay_buffer=1 << 30), Limits(streams=8))
+    client, _ = pair(Limits(resume_window=0), Limits(streams=8))
     for number, count in enumerate(parts):
         client.send(CALL, 0, number, bytes(count * FRAGMENT_SIZE))
     sent: Counter[int] = Counter()
