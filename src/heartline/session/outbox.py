@@ -305,11 +305,11 @@ class Outbox:
         self.size -= sum(map(len, control))
         return control
 
-    def take(self, budget: int) -> tuple[list[Buffer], int]:
+    def take(self, budget: int, *, fragments: bool = True) -> tuple[list[Buffer], int]:
         """What to write next, and how many frames it holds: all are sequenced.
 
         All small frames, joined, then fragments until ``budget`` bytes are reached: at least one, so that no
-        stream of small frames holds them up.
+        stream of small frames holds them up. Without ``fragments`` only the small frames.
         """
         ready = self._ready
         count = len(ready)
@@ -319,7 +319,7 @@ class Outbox:
             buffers.append(b"".join(ready) if count > 1 else ready[0])
             taken = len(buffers[0])
             ready.clear()
-        if not self._queues:
+        if not self._queues or not fragments:
             self.size -= taken
             return buffers, count
         bulk = 0

@@ -46,6 +46,7 @@ from heartline.session.messages import (
     shorten,
 )
 from heartline.session.outbox import MESSAGE_COST, Buffer, Outbox
+from heartline.session.pace import Pace
 from heartline.session.replay import Replay
 from heartline.session.states import TRANSITIONS, Role, State, Step
 from heartline.wire import Flag, Frame, FrameDecoder, FrameType, Limits
@@ -83,6 +84,7 @@ class Session:
         "_error",
         "_held",
         "_limits",
+        "_pace",
         "_ping",
         "_pong",
         "_returned",
@@ -128,6 +130,7 @@ class Session:
         # The link's own.
         self._decoder = FrameDecoder(limits)
         self._held: Sequence[Frame] = ()
+        self._pace = Pace(limits.replay_buffer)
         self._error: RemoteProtocolError | None = None
         # Said once with the next take, however often it became due: a peer that never reads costs no more.
         self._ping = self._ack = False
@@ -269,6 +272,7 @@ class Session:
         self._spent_token = greeting.resume[0] if isinstance(greeting, Hello) and greeting.resume else b""
         self.token = other.token
         self.peer = greeting
+        self._pace = Pace(self._limits.replay_buffer)
         self.pulse = other.pulse
         self._decoder, self._held, self._error = other._decoder, other._held, other._error
         self._ping = self._ack = False
@@ -409,6 +413,7 @@ class Session:
             )
         self.replay.drop(count - self.confirmed)
         self.confirmed = count
+        self._pace.confirmed(count, self.pulse.heard)
 
     def _told(self, step: Step, message: Event) -> Event:
         self._step(step)
@@ -488,8 +493,9 @@ class Session:
     def take(self, budget: int, now: float) -> list[Buffer]:
         """What to write now: control, what has to be sent again, and the next of what waits.
 
-        At most about ``budget`` bytes of fragments behind all that is small; nothing new while as much as may
-        be is kept unconfirmed. Nothing at all without a link: it would be lost with the one before.
+        At most about ``budget`` bytes of fragments behind all that is small, and none while enough of them is
+        under way; nothing new while as much as may be is kept unconfirmed. Nothing at all without a link: it
+        would be lost with the one before.
         """
         if self.state is State.LOST:
             return []
@@ -504,11 +510,12 @@ class Session:
             buffers += replay.take(budget)
         keeps = self.resume_window > 0 and self.state is _OPEN
         if not replay.due and not (keeps and replay.full):
-            new, count = self.outbox.take(budget)
+            new, count = self.outbox.take(budget, fragments=not (keeps and self._crowded))
             if count:
                 self.sent += count
                 if keeps:
                     replay.keep(new, count)
+                    self._pace.sent(self.sent, replay.size, now)
                 buffers = buffers + new if buffers else new
         if buffers:
             self.pulse.spoke = now
@@ -548,7 +555,12 @@ class Session:
     @property
     def has_turns(self) -> bool:
         """Whether the next :meth:`take` would give more than what is small."""
-        return self.replay.due or (self.outbox.has_turns and not (self.replay.full and self.state is _OPEN))
+        return self.replay.due or (self.outbox.has_turns and not (self._crowded and self.state is _OPEN))
+
+    @property
+    def _crowded(self) -> bool:
+        """Whether as much is under way as the line carries, or as may be kept."""
+        return self.replay.size >= self._pace.limit
 
     def check(self, now: float) -> float:
         """Queue a PING if one is due, and say when to check next; raises :class:`ConnectionLost`."""
