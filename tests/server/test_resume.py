@@ -270,6 +270,21 @@ async def test_frames_behind_the_hello_come_too_early(autojump_clock: MockClock)
         assert connection.state is ConnectionState.CLOSED or connection.state is ConnectionState.LOST
 
 
+async def test_a_confirmation_that_crosses_an_older_count(autojump_clock: MockClock) -> None:
+    """On the old link the peer confirms what on the new one it says it lacks, both in the same moment."""
+    async with guarded() as (server, peer, connection):
+        await connection.send(b"x")
+        await peer.events()
+        again = RawPeer.of(await open_stream(server.urls[0], tls=None), Role.CLIENT, limits=LIMITS)
+        again.session.hello(identity="me", resume=(peer.session.token, 0))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(again.flush)
+            nursery.start_soon(peer.send, Frame(FrameType.ACK, payload=(1).to_bytes(8, "big")))
+        await settle()
+        _, answer = await come_back(server, None, identity="another")
+        assert isinstance(answer, Welcome)
+
+
 async def test_a_full_server_lets_its_own_come_back(autojump_clock: MockClock) -> None:
     async with guarded(limits=Limits(connections=2)) as (server, peer, _):
         cut(peer)

@@ -268,7 +268,7 @@ class Link:
                 data = await self.stream.receive_some(READ_SIZE)
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
                 raise ConnectionLost(f"the link broke while reading: {error.__cause__ or error}") from error
-            if not data:
+            if not data or not self.up:  # lost meanwhile: what came is sent again on the next stream
                 return
             self._received(bytes(data), handle)
 
