@@ -6,14 +6,14 @@ import logging
 import random
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import trio
 
 from fuzz.world.hub import LEARNERS, ROUNDS, initial_model, run_hub
 from fuzz.world.member import run_member, run_pupil, trained
-from fuzz.world.notes import MEMBERS, Notes
+from fuzz.world.notes import LIMITS, MEMBERS, Notes
 from fuzz.world.script import Fault, draw_script
 from heartline.federated import FedAvg
 from heartline.testing import LeakChecker, World
@@ -58,12 +58,15 @@ def simulate(seed: int, script: Sequence[Fault] | None = None, world: World | No
     return Run(notes.seen, len(faults), world.digest())
 
 
-def _main(notes: Notes, faults: Sequence[Fault], folder: Path):  # type: ignore[no-untyped-def]
+def _main(notes: Notes, faults: Sequence[Fault], folder: Path) -> Callable[[World], Awaitable[None]]:
     async def main(world: World) -> None:
-        leaks = LeakChecker(
-            {"connections on the wires": lambda: sum(link.connections for link in world.links)}
-        )
         world.node("hub").start(run_hub, notes, folder)
+        await trio.sleep(1)
+        counters = {
+            "connections on the wires": lambda: sum(link.connections for link in world.links),
+            "registrations": notes.registered,
+        }
+        leaks = LeakChecker(counters)
         for name in MEMBERS:
             world.node(name).start(run_member, notes)
         for number, name in enumerate(LEARNERS):
@@ -72,11 +75,11 @@ def _main(notes: Notes, faults: Sequence[Fault], folder: Path):  # type: ignore[
             await trio.sleep(fault.pause)
             fault.strike(world)
         await trio.sleep(1)
-        notes.quiet = True
+        notes.quiet.set()
         await world.heal_and_settle(lambda: _at_rest(world, notes), within=PEACE)
-        for name in ("hub", *MEMBERS):
+        for name in MEMBERS:
             world.node(name).crash(silent=False)
-        await trio.sleep(1)
+        await trio.sleep(2 * LIMITS.resume_window)
         leaks.check()
 
     return main

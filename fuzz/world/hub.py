@@ -11,7 +11,7 @@ import numpy as np
 import trio
 
 import heartline
-from fuzz.world.notes import LARGEST, LIMITS, Notes
+from fuzz.world.notes import LARGEST, LIMITS, Notes, Stream
 from fuzz.world.store import DiskStore
 from heartline.federated import Trainer
 from heartline.testing import Node
@@ -81,11 +81,13 @@ async def run_hub(node: Node, notes: Notes, folder: Path) -> None:
         ) as server,
         trio.open_nursery() as nursery,
     ):
-        notes.last_order = max(notes.last_order, (await _last(store)))
+        notes.server = server
+        notes.last_order = max(notes.last_order, await _last(store))
+        events = server.events()
         nursery.start_soon(_publish_orders, node, notes, server)
         nursery.start_soon(_publish_ticks, node, notes, server)
-        nursery.start_soon(_read, node, notes, server)
-        nursery.start_soon(_send, node, notes, server)
+        nursery.start_soon(_read, node, notes, events)
+        nursery.start_soon(_send, node, notes, server, events)
         nursery.start_soon(_train, notes, server, folder)
 
 
@@ -97,7 +99,7 @@ async def _last(store: DiskStore) -> int:
 async def _publish_orders(node: Node, notes: Notes, server: heartline.Server) -> None:
     for number in itertools.count():
         await node.sleep(node.rng.uniform(0, 2))
-        if notes.quiet:
+        if notes.quiet.is_set():
             continue
         value = [number, bytes(node.rng.choice([0, 100, 3000]))]
         wait: Any = node.rng.choice(["stored", "stored", "confirmed"])
@@ -114,13 +116,13 @@ async def _publish_orders(node: Node, notes: Notes, server: heartline.Server) ->
 async def _publish_ticks(node: Node, notes: Notes, server: heartline.Server) -> None:
     for number in itertools.count():
         await node.sleep(1)
-        if not notes.quiet:
+        if not notes.quiet.is_set():
             await server.publish("ticks", number)
 
 
-async def _read(node: Node, notes: Notes, server: heartline.Server) -> None:
+async def _read(node: Node, notes: Notes, events: Any) -> None:
     """Take what the members send, now and then slowly, so that they run out of credit."""
-    async for event in server.events():
+    async for event in events:
         if isinstance(event, heartline.Message):
             stream, number, _ = event.value
             notes.order.observe(stream, number)
@@ -131,34 +133,19 @@ async def _read(node: Node, notes: Notes, server: heartline.Server) -> None:
             notes.note("mark: a session expired")
 
 
-async def _send(node: Node, notes: Notes, server: heartline.Server) -> None:
+async def _send(node: Node, notes: Notes, server: heartline.Server, events: Any) -> None:
     """Numbered messages to everybody: a stream for each session, for they end together."""
-    streams: dict[Any, tuple[str, Any]] = {}
-    for turn in itertools.count():
+    streams: dict[Any, Stream] = {}
+    while True:
         await node.sleep(node.rng.uniform(0, 1))
         for connection in server.connections.values():
-            notes.check_bounds(connection)
+            notes.check_bounds(connection, events)
             link = connection.link
-            if notes.quiet or link is None or connection.id not in notes.reached:
+            if notes.quiet.is_set() or link is None or connection.id not in notes.reached:
                 continue
-            stream, numbers = streams.setdefault(
-                link, (f"hub {notes.seen['streams']} to {connection.id}", itertools.count())
-            )
-            if not turn or numbers.__reduce__()[1] == (0,):
-                notes.note("streams")
-                notes.order.begin(stream, -1)
-            send_next(notes, connection, stream, numbers, node.rng.choice([0, 50, 500, LARGEST]))
-
-
-def send_next(notes: Notes, connection: heartline.Connection, stream: str, numbers: Any, size: int) -> None:
-    """Send the next message of a stream if there is room for it; it is in the session then."""
-    link = connection.link
-    if connection.state not in (heartline.ConnectionState.OPEN, heartline.ConnectionState.LOST) or not link:
-        return
-    if link.crowded or link.session.outbox.blocked(0):
-        notes.note("mark: waited for credit")
-        return
-    assert connection.send_nowait([stream, next(numbers), bytes(min(size, LARGEST))])
+            if link not in streams:
+                streams[link] = Stream(notes, f"hub to {connection.id}")
+            streams[link].send_next(connection, node.rng.choice([0, 50, 500, LARGEST]))
 
 
 async def _train(notes: Notes, server: heartline.Server, folder: Path) -> None:
@@ -171,6 +158,5 @@ async def _train(notes: Notes, server: heartline.Server, folder: Path) -> None:
     result = [array.tobytes() for array in trainer.model]
     assert notes.result in (None, result), "the finished model has changed"
     notes.result = result
-    while not notes.quiet:
-        await trio.sleep(1)
+    await notes.quiet.wait()
     await trainer.finish(timeout=60)

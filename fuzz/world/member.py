@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 import trio
 
 import heartline
-from fuzz.world.hub import Ledger, count, heartbeat_of, send_next
-from fuzz.world.notes import LARGEST, LIMITS, Notes
+from fuzz.world.hub import Ledger, count, heartbeat_of
+from fuzz.world.notes import LARGEST, LIMITS, Notes, Stream
 from heartline.errors import CallError
 from heartline.federated import Learner, TrainResult, run_learner
 from heartline.testing import Node
@@ -17,7 +16,6 @@ from heartline.testing import Node
 __all__ = ["run_member", "run_pupil"]
 
 AGAIN = heartline.Backoff(initial=0.2, maximum=2.0)
-MAIN = heartline.Position
 
 
 async def run_member(node: Node, notes: Notes) -> None:
@@ -42,18 +40,19 @@ async def _take_part(node: Node, notes: Notes) -> None:
         trio.open_nursery() as nursery,
     ):
         notes.reached.setdefault(node.name, 0)
-        nursery.start_soon(_watch, notes, connection)
+        events = connection.events()
+        nursery.start_soon(_watch, notes, events)
         nursery.start_soon(_follow_orders, node, notes, connection)
         nursery.start_soon(_follow_ticks, node, notes, connection)
         nursery.start_soon(_follow_state, notes, connection)
         for _ in range(2):
             nursery.start_soon(_call, node, notes, connection)
-        nursery.start_soon(_send, node, notes, connection)
+        nursery.start_soon(_send, node, notes, connection, events)
 
 
-async def _watch(notes: Notes, connection: heartline.Connection) -> None:
+async def _watch(notes: Notes, events: Any) -> None:
     """Take the hub's messages, and note what became of the sessions."""
-    async for event in connection.events():
+    async for event in events:
         match event:
             case heartline.Message():
                 stream, number, _ = event.value
@@ -83,8 +82,10 @@ async def _follow_orders(node: Node, notes: Notes, connection: heartline.Connect
             except heartline.HistoryGap as gap:
                 notes.note("mark: a gap was told")
                 notes.order.told_gap(stream)
-                assert gap.newest is not None
-                update = gap.newest
+                newest = gap.newest
+                if newest is None:
+                    continue
+                update = newest
             if first:
                 notes.order.begin(stream, update.offset - 1)
                 first = False
@@ -123,7 +124,7 @@ async def _call(node: Node, notes: Notes, connection: heartline.Connection) -> N
     ledger = connection.service(Ledger)
     while True:
         await node.sleep(node.rng.uniform(0, 2))
-        if notes.quiet:
+        if notes.quiet.is_set():
             continue
         call = f"{node.name} {notes.seen['calls']}"
         notes.note("calls")
@@ -149,20 +150,17 @@ async def _call(node: Node, notes: Notes, connection: heartline.Connection) -> N
                 notes.calls.abandoned(call)
 
 
-async def _send(node: Node, notes: Notes, connection: heartline.Connection) -> None:
+async def _send(node: Node, notes: Notes, connection: heartline.Connection, events: Any) -> None:
     """Numbered messages: a stream for each session."""
     session: Any = None
-    stream, numbers = "", itertools.count()
+    stream = Stream(notes, node.name)
     while True:
         await node.sleep(node.rng.uniform(0, 1))
-        notes.check_bounds(connection)
+        notes.check_bounds(connection, events)
         if connection.link is not session:
-            session, numbers = connection.link, itertools.count()
-            notes.note("streams")
-            stream = f"{node.name} {notes.seen['streams']} to hub"
-            notes.order.begin(stream, -1)
-        if not notes.quiet:
-            send_next(notes, connection, stream, numbers, node.rng.choice([0, 50, 500, LARGEST]))
+            session, stream = connection.link, Stream(notes, node.name)
+        if not notes.quiet.is_set():
+            stream.send_next(connection, node.rng.choice([0, 50, 500, LARGEST]))
 
 
 # Learning

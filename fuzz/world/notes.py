@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from heartline import Connection
-from heartline.testing import CallChecker, CreditChecker, DeliveryChecker, OrderChecker, VersionChecker
-
-__all__ = ["LARGEST", "LIMITS", "MEMBERS", "Notes"]
+import trio
 
 import heartline
+from heartline import Connection, ConnectionState, Server
+from heartline.testing import CallChecker, CreditChecker, DeliveryChecker, OrderChecker, VersionChecker
+
+__all__ = ["LARGEST", "LIMITS", "MEMBERS", "Notes", "Stream"]
 
 MEMBERS = ("ada", "ben", "cleo")
 """Clients that call, follow and send; beside them there are learners."""
@@ -33,7 +34,7 @@ class Notes:
     """The memory of one run; it belongs to no node, so no crash takes it."""
 
     def __init__(self) -> None:
-        self.quiet = False
+        self.quiet = trio.Event()
         """Nothing new is begun: what is under way shall come to its end."""
         self.calls = CallChecker()
         self.delivery = DeliveryChecker()
@@ -48,7 +49,15 @@ class Notes:
         """The newest offset that each follower has handled."""
         self.result: list[bytes] | None = None
         """The final model of the training."""
-        self.trained: Counter[tuple[str, int]] = Counter()
+        self.server: Server | None = None
+        """The hub's server in its present life."""
+
+    def registered(self) -> int:
+        """Connections and subscriptions that the hub knows."""
+        if self.server is None:
+            return 0
+        subscribers = sum(topic.subscribers for topic in self.server.statistics().topics.values())
+        return len(self.server.connections) + subscribers
 
     def note(self, what: str, count: int = 1) -> None:
         """Count something."""
@@ -59,15 +68,40 @@ class Notes:
         known = self.epochs.setdefault(topic, epoch)
         assert epoch == known, f"topic {topic!r} began anew: epoch {epoch}, before {known}"
 
-    def check_bounds(self, connection: Connection) -> None:
-        """What a connection holds for its peer, and what it keeps, is within its limits."""
-        link = connection.link
-        if link is None:
+    def check_bounds(self, connection: Connection, unread: Any) -> None:
+        """What a connection holds for its peer, and what it keeps, is within its limits.
+
+        ``unread`` are the events that nobody has taken, messages of this connection among them.
+        """
+        if connection.link is None:
             return
-        session: Any = link.session
-        for channel, left in session._windows.items():
-            checker = CreditChecker(window=LIMITS.window, largest_message=LARGEST + 100)
-            checker.arrived((connection.id, channel), LIMITS.window - left)
+        checker = CreditChecker(window=LIMITS.window, largest_message=LARGEST + 100)
+        for event in unread._buffer:
+            # Of a session that has ended, messages stay to be read, beside the window of the next one.
+            if isinstance(event, heartline.Message) and event._link is connection.link:
+                checker.arrived(connection.id, len(event._frame.payload))
         statistics = connection.statistics()
         assert statistics.unconfirmed <= LIMITS.replay_buffer + LIMITS.write_buffer + 2 * LARGEST
         assert statistics.backlog <= 4 * LIMITS.write_buffer + 20 * LARGEST
+
+
+class Stream:
+    """Numbered messages to one peer, within one session: they end with it."""
+
+    def __init__(self, notes: Notes, name: str) -> None:
+        notes.note("streams")
+        self._notes = notes
+        self._name = f"{name}, stream {notes.seen['streams']}"
+        self._next = 0
+        notes.order.begin(self._name, -1)
+
+    def send_next(self, connection: Connection, size: int) -> None:
+        """Send the next message if there is room for it: then it is in the session."""
+        link = connection.link
+        if link is None or connection.state not in (ConnectionState.OPEN, ConnectionState.LOST):
+            return
+        if link.crowded or link.session.outbox.blocked(0):
+            self._notes.note("mark: waited for credit")
+            return
+        assert connection.send_nowait([self._name, self._next, bytes(size)])
+        self._next += 1

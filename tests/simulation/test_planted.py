@@ -1,0 +1,148 @@
+"""Each checker, at work in the whole federation, finds a component that is broken on purpose."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from fuzz.world.federation import simulate
+from heartline import HistoryGap, Outcome
+from heartline.federated._stub import LearnerStub
+from heartline.push import Subscription
+from heartline.rpc import Calls
+from heartline.server import Server
+from heartline.session import Session
+from heartline.session.replay import Replay
+from heartline.testing import NotConverged, Violation
+from heartline.wire import FrameType
+
+pytestmark = pytest.mark.slow
+
+SEEDS = range(30)
+
+
+def found(match: str, *kinds: type[Exception]) -> None:
+    """One of some seeds finds it."""
+    for seed in SEEDS:
+        try:
+            simulate(seed)
+        except kinds or (Violation,) as error:
+            if match in str(error):
+                return
+            raise
+    pytest.fail(f"none of {len(SEEDS)} seeds found it")
+
+
+def test_what_is_not_sent_again_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Order and completeness of messages: nothing is replayed, and the counts lie about it."""
+    resume = Session.resume
+
+    def forget(self: Session, other: Session, received: int) -> None:
+        resume(self, other, received)
+        self.replay.drop(self.sent - self.confirmed)
+        self.confirmed = self.sent
+        if self.peer is not None:
+            self.received += getattr(self, "_lost_here", 0)
+
+    monkeypatch.setattr(Session, "resume", forget)
+    monkeypatch.setattr(Session, "_confirm", lambda self, count: None)
+    found("nobody was told of the gap")
+
+
+def test_what_is_sent_twice_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No duplicates: a replay that begins too early."""
+    take = Replay.take
+
+    def twice(self: Replay, budget: int) -> list[Any]:
+        buffers = take(self, budget)
+        return buffers + buffers if len(buffers) == 1 else buffers
+
+    monkeypatch.setattr(Replay, "take", twice)
+    monkeypatch.setattr(Session, "_confirm", lambda self, count: None)
+    monkeypatch.setattr(Session, "admits", lambda self, ticket, limits: True)
+    found(" twice")
+
+
+def test_a_gap_that_is_not_told_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    take = Subscription._take
+
+    def hush(self: Subscription) -> Any:
+        try:
+            return take(self)
+        except HistoryGap as gap:
+            return gap.newest
+
+    monkeypatch.setattr(Subscription, "_take", hush)
+    found("nobody was told of the gap")
+
+
+def test_a_receipt_that_comes_too_early_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Confirmed implies delivered: a subscriber that confirms what has only arrived."""
+    deliver = Subscription.deliver
+
+    def hasty(self: Subscription, frame: Any) -> None:
+        deliver(self, frame)
+        if self._number is not None and self._received > self._confirmed:
+            self._confirmed = self._done = self._received
+            self._push.confirm(self._number, self._received)
+
+    monkeypatch.setattr(Subscription, "deliver", hasty)
+    found("which has not handled it")
+
+
+def test_an_outcome_that_is_not_true_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call whose session ended is said not to have been sent."""
+    end = Calls.on_link_end
+
+    def pretend(self: Calls, reason: Any, unsent: Any) -> None:
+        end(self, reason, lambda kind: set(self._pending) if kind == FrameType.CALL else unsent(kind))
+
+    monkeypatch.setattr(Calls, "on_link_end", pretend)
+    found(Outcome.NOT_SENT.value)
+
+
+def test_a_call_that_never_ends_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    end = Calls.on_link_end
+
+    def forget(self: Calls, reason: Any, unsent: Any) -> None:
+        self._pending.clear()
+        end(self, reason, unsent)
+
+    monkeypatch.setattr(Calls, "on_link_end", forget)
+    found("pending calls", NotConverged)
+
+
+def test_credit_that_nobody_gave_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Credit comes back when a message arrives, not when it is read."""
+    on_lane = Session._on_lane
+
+    def generous(self: Session, frame: Any) -> None:
+        on_lane(self, frame)
+        if frame.type == FrameType.DATA:
+            self.consume(frame.channel, len(frame.payload))
+
+    monkeypatch.setattr(Session, "_on_lane", generous)
+    monkeypatch.setattr("heartline.connection._events.Message.take", lambda self: None)
+    found("more than the window and one message")
+
+
+def test_what_is_left_behind_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Registrations return to zero: a server that forgets to strike out who has gone."""
+    monkeypatch.setattr(Server, "unregister", lambda self, connection: None)
+    found("something was left behind: registrations")
+
+
+def test_a_model_that_goes_back_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Versions never go backwards: a learner's end that shows the model before once more."""
+    receive = LearnerStub.receive
+
+    def show_again(self: LearnerStub, push: Any) -> bool:
+        before = self._current
+        last = receive(self, push)
+        if before is not None and self._on_push is not None:
+            self._on_push(before.model, before.version)
+        return last
+
+    monkeypatch.setattr(LearnerStub, "receive", show_again)
+    found("went back from version")

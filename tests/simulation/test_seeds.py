@@ -1,0 +1,75 @@
+"""Whole federations under faults, each from a seed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fuzz.world.federation import simulate
+from fuzz.world.script import Fault
+from fuzz.world.seeds import CORPUS, MARKS, Total, known_seeds, replay
+from heartline.testing import World
+
+ROOT = Path(__file__).parents[2]
+SEEDS = 100
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.timeout(600)
+def test_a_hundred_seeds() -> None:
+    """All hold, and together they reach what may go wrong in the code."""
+    total = Total()
+    for seed in range(SEEDS):
+        total.add(simulate(seed))
+    missed = [mark for mark in MARKS if not total.seen[mark]]
+    assert not missed, f"{total.line()} never reached {missed}"
+    assert total.faults > 10 * SEEDS
+    assert total.messages > 100 * SEEDS
+
+
+@pytest.mark.parametrize("seed", known_seeds())
+def test_what_failed_once_holds(seed: int) -> None:
+    simulate(seed)
+
+
+def test_the_corpus_is_there() -> None:
+    assert CORPUS.is_file()
+
+
+@pytest.mark.parametrize("seed", [2, 19])
+def test_a_seed_is_a_run(seed: int) -> None:
+    """Twice in this process, and once more in another with other hashes: the same bytes on every wire."""
+    first = simulate(seed)
+    assert (first.digest, first.seen) == (simulate(seed).digest, first.seen)
+    program = f"from fuzz.world.federation import simulate; print(simulate({seed}).digest)"
+    other = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONHASHSEED": "12345", "PYTHONPATH": f"{ROOT}/src:{ROOT}"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert other.stdout.strip() == first.digest
+    assert simulate(seed + 1).digest != first.digest
+
+
+def test_a_replay_is_readable(capsys: pytest.CaptureFixture[str]) -> None:
+    assert replay(2) == 0
+    told = capsys.readouterr().out
+    assert " hub     starts" in told
+    assert " connects to memory://hub" in told
+    assert told.splitlines()[-1].startswith("seed 2: all held, digest ")
+
+
+def test_a_failure_says_how_to_see_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fuzz.world.federation.PEACE", 0.5)
+    world = World(3)
+    with pytest.raises(AssertionError, match="not within 0.5 s") as caught:
+        simulate(3, [Fault(0.0, "partition", "ada")], world)
+    assert "seed 3" in "".join(caught.value.__notes__)
