@@ -12,17 +12,17 @@ import heartline
 from tests.benchmarks._process import Child
 from tests.benchmarks.peers.heartline_ import Adder
 
-MESSAGE = 16 * 2**20
-MESSAGES = 4
+MESSAGE = 32 * 2**20
+MESSAGES = 2
 UPLOADS = 3
 """The best of them counts: others use the machine, too."""
 
 IN_TIME = 0.025
 """Seconds for a small call during an upload, on a machine that has time for it."""
 
-SHARE = 1 / 4
+SHARE = 1 / 5
 """Of the time that a message of the upload takes: on a machine without time for it a call is slow too, but
-still faster than behind a message. What is in flight at a time is a quarter of one at most."""
+still faster than behind a message. What is under way at a time is a small part of one."""
 
 
 async def upload(connection: heartline.Connection) -> None:
