@@ -1,4 +1,7 @@
-"""Round trips while an upload runs, as every peer reports them."""
+"""Round trips while an upload runs, as every peer reports them.
+
+Whoever waits when the upload ends is waited for: where all stand behind it, there is no other.
+"""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from tests.benchmarks.__main__ import main
+from tests.benchmarks._delays import figures
 from tests.benchmarks._process import Child, PeerFailed
 from tests.benchmarks._report import ratios
 from tests.benchmarks._sockets import MARKER, MESSAGE_SIZE, messages
@@ -32,6 +33,11 @@ def test_ratios_are_above_one_where_heartline_is_better():
 
 def test_no_ratio_without_heartline():
     assert ratios({"bare": 8.0, "grpcio": 2.0}, more_is_better=True) == {}
+
+
+def test_delays_are_in_milliseconds_and_rates_in_megabytes():
+    found = figures(10**6, 50, 2.0, call=[n / 1000 for n in range(100, -1, -1)])
+    assert found == {"rate": 25.0, "call median": 50.0, "call p99": 99.0}
 
 
 def test_only_the_last_message_carries_the_marker():

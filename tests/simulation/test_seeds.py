@@ -70,6 +70,6 @@ def test_a_replay_is_readable(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_failure_says_how_to_see_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fuzz.world.federation.PEACE", 0.5)
     world = World(3)
-    with pytest.raises(AssertionError, match="not within 0.5 s") as caught:
+    with pytest.raises(AssertionError, match=r"not within 0\.5 s") as caught:
         simulate(3, [Fault(0.0, "partition", "ada")], world)
     assert "seed 3" in "".join(caught.value.__notes__)

@@ -59,11 +59,13 @@ def load_upload(report: Report, port: int, size: int, count: int) -> None:
         calls: list[float] = []
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
             await channel.channel_ready()
-            calling = asyncio.create_task(_call(channel, calls))
+            over = asyncio.Event()
+            calling = asyncio.create_task(_call(channel, over, calls))
             start = time.perf_counter()
             received = await channel.stream_unary(f"/{SERVICE}/Upload")(messages())
             seconds = time.perf_counter() - start
-            calling.cancel()
+            over.set()
+            await calling
         if int(received) != size * count:
             raise AssertionError("the server received something else")
         report(figures(size, count, seconds, call=calls))
@@ -71,13 +73,13 @@ def load_upload(report: Report, port: int, size: int, count: int) -> None:
     asyncio.run(main())
 
 
-async def _call(channel: grpc.aio.Channel, delays: list[float]) -> None:
+async def _call(channel: grpc.aio.Channel, over: asyncio.Event, delays: list[float]) -> None:
     method = channel.unary_unary(
         f"/{SERVICE}/Add",
         request_serializer=Operands.SerializeToString,
         response_deserializer=Sum.FromString,
     )
-    while True:
+    while not over.is_set():
         start = time.perf_counter()
         await method(Operands(a=1, b=2))
         delays.append(time.perf_counter() - start)

@@ -49,13 +49,14 @@ def load_upload(report: Report, url: str, size: int, count: int) -> None:
         pings: list[float] = []
         async with heartline.open_connection(url) as connection:
             add = connection.service(Adder).add
+            over = trio.Event()
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(_call, add, calls)
-                nursery.start_soon(_ping, connection, pings)
+                nursery.start_soon(_call, add, over, calls)
+                nursery.start_soon(_ping, connection, over, pings)
                 start = time.perf_counter()
                 await _upload(connection, bytes(size), count)
                 seconds = time.perf_counter() - start
-                nursery.cancel_scope.cancel()
+                over.set()
         report(figures(size, count, seconds, call=calls, ping=pings))
 
     trio.run(main)
@@ -70,20 +71,20 @@ async def _upload(connection: heartline.Connection, message: bytes, count: int) 
             raise AssertionError("the server received something else")
 
 
-async def _call(add: Callable[..., object], delays: list[float]) -> None:
-    while True:
+async def _call(add: Callable[..., object], over: trio.Event, delays: list[float]) -> None:
+    while not over.is_set():
         start = time.perf_counter()
         await add(1, 2)  # type: ignore[misc]
         delays.append(time.perf_counter() - start)
         await trio.sleep(PAUSE)
 
 
-async def _ping(connection: heartline.Connection, delays: list[float]) -> None:
+async def _ping(connection: heartline.Connection, over: trio.Event, delays: list[float]) -> None:
     """Beside the round trip the wait for the line counts: a PING is stamped when it leaves."""
     link = connection.link
     assert link is not None
     pulse = link.session.pulse
-    while True:
+    while not over.is_set():
         pulse.rtt = None
         asked = left = trio.current_time()
         link.session.ping()

@@ -48,11 +48,10 @@ def load_upload(report: Report, port: int, size: int, count: int) -> None:
         answers: dict[str, asyncio.Queue[int]] = {"sum": asyncio.Queue(), "received": asyncio.Queue()}
         # proxy=None: a proxy set in the environment is not part of the measurement.
         async with connect(f"ws://127.0.0.1:{port}", compression=None, proxy=None) as connection:
-            beside = [
-                asyncio.create_task(_receive(connection, answers)),
-                asyncio.create_task(_call(connection, answers["sum"], calls)),
-                asyncio.create_task(_ping(connection, pings)),
-            ]
+            over = asyncio.Event()
+            receiving = asyncio.create_task(_receive(connection, answers))
+            calling = asyncio.create_task(_call(connection, answers["sum"], over, calls))
+            pinging = asyncio.create_task(_ping(connection, over, pings))
             start = time.perf_counter()
             message = bytes(size)
             for _ in range(count):
@@ -61,8 +60,9 @@ def load_upload(report: Report, port: int, size: int, count: int) -> None:
             if await answers["received"].get() != size * count:
                 raise AssertionError("the server received something else")
             seconds = time.perf_counter() - start
-            for task in beside:
-                task.cancel()
+            over.set()
+            await asyncio.gather(calling, pinging)
+            receiving.cancel()
         report(figures(size, count, seconds, call=calls, ping=pings))
 
     asyncio.run(main())
@@ -74,8 +74,10 @@ async def _receive(connection: ClientConnection, answers: dict[str, asyncio.Queu
             answers[name].put_nowait(value)
 
 
-async def _call(connection: ClientConnection, answers: asyncio.Queue[int], delays: list[float]) -> None:
-    while True:
+async def _call(
+    connection: ClientConnection, answers: asyncio.Queue[int], over: asyncio.Event, delays: list[float]
+) -> None:
+    while not over.is_set():
         start = time.perf_counter()
         await connection.send("[1, 2]")
         await answers.get()
@@ -83,8 +85,8 @@ async def _call(connection: ClientConnection, answers: asyncio.Queue[int], delay
         await asyncio.sleep(PAUSE)
 
 
-async def _ping(connection: ClientConnection, delays: list[float]) -> None:
-    while True:
+async def _ping(connection: ClientConnection, over: asyncio.Event, delays: list[float]) -> None:
+    while not over.is_set():
         start = time.perf_counter()
         await (await connection.ping())
         delays.append(time.perf_counter() - start)
