@@ -131,11 +131,11 @@ class Relay:
                 _reset(stream)
             self._scope.cancel()
             return
-        for ended in (way, way.back) if fault is Fault.FIN else (way,):
-            if ended not in self._silent:
-                self._silent.add(ended)
-                if fault is not Fault.DROP:
-                    await _end(self._ends[ended][1])
+        ways = {way, way.back} if fault is Fault.FIN else {way}
+        ended, self._silent = ways - self._silent, self._silent | ways
+        if fault is not Fault.DROP:
+            for way in ended:
+                await _end(self._ends[way][1])
 
     async def _forward(self, way: Way) -> None:
         source, _ = self._ends[way]
