@@ -155,10 +155,11 @@ class Relay:
         async for due, data in arriving:
             await trio.sleep_until(due)
             await trio.sleep(len(data) / course.bandwidth)
-            if way not in self._silent:
-                await _write(sink, data[: int(min(left, len(data)))])
+            if way in self._silent:
+                continue
+            await _write(sink, data[: int(left)] if left < len(data) else data)
             left -= len(data)
-            if course.fault is not None and left <= 0 < left + len(data):
+            if course.fault is not None and left <= 0:
                 await self.strike(course.fault, way)
         if way not in self._silent:
             await _end(sink)
