@@ -131,11 +131,11 @@ class Relay:
                 _reset(stream)
             self._scope.cancel()
             return
-        for ended in (way, way.back) if fault is Fault.FIN else (way,):
-            if ended not in self._silent:
-                self._silent.add(ended)
-                if fault is not Fault.DROP:
-                    await _end(self._ends[ended][1])
+        ways = {way, way.back} if fault is Fault.FIN else {way}
+        ended, self._silent = ways - self._silent, self._silent | ways
+        if fault is not Fault.DROP:
+            for way in ended:
+                await _end(self._ends[way][1])
 
     async def _forward(self, way: Way) -> None:
         source, _ = self._ends[way]
@@ -155,10 +155,11 @@ class Relay:
         async for due, data in arriving:
             await trio.sleep_until(due)
             await trio.sleep(len(data) / course.bandwidth)
-            if way not in self._silent:
-                await _write(sink, data[: int(min(left, len(data)))])
+            if way in self._silent:
+                continue
+            await _write(sink, data[: int(left)] if left < len(data) else data)
             left -= len(data)
-            if course.fault is not None and left <= 0 < left + len(data):
+            if course.fault is not None and left <= 0:
                 await self.strike(course.fault, way)
         if way not in self._silent:
             await _end(sink)

@@ -150,10 +150,10 @@ async def test_memory_does_not_grow_over_churn(tmp_path: Path) -> None:
         url = await server.read("url")
         async with heartline.open_connection(url) as own:
             watch = own.service("Watch")
-            await many(come_and_go, 150, url)
+            await many(come_and_go, 100, url)
             await held(server, watch)
             before = server.memory
             await many(come_and_go, 500, url)
             await held(server, watch)
-            print("grew by", server.memory - before, "from", before)
+            # A thousand sessions on two thousand links: were they kept, it would be twice as much.
             assert server.memory - before < 4 * MIB
