@@ -161,10 +161,10 @@ class HandSubscriber:
     def on_frame(self, frame: Frame) -> None:
         self.frames.append(frame)
 
-    def on_link_open(self) -> None:
+    def on_session_begin(self) -> None:
         pass
 
-    def on_link_end(self, _reason: Any, _unsent: Any) -> None:
+    def on_session_end(self, _reason: Any, _unsent: Any) -> None:
         pass
 
 

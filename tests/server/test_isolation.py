@@ -94,7 +94,7 @@ async def test_a_bug_ends_one_connection_and_is_logged(
         def bug(frame: Frame) -> None:
             raise ZeroDivisionError("a bug")
 
-        connection.push = type("Bug", (), {"on_frame": staticmethod(bug), "on_link_end": lambda *_: None})()
+        connection.push = type("Bug", (), {"on_frame": staticmethod(bug), "on_session_end": lambda *_: None})()
         await peer.send(Frame(FrameType.PUSH))
         (goodbye,) = await peer.rest()
         assert goodbye.code == CloseCode.INTERNAL_ERROR
@@ -115,7 +115,7 @@ async def test_a_bug_at_the_end_of_a_link_is_logged(
         def bug(*_: object) -> None:
             raise ZeroDivisionError("a bug")
 
-        connection.push = type("Bug", (), {"on_link_end": bug, "on_frame": bug})()
+        connection.push = type("Bug", (), {"on_session_end": bug, "on_frame": bug})()
         await peer.goodbye(CloseCode.NORMAL)
         await peer.rest()
         await settle()

@@ -90,12 +90,12 @@ def test_a_receipt_that_comes_too_early_is_noticed(monkeypatch: pytest.MonkeyPat
 
 def test_an_outcome_that_is_not_true_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A call whose session ended is said not to have been sent."""
-    end = Calls.on_link_end
+    end = Calls.on_session_end
 
     def pretend(self: Calls, reason: Any, unsent: Any) -> None:
         end(self, reason, lambda kind: set(self._pending) if kind == FrameType.CALL else unsent(kind))
 
-    monkeypatch.setattr(Calls, "on_link_end", pretend)
+    monkeypatch.setattr(Calls, "on_session_end", pretend)
     found(Outcome.NOT_SENT.value)
 
 

@@ -95,7 +95,7 @@ class Channel(trio.abc.Channel[Any]):
         try:
             await self._connection.wait_room(self.number, self._is_over)
         except ConnectionLost:
-            pass  # the channel went with its link, and says so
+            pass  # the channel went with its session, and says so
         self._check_open()
         self._connection.post(FrameType.DATA, self.number, number, payload, flags)
 
@@ -162,7 +162,7 @@ class Channel(trio.abc.Channel[Any]):
 
 
 class Channels:
-    """The channels of one link."""
+    """The channels of one session."""
 
     def __init__(self, connection: Connection, role: Role) -> None:
         self._connection = connection
@@ -268,8 +268,8 @@ class Channels:
         self._said_closed.discard(channel.number)
         del self._open[channel.number]
 
-    def on_link_end(self, reason: HeartlineError) -> None:
-        """The link is gone, and every channel with it."""
+    def on_session_end(self, reason: HeartlineError) -> None:
+        """The session is over, and every channel with it."""
         self._gone = reason
         for channel in self._open.values():
             channel.end(reason)

@@ -421,8 +421,8 @@ class Connection:
         if not resumed:
             self._link = link
             self._patient = self._said_goodbye = self._heard_goodbye = False
-            self.calls.on_link_open()
-            self.push.on_link_open()
+            self.calls.on_session_begin()
+            self.push.on_session_begin()
         self.tell(Opened(self) if self._links == 1 else Reconnected(self, resumed))
         link.flush()
 
@@ -462,10 +462,10 @@ class Connection:
         self._reason = reason
         channels, self._channels = self._channels, None
         try:
-            self.calls.on_link_end(reason, link.withdraw)
-            self.push.on_link_end(reason, link.withdraw)
+            self.calls.on_session_end(reason, link.withdraw)
+            self.push.on_session_end(reason, link.withdraw)
             if channels is not None:
-                channels.on_link_end(reason)
+                channels.on_session_end(reason)
         except Exception:
             logger.exception("internal error at the end of a session of the connection %s", self.id)
         finally:

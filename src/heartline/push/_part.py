@@ -145,19 +145,19 @@ class PushLayer:
             raise RemoteProtocolError(f"CONFIRM of subscription {frame.id}, which does not exist")
         served.confirm(offset)
 
-    # Links
+    # Sessions
 
-    def on_link_open(self) -> None:
-        """Subscriptions of a connection that has a new link find their place again by themselves."""
+    def on_session_begin(self) -> None:
+        """Subscriptions of a connection that has a new session find their place again by themselves."""
 
-    def on_link_end(self, reason: HeartlineError, unsent: Callable[[int], set[int]]) -> None:
+    def on_session_end(self, reason: HeartlineError, unsent: Callable[[int], set[int]]) -> None:
         """Everybody loses the number; subscriptions remember where they are."""
         for served in self._served.values():
             served.topic.leave(served, lost=True)
         self._served.clear()
         subscriptions, self._subscribed = self._subscribed, {}
         for subscription in subscriptions.values():
-            subscription.on_link_end()
+            subscription.on_session_end()
 
 
 def make_push(publisher: Publisher | None, connection: Connection) -> PushLayer:

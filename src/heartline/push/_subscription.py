@@ -329,7 +329,7 @@ class Subscription:
         self._done, self._confirmed = min(self._done, offset - 1), min(self._confirmed, offset - 1)
         self._state_due = True
 
-    def on_link_end(self) -> None:
+    def on_session_end(self) -> None:
         """The number is void; what has arrived stays, and the iterator subscribes again when it is through.
 
         A gap whose newest update has not come is not told: the next subscription will meet it again. So it is

@@ -1,7 +1,7 @@
 """The calls of one connection, in both directions.
 
 A waiting caller is a parked task: no event and no channel, the answer wakes it directly. Every pending call
-ends: with an answer, with its caller's cancellation (the peer is told), or with the link.
+ends: with an answer, with its caller's cancellation (the peer is told), or with the session.
 
 Nothing here grows because a peer misbehaves. It may have ``Limits.calls`` calls in progress, among them those
 whose answers are under way in fragments; as many handlers again may be cleaning up after a cancellation.
@@ -195,10 +195,10 @@ class Calls:
         else:
             raise RemoteProtocolError(f"{FrameType(kind).name} without a call that streams")
 
-    def on_link_open(self) -> None:
-        """Nothing is owed on a new link."""
+    def on_session_begin(self) -> None:
+        """Nothing is owed in a new session."""
 
-    def on_link_end(self, reason: HeartlineError, unsent: Callable[[int], set[int]]) -> None:
+    def on_session_end(self, reason: HeartlineError, unsent: Callable[[int], set[int]]) -> None:
         """Every call ends: the callers learn what is known, the handlers are cancelled."""
         not_sent = unsent(_CALL)
         for number, task in self._pending.items():
@@ -258,7 +258,7 @@ class Calls:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> None:
-        """The task of one call; it answers unless the caller, or the link, has gone."""
+        """The task of one call; it answers unless the caller, or the session, has gone."""
         fault: Fault | None = None
         result = None
         try:
@@ -310,7 +310,7 @@ async def _wait_writable(link: Link) -> None:
     try:
         await link.wait_drained(lambda: outbox.small >= link.write_buffer)
     except ConnectionLost:
-        await trio.sleep_forever()  # the call is cancelled with the link
+        await trio.sleep_forever()  # the call is cancelled with the session
 
 
 def _arguments(bound: Bound, value: Any, named: bool) -> tuple[tuple[Any, ...], dict[str, Any]]:
