@@ -66,7 +66,7 @@ class Message:
 
     def take(self) -> None:
         """Give its credit back to the sender; done when the message is read."""
-        if self.connection.link is self._link:  # a new link began with a whole window
+        if self.connection.link is self._link:  # a new session began with a whole window
             self.connection.give_credit(0, len(self._frame.payload))
 
 

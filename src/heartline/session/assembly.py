@@ -35,7 +35,7 @@ class _Half:
 
 
 class Assembly:
-    """The incomplete messages of one link, each bounded in length, all bounded in number."""
+    """The incomplete messages of one session, each bounded in length, all bounded in number."""
 
     __slots__ = ("_limits", "parts")
 

@@ -55,7 +55,7 @@ class _Message:
 
 
 class Outbox:
-    """The frames of one link that were not yet handed to the transport.
+    """The frames of one session that were not yet handed to the transport.
 
     Every queue's key is either in ``_turns`` (its head may be able to go) or in ``_halted`` (its head lacks
     credit or a free stream), never in both: what ends the lack moves it back.
