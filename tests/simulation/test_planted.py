@@ -13,6 +13,7 @@ from heartline.push import Subscription
 from heartline.rpc import Calls
 from heartline.server import Server
 from heartline.session import Session
+from heartline.session.windows import Windows
 from heartline.testing import NotConverged, Violation
 from heartline.wire import FrameType
 
@@ -113,14 +114,15 @@ def test_a_call_that_never_ends_is_noticed(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_credit_that_nobody_gave_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Credit comes back when a message arrives, not when it is read."""
-    on_lane = Session._on_lane
+    receive = Windows.receive
 
-    def generous(self: Session, frame: Any) -> None:
-        on_lane(self, frame)
+    def generous(self: Windows, frame: Any) -> bool:
+        ends = receive(self, frame)
         if frame.type == FrameType.DATA:
             self.consume(frame.channel, len(frame.payload))
+        return ends
 
-    monkeypatch.setattr(Session, "_on_lane", generous)
+    monkeypatch.setattr(Windows, "receive", generous)
     monkeypatch.setattr("heartline.connection._events.Message.take", lambda self: None)
     found("more than the window and one message")
 

@@ -13,18 +13,14 @@ Resuming. Frames are kept until they are confirmed. When the link is lost, the n
 handshake, on a session of its own; in it both sides tell their counts, and :meth:`Session.resume` goes on
 with the link on which that was done: what the peer has not received is sent again, first and in order. The
 rest of the state (half messages, windows, what waits) was never the link's, so it simply stays. Control
-frames are not sent again: PINGs and ACKs are void with their link, and credit is told anew.
-
-An ACK goes out by itself when a quarter of the peer's buffer, or ``ACK_SIZE`` bytes, came in; it rides along
-with what is written anyway, once in ``ACK_INTERVAL``; and PINGs and PONGs carry the count too. After a
-goodbye nothing is kept and nothing acknowledged: the session ends with its link, and an ACK that finds the
-peer's socket closed would have the system throw away what that peer had sent.
+frames are not sent again: PINGs and ACKs are void with their link, and credit is told anew. After a goodbye
+nothing is kept and nothing acknowledged: the session ends with its link, and an ACK that finds the peer's
+socket closed would have the system throw away what that peer had sent.
 """
 
 from __future__ import annotations
 
 import hmac
-import math
 import struct
 from collections.abc import Sequence
 from typing import TypeAlias
@@ -45,21 +41,17 @@ from heartline.session.messages import (
     render,
     shorten,
 )
-from heartline.session.outbox import MESSAGE_COST, Buffer, Outbox
+from heartline.session.outbox import Buffer, Outbox
 from heartline.session.pace import Pace
+from heartline.session.receipts import Receipts
 from heartline.session.replay import Replay
 from heartline.session.states import TRANSITIONS, Role, State, Step
+from heartline.session.windows import Windows
 from heartline.wire import Flag, Frame, FrameDecoder, FrameType, Limits
 
 __all__ = ["Event", "Session"]
 
 Event: TypeAlias = Frame | Hello | Welcome | Refuse | GoAway
-
-ACK_SIZE = 256 * 1024
-"""Bytes after which an ACK goes out by itself: one for a whole read, so that it costs next to nothing."""
-
-ACK_INTERVAL = 1.0
-"""Seconds between ACKs that ride along: what a peer sends in that time it has to keep."""
 
 _FIRST_SEQUENCED = FrameType.OPEN
 _LAST_LANE = FrameType.RESET
@@ -72,24 +64,17 @@ class Session:
     """One session, on one link after the other, without I/O, clock or chance."""
 
     __slots__ = (
-        "_ack",
-        "_ack_at",
-        "_ack_interval",
-        "_ack_size",
-        "_acked",
         "_asked",
         "_assembly",
         "_decoder",
-        "_due_credit",
         "_error",
         "_held",
         "_limits",
         "_pace",
         "_ping",
         "_pong",
-        "_returned",
+        "_receipts",
         "_spent_token",
-        "_unacked",
         "_windows",
         "confirmed",
         "outbox",
@@ -125,21 +110,16 @@ class Session:
         self._asked = False
         self._limits = limits
         self._assembly = Assembly(limits)
-        self._windows: dict[int, int] = {0: limits.window}
-        self._returned: dict[int, int] = {}
+        self._windows = Windows(role, limits.window)
+        self._receipts = Receipts()
         # The link's own.
         self._decoder = FrameDecoder(limits)
         self._held: Sequence[Frame] = ()
         self._pace = Pace(limits.replay_buffer)
         self._error: RemoteProtocolError | None = None
         # Said once with the next take, however often it became due: a peer that never reads costs no more.
-        self._ping = self._ack = False
+        self._ping = False
         self._pong: bytes | None = None
-        self._due_credit: dict[int, None] = {}
-        # What the peer was told of the count, and what came since.
-        self._acked = self._unacked = 0
-        self._ack_at = now
-        self._ack_size = self._ack_interval = math.inf  # until the peer says that it keeps anything
 
     # The handshake and the goodbye
 
@@ -275,11 +255,11 @@ class Session:
         self._pace = Pace(self._limits.replay_buffer)
         self.pulse = other.pulse
         self._decoder, self._held, self._error = other._decoder, other._held, other._error
-        self._ping = self._ack = False
+        self._ping = False
         self._pong = None
-        self._due_credit = dict.fromkeys(self._returned)
-        self._ack_at = self.pulse.heard
-        self._acked, self._unacked = self.received, other._unacked  # with what came behind the WELCOME
+        self._windows.tell_again()
+        # The handshake told the count; what came behind the WELCOME is not in it.
+        self._receipts.told(self.received, other._receipts.unacked, self.pulse.heard)
         self.replay.rewind()
         self.outbox.take_control()
         for frame in other.outbox.take_control():  # the WELCOME
@@ -321,9 +301,8 @@ class Session:
             self._error = error
             if not events:
                 raise
-        self._unacked += len(data)
-        if self._unacked >= self._ack_size:
-            self._ack = self.received != self._acked and self.state is _OPEN
+        if self.state is _OPEN:
+            self._receipts.arrived(len(data), self.received)
         return events
 
     def _few(self, data: bytes) -> list[Frame]:
@@ -350,8 +329,8 @@ class Session:
             if whole is None:
                 return None
             frame = whole
-        if frame.type <= _LAST_LANE:
-            self._on_lane(frame)
+        if frame.type <= _LAST_LANE and self._windows.receive(frame):
+            self._assembly.drop(frame.channel)
         return frame
 
     @property
@@ -431,58 +410,24 @@ class Session:
             self.token = greeting.token
         self.resume_window = min(self._limits.resume_window, greeting.resume_window)
         if self.resume_window:
-            self._ack_size = min(ACK_SIZE, max(1, greeting.replay_buffer // 4))
-            self._ack_interval = ACK_INTERVAL
+            self._receipts.agree(greeting.replay_buffer, self.pulse.heard)
         return greeting
 
     # Channels
 
     def open_channel(self, channel: int) -> None:
         """Open a channel, or our direction of one that the peer opened."""
-        if self._is_ours(channel):
-            self._windows[channel] = self._limits.window
+        if self._windows.is_ours(channel):
+            self._windows.open(channel)
         self.outbox.open_channel(channel)
 
     def close_channel(self, channel: int) -> None:
         """Forget a channel that the peer ended: what was not begun on it is not sent any more."""
         self.outbox.close_channel(channel)
 
-    def _is_ours(self, channel: int) -> bool:
-        """Clients open channels with odd numbers, servers with even ones."""
-        return channel % 2 == (self.role is Role.CLIENT)
-
     def consume(self, channel: int, length: int) -> None:
         """The reader took a message of this length: the sender gets its credit back."""
-        if channel in self._windows:
-            credit = length + MESSAGE_COST
-            self._windows[channel] += credit
-            self._returned[channel] = self._returned.get(channel, 0) + credit
-            self._due_credit[channel] = None
-
-    def _on_lane(self, frame: Frame) -> None:
-        """The peer's direction of a channel lasts from its OPEN, or ours, to its CLOSE or RESET.
-
-        That is seen to here, frame by frame: the events of a whole read come to the caller at once.
-        """
-        channel = frame.channel
-        window = self._windows.get(channel)
-        if frame.type == FrameType.OPEN:
-            if window is not None or self._is_ours(channel):
-                raise RemoteProtocolError(f"the peer cannot open channel {channel}")
-            self._windows[channel] = self._limits.window
-        elif window is None:
-            raise RemoteProtocolError(f"{FrameType(frame.type).name} on channel {channel}, which is not open")
-        elif frame.type == FrameType.DATA:
-            if window <= 0:
-                raise RemoteProtocolError(f"DATA on channel {channel} without credit (Limits.window)")
-            self._windows[channel] = window - len(frame.payload) - MESSAGE_COST
-        elif not channel:
-            raise RemoteProtocolError(f"{FrameType(frame.type).name} on channel 0, which is always open")
-        else:
-            del self._windows[channel]
-            self._returned.pop(channel, None)
-            self._due_credit.pop(channel, None)
-            self._assembly.drop(channel)
+        self._windows.consume(channel, length)
 
     # Sending
 
@@ -499,10 +444,10 @@ class Session:
         """
         if self.state is State.LOST:
             return []
-        if self._due_credit or self._pong is not None or self._ping or self._ack:
-            self._put_due(now)
-        elif self.received != self._acked and now - self._ack_at >= self._ack_interval and self.outbox.size:
-            self._ack = self.state is _OPEN
+        receipts = self._receipts
+        if now >= receipts.rides_at and self.received != receipts.count and self.outbox.size:
+            receipts.due = True
+        if receipts.due or self._windows.due or self._pong is not None or self._ping:
             self._put_due(now)
         replay = self.replay
         buffers = self.outbox.take_control()
@@ -523,10 +468,10 @@ class Session:
 
     def _put_due(self, now: float) -> None:
         put = self.outbox.put_control
-        ack = self._ack and self.state is _OPEN  # it was due, and a goodbye may have come in between
-        for channel in self._due_credit:
-            put(FrameType.CREDIT, channel, CONFIRMATION.pack(self._returned[channel]))
-        self._due_credit.clear()
+        receipts = self._receipts
+        ack = receipts.due and self.state is _OPEN  # not behind a goodbye
+        for channel, returned in self._windows.take_due():
+            put(FrameType.CREDIT, channel, CONFIRMATION.pack(returned))
         if self._pong is not None:
             put(FrameType.PONG, 0, self._pong + CONFIRMATION.pack(self.received))
         if self._ping:
@@ -535,10 +480,9 @@ class Session:
         if ack:
             put(FrameType.ACK, 0, CONFIRMATION.pack(self.received))
         if self._pong is not None or self._ping or ack:
-            # What is here of the next frame is not in the count, and calls for the next ACK.
-            self._acked, self._unacked, self._ack_at = self.received, self._decoder.buffered, now
+            receipts.told(self.received, self._decoder.buffered, now)
         self._pong = None
-        self._ping = self._ack = False
+        self._ping = receipts.due = False
 
     @property
     def has_output(self) -> bool:
@@ -547,8 +491,8 @@ class Session:
             self.outbox.size > 0
             or self._pong is not None
             or self._ping
-            or self._ack
-            or bool(self._due_credit)
+            or self._receipts.due
+            or bool(self._windows.due)
             or self.replay.due
         )
 
