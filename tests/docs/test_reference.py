@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from heartline.connection import _channels, _connection
+from heartline.connection import _channels, _goodbye
 from heartline.push import _journal, _keys, _part, _publisher, _served, _sqlite
 from heartline.rpc import _faults, _service, _wire
 from heartline.server import _acceptor
@@ -62,7 +62,7 @@ BOUNDS = {
     "small frames waiting for a peer that does not read, beyond `Limits.write_buffer`": outbox.STUCK_LIMIT,
     "bytes received that call for an ACK, at most": receipts.ACK_SIZE,
     "token of a session": _acceptor.TOKEN_SIZE,
-    "goodbye: for the peer to answer": _connection.GOODBYE_GRACE,
+    "goodbye: for the peer to answer": _goodbye.GOODBYE_GRACE,
     "reason of a refusal or goodbye": messages.REASON_SIZE,
     "identity of a client": _acceptor.MAX_IDENTITY,
     "name of a channel": _channels.NAME_SIZE,

@@ -13,7 +13,8 @@ from typing import Any
 import trio
 
 from heartline.connection._backoff import Backoff
-from heartline.connection._connection import GOODBYE_GRACE, Connection
+from heartline.connection._connection import Connection
+from heartline.connection._goodbye import GOODBYE_GRACE
 from heartline.connection._handshake import receive_greeting, send_greeting
 from heartline.connection._link import Link, close_stream
 from heartline.connection._state import ConnectionState

@@ -17,6 +17,7 @@ import trio
 
 from heartline.connection._channels import Channel, Channels, encode_message
 from heartline.connection._events import Closed, ConnectionEvent, Events, Lost, Message, Opened, Reconnected
+from heartline.connection._goodbye import GOODBYE_GRACE, Goodbye, say_why
 from heartline.connection._link import Link
 from heartline.connection._setup import CallsPart, PushPart, Setup
 from heartline.connection._state import ConnectionState, ConnectionStatistics
@@ -27,7 +28,7 @@ from heartline.errors import (
     LocalProtocolError,
     RemoteProtocolError,
 )
-from heartline.session import CloseCode, GoAway, Role, State
+from heartline.session import CloseCode, GoAway, Role
 from heartline.session.session import Event
 from heartline.wire import Frame, FrameType
 
@@ -39,9 +40,6 @@ __all__ = ["Connection", "current_connection"]
 
 logger = logging.getLogger("heartline")
 T = TypeVar("T")
-
-GOODBYE_GRACE = 1.0
-"""Seconds for the peer to take a goodbye and end the stream; a healthy one needs a round trip."""
 
 _FAMILY = 0xF0
 _CALLS = FrameType.CALL & _FAMILY
@@ -64,14 +62,12 @@ class Connection:
     __slots__ = (
         "_channels",
         "_events",
-        "_heard_goodbye",
+        "_goodbye",
         "_inbox",
         "_link",
         "_links",
-        "_patient",
         "_reason",
         "_resumed",
-        "_said_goodbye",
         "_state_changed",
         "address",
         "calls",
@@ -100,7 +96,7 @@ class Connection:
         self._channels: Channels | None = None
         self._inbox: Events[Message] | None = None
         self._events: Events[ConnectionEvent] | None = None
-        self._patient = self._said_goodbye = self._heard_goodbye = False
+        self._goodbye: Goodbye | None = None
         self._state_changed: trio.lowlevel.ParkingLot | None = None
         self.calls: CallsPart = setup.make_calls(self)
         self.push: PushPart = setup.make_push(self)
@@ -341,41 +337,31 @@ class Connection:
             return
         error = ConnectionClosed(f"the connection was closed here: {reason}", code=code, by_peer=False)
         if link.up:
-            link.session.go_away(code, reason, drain=drain)
-            self._said_goodbye = True
-            link.flush()
-            self._leave(link, error, drain)
+            goodbye = self._goodbye or Goodbye(link)
+            goodbye.say(code, reason, drain)
+            self._leave(goodbye, error)
         else:
             self.end_session(error)
 
-    def _leave(self, link: Link, error: ConnectionClosed, drain: float) -> None:
+    def _on_goodbye(self, message: GoAway) -> None:
+        goodbye = self._goodbye or Goodbye(self.require_link())
+        if not goodbye.hear(message.drain):
+            self.leave_when_idle()
+            return
+        why = f"{message.reason or 'no reason given'} (code {message.code})"
+        error = ConnectionClosed(f"the peer closed the connection: {why}", code=message.code, by_peer=True)
+        self._leave(goodbye, error)
+
+    def _leave(self, goodbye: Goodbye, error: ConnectionClosed) -> None:
+        self._goodbye = goodbye
         self._reason = error
-        self._patient = drain > 0
         self._set_state(ConnectionState.LEAVING)
-        link.scope.deadline = min(link.scope.deadline, trio.current_time() + drain + GOODBYE_GRACE)
         self.leave_when_idle()
 
     def leave_when_idle(self) -> None:
-        """See whether a link on which a goodbye was said can end: called also when a call has ended.
-
-        Whoever began waits for the other's goodbye and then ends the link; the other answers when it is ready
-        and reads on until that end. So what either side had sent before arrives, however long it is.
-        """
-        link = self._link
-        if self.state is not ConnectionState.LEAVING or link is None:
-            return
-        if self._patient and not self.calls.idle:
-            return
-        if not self._said_goodbye:
-            self._said_goodbye = True
-            link.session.go_away(CloseCode.NORMAL, "")
-            link.nudge()
-        elif self._heard_goodbye and not self._by_peer:
-            link.scope.cancel()
-
-    @property
-    def _by_peer(self) -> bool:
-        return isinstance(self._reason, ConnectionClosed) and self._reason.by_peer
+        """See whether the goodbye, if one is under way, can go on: called also when a call has ended."""
+        if self._goodbye is not None:
+            self._goodbye.go_on(idle=self.calls.idle)
 
     # Sessions and links
 
@@ -392,18 +378,18 @@ class Connection:
                 await link.read(self._handle)
         except RemoteProtocolError as error:
             reason = error
-            self._say_goodbye(link, CloseCode.PROTOCOL_ERROR, str(error))
+            say_why(link, CloseCode.PROTOCOL_ERROR, str(error))
         except ConnectionLost as error:
             link.lose(error)
         except Exception:
             # One peer's connection must not take the others with it: the server lives on.
             logger.exception("internal error on the connection %s", self.id)
             reason = ConnectionLost("internal error, see the log")
-            self._say_goodbye(link, CloseCode.INTERNAL_ERROR, "internal error")
+            say_why(link, CloseCode.INTERNAL_ERROR, "internal error")
         except trio.Cancelled:
             reason = ConnectionLost("the block that the connection lived in was left")
             if self.role is Role.SERVER:
-                self._say_goodbye(link, CloseCode.GOING_AWAY, "the server has ended")
+                say_why(link, CloseCode.GOING_AWAY, "the server has ended")
             raise
         finally:
             await self._close(link, reason)
@@ -420,7 +406,6 @@ class Connection:
         self._set_state(ConnectionState.OPEN)
         if not resumed:
             self._link = link
-            self._patient = self._said_goodbye = self._heard_goodbye = False
             self.calls.on_session_begin()
             self.push.on_session_begin()
         self.tell(Opened(self) if self._links == 1 else Reconnected(self, resumed))
@@ -459,6 +444,7 @@ class Connection:
         link, self._link = self._link, None
         if link is None:
             return
+        self._goodbye = None
         self._reason = reason
         channels, self._channels = self._channels, None
         try:
@@ -492,24 +478,6 @@ class Connection:
 
     def _on_default(self, frame: Frame) -> None:
         (self._events or self.shared_events or self._unread()).send(Message(self, frame))
-
-    def _on_goodbye(self, goodbye: GoAway) -> None:
-        link = self._link
-        assert link is not None
-        self._heard_goodbye = True
-        if self._said_goodbye and not self._by_peer:  # the answer to ours, or one that crossed it
-            self.leave_when_idle()
-            return
-        error = ConnectionClosed(
-            f"the peer closed the connection: {goodbye.reason or 'no reason given'} (code {goodbye.code})",
-            code=goodbye.code,
-            by_peer=True,
-        )
-        self._leave(link, error, goodbye.drain)
-
-    def _say_goodbye(self, link: Link, code: int, reason: str) -> None:
-        if link.session.state in (State.OPEN, State.LEAVING):
-            link.session.go_away(code, reason)
 
     def finish(self, reason: HeartlineError) -> None:
         """The end of the connection: no further link will come."""

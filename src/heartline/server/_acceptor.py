@@ -8,7 +8,7 @@ import logging
 import trio
 
 from heartline.connection import Closed, Connection, ConnectionState, Link, Lost, Opened, Reconnected
-from heartline.connection._connection import GOODBYE_GRACE
+from heartline.connection._goodbye import GOODBYE_GRACE
 from heartline.connection._handshake import receive_greeting, send_greeting
 from heartline.connection._link import close_stream
 from heartline.errors import ConnectionClosed, ConnectionLost, HeartlineError, RemoteProtocolError
