@@ -3,7 +3,8 @@
 from heartline.connection._backoff import Backoff
 from heartline.connection._channels import Channel
 from heartline.connection._client import connect, run_client
-from heartline.connection._connection import Connection, current_connection
+from heartline.connection._connection import Connection
+from heartline.connection._current import current_connection
 from heartline.connection._events import (
     Closed,
     ConnectionEvent,
@@ -16,6 +17,7 @@ from heartline.connection._events import (
 from heartline.connection._flusher import Flusher
 from heartline.connection._link import Link
 from heartline.connection._nursery import open_plain_nursery
+from heartline.connection._serving import serve_link
 from heartline.connection._setup import CallsPart, Part, PushPart, Setup
 from heartline.connection._state import ConnectionState, ConnectionStatistics
 from heartline.connection._timer import HeartbeatTimer
@@ -44,4 +46,5 @@ __all__ = [
     "current_connection",
     "open_plain_nursery",
     "run_client",
+    "serve_link",
 ]

@@ -17,6 +17,7 @@ from heartline.connection._connection import Connection
 from heartline.connection._goodbye import GOODBYE_GRACE
 from heartline.connection._handshake import receive_greeting, send_greeting
 from heartline.connection._link import Link, close_stream
+from heartline.connection._serving import serve_link
 from heartline.connection._state import ConnectionState
 from heartline.errors import (
     ConnectionClosed,
@@ -138,7 +139,7 @@ async def run_client(
     try:
         while True:
             opened = trio.current_time()
-            lost = await connection.run_link(link)
+            lost = await serve_link(connection, link)
             if backoff is None or _is_final(lost):
                 reason = lost
                 return

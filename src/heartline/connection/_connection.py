@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import trio
 
 from heartline.connection._channels import Channel, Channels, encode_message
 from heartline.connection._events import Closed, ConnectionEvent, Events, Lost, Message, Opened, Reconnected
-from heartline.connection._goodbye import GOODBYE_GRACE, Goodbye, say_why
+from heartline.connection._goodbye import GOODBYE_GRACE, Goodbye
 from heartline.connection._link import Link
 from heartline.connection._setup import CallsPart, PushPart, Setup
 from heartline.connection._state import ConnectionState, ConnectionStatistics
@@ -26,7 +25,6 @@ from heartline.errors import (
     ConnectionLost,
     HeartlineError,
     LocalProtocolError,
-    RemoteProtocolError,
 )
 from heartline.session import CloseCode, GoAway, Role
 from heartline.session.session import Event
@@ -36,7 +34,7 @@ if TYPE_CHECKING:
     from heartline.push import Since, SlowPolicy, Subscription
     from heartline.rpc import Retry
 
-__all__ = ["Connection", "current_connection"]
+__all__ = ["Connection"]
 
 logger = logging.getLogger("heartline")
 T = TypeVar("T")
@@ -44,16 +42,6 @@ T = TypeVar("T")
 _FAMILY = 0xF0
 _CALLS = FrameType.CALL & _FAMILY
 _PUSHES = FrameType.PUSH & _FAMILY
-
-_current: ContextVar[Connection] = ContextVar("heartline_connection")
-
-
-def current_connection() -> Connection:
-    """The connection on whose behalf this code runs: inside a service's method."""
-    try:
-        return _current.get()
-    except LookupError:
-        raise LocalProtocolError("there is no current connection outside of a service's method") from None
 
 
 class Connection:
@@ -365,39 +353,8 @@ class Connection:
 
     # Sessions and links
 
-    async def run_link(self, link: Link) -> HeartlineError:
-        """Serve the link's stream until that ends; the reason is returned.
-
-        Afterwards :attr:`link` is ``None`` if the session has ended with it; otherwise another stream may
-        resume it.
-        """
-        reason: HeartlineError | None = None
-        try:
-            with link.scope:
-                self._open(link)
-                await link.read(self._handle)
-        except RemoteProtocolError as error:
-            reason = error
-            say_why(link, CloseCode.PROTOCOL_ERROR, str(error))
-        except ConnectionLost as error:
-            link.lose(error)
-        except Exception:
-            # One peer's connection must not take the others with it: the server lives on.
-            logger.exception("internal error on the connection %s", self.id)
-            reason = ConnectionLost("internal error, see the log")
-            say_why(link, CloseCode.INTERNAL_ERROR, "internal error")
-        except trio.Cancelled:
-            reason = ConnectionLost("the block that the connection lived in was left")
-            if self.role is Role.SERVER:
-                say_why(link, CloseCode.GOING_AWAY, "the server has ended")
-            raise
-        finally:
-            await self._close(link, reason)
-        return self._reason or ConnectionLost("the link ended")
-
-    def _open(self, link: Link) -> None:
+    def begin_link(self, link: Link) -> None:
         """The link has come up: for a new session, or for the one that it had."""
-        _current.set(self)
         resumed = self._link is link
         self._links += 1
         self._resumed += resumed
@@ -411,7 +368,7 @@ class Connection:
         self.tell(Opened(self) if self._links == 1 else Reconnected(self, resumed))
         link.flush()
 
-    async def _close(self, link: Link, reason: HeartlineError | None) -> None:
+    async def end_link(self, link: Link, reason: HeartlineError | None) -> None:
         """The stream has ended: for this reason if it is one that ends the session too."""
         final = reason or link.failure or self._reason
         self._reason = (
@@ -460,7 +417,8 @@ class Connection:
             else:
                 link.fail(reason)
 
-    def _handle(self, events: list[Event]) -> None:
+    def handle(self, events: list[Event]) -> None:
+        """Hand out what has come in."""
         calls, push = self.calls.on_frame, self.push.on_frame
         for event in events:
             if type(event) is Frame:

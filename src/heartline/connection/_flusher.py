@@ -53,7 +53,7 @@ class Flusher:
                 try:
                     link.flush()
                 except Exception:
-                    # As in Connection.run_link: a bug met on one link must not end the others.
+                    # As in serve_link: a bug met on one link must not end the others.
                     logger.exception("internal error while writing for many")
                     link.fail(ConnectionLost("internal error, see the log"))
             duration = trio.current_time() - start

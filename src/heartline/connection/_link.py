@@ -173,7 +173,7 @@ class Link:
             except HeartlineError as error:
                 self.fail(error)
             except Exception:
-                # As in Connection.run_link: a bug met on one link must not end the others.
+                # As in serve_link: a bug met on one link must not end the others.
                 logger.exception("internal error while writing")
                 self.fail(ConnectionLost("internal error, see the log"))
 

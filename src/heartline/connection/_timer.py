@@ -151,7 +151,7 @@ class HeartbeatTimer:
                 return False
             link.lose(error)
         except Exception:
-            # As in Connection.run_link: a bug met on one link must not end the others.
+            # As in serve_link: a bug met on one link must not end the others.
             logger.exception("internal error in a heartbeat")
             link.fail(ConnectionLost("internal error, see the log"))
         else:

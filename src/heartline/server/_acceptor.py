@@ -7,7 +7,16 @@ import logging
 
 import trio
 
-from heartline.connection import Closed, Connection, ConnectionState, Link, Lost, Opened, Reconnected
+from heartline.connection import (
+    Closed,
+    Connection,
+    ConnectionState,
+    Link,
+    Lost,
+    Opened,
+    Reconnected,
+    serve_link,
+)
 from heartline.connection._goodbye import GOODBYE_GRACE
 from heartline.connection._handshake import receive_greeting, send_greeting
 from heartline.connection._link import close_stream
@@ -76,7 +85,7 @@ async def _serve(server: Server, connection: Connection, link: Link) -> None:
     )
     granted = False
     try:
-        reason = await connection.run_link(link)
+        reason = await serve_link(connection, link)
         if connection.link is link:
             server.tell(Lost(connection, reason))
             window = link.session.resume_window
