@@ -417,7 +417,7 @@ class Side:
         if self.wire is not None:
             self.marks["taken over"] += 1
             self.lose()
-        self.lost_welcomes = 0 if hello.resume[0] == self.session.ticket[0] else self.lost_welcomes + 1
+        self.lost_welcomes = 0 if hello.resume[0] == self.session.token else self.lost_welcomes + 1
         self.marks["lost WELCOME"] += self.lost_welcomes == 1
         self.marks["lost WELCOME after a lost one"] += self.lost_welcomes == 2
         self.tokens += 1

@@ -68,7 +68,7 @@ def next_link(
         other.take(0, 0.0)
         other.receive(greeting(Role.SERVER, limits, resume=(NEXT_TOKEN, received)), 0.0)
     else:
-        other.receive(greeting(Role.CLIENT, limits, resume=(token or session.ticket[0], received)), 0.0)
+        other.receive(greeting(Role.CLIENT, limits, resume=(token or session.token, received)), 0.0)
         other.welcome("the id", token=NEXT_TOKEN, resumed=True, received=session.received)
     return other
 

@@ -276,7 +276,7 @@ async def test_a_confirmation_that_crosses_an_older_count(autojump_clock: MockCl
         await connection.send(b"x")
         await peer.events()
         again = RawPeer.of(await open_stream(server.urls[0], tls=None), Role.CLIENT, limits=LIMITS)
-        again.session.hello(identity="me", resume=(peer.session.ticket[0], 0))
+        again.session.hello(identity="me", resume=(peer.session.token, 0))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(again.flush)
             nursery.start_soon(peer.send, Frame(FrameType.ACK, payload=(1).to_bytes(8, "big")))

@@ -71,7 +71,7 @@ def reconnect(
     assert isinstance(hello, Hello)
     assert hello.resume is not None
     assert server.admits(hello.resume, hello.limits)
-    two.welcome("the id", token=client.ticket[0] + b"'", resumed=True, received=server.received)
+    two.welcome("the id", token=client.token + b"'", resumed=True, received=server.received)
     server.resume(two, hello.resume[1])
     (welcome,) = move(server, one, now=now)
     assert isinstance(welcome, Welcome)

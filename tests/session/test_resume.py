@@ -235,7 +235,7 @@ def test_where_one_side_does_not_wait_nothing_goes_on(limits: tuple[Limits, Limi
     client, server = pair(*limits)
     assert not client.resumable
     assert not server.resumable
-    assert not server.admits((server.ticket[0], 0), PeerLimits.of(limits[0]))
+    assert not server.admits((server.token, 0), PeerLimits.of(limits[0]))
 
 
 def test_an_empty_token_opens_nothing() -> None:
@@ -279,7 +279,7 @@ def test_a_count_that_cannot_be_leaves_the_session_lost(role: Role, count: int) 
     size = session.replay.size
     with pytest.raises(RemoteProtocolError, match=f"{count} frames confirmed, after 1 and of {SENT} sent"):
         session.resume(next_link(session, count), count)
-    assert (session.state, session.confirmed, session.ticket[0]) == (State.LOST, 1, TOKEN)
+    assert (session.state, session.confirmed, session.token) == (State.LOST, 1, TOKEN)
     assert session.replay.size == size
     assert not session.replay.due
 
@@ -289,14 +289,14 @@ def test_a_peer_with_other_limits_leaves_the_session_lost(role: Role) -> None:
     session = at(role, State.LOST)
     with pytest.raises(RemoteProtocolError, match="other limits than it had"):
         session.resume(next_link(session, 2, Limits(window=1)), 2)
-    assert (session.state, session.confirmed, session.ticket[0]) == (State.LOST, 0, TOKEN)
+    assert (session.state, session.confirmed, session.token) == (State.LOST, 0, TOKEN)
 
 
 def test_a_welcome_that_resumes_where_nothing_was_asked() -> None:
     client = at(Role.CLIENT, State.GREETING)
     with pytest.raises(RemoteProtocolError, match="resumes a session where none was named"):
         client.receive(greeting(Role.SERVER, resume=(TOKEN, 0)), 0.0)
-    assert (client.state, client.peer, client.ticket[0]) == (State.GREETING, None, b"")
+    assert (client.state, client.peer, client.token) == (State.GREETING, None, b"")
 
 
 @in_both_roles

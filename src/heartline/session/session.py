@@ -20,6 +20,7 @@ socket closed would have the system throw away what that peer had sent.
 
 from __future__ import annotations
 
+import hmac
 import struct
 from collections.abc import Sequence
 from typing import TypeAlias
@@ -45,7 +46,6 @@ from heartline.session.pace import Pace
 from heartline.session.receipts import Receipts
 from heartline.session.replay import Replay
 from heartline.session.states import TRANSITIONS, Role, State, Step
-from heartline.session.tokens import Tokens
 from heartline.session.windows import Windows
 from heartline.wire import Flag, Frame, FrameDecoder, FrameType, Limits
 
@@ -74,7 +74,7 @@ class Session:
         "_ping",
         "_pong",
         "_receipts",
-        "_tokens",
+        "_spent_token",
         "_windows",
         "confirmed",
         "outbox",
@@ -86,6 +86,7 @@ class Session:
         "role",
         "sent",
         "state",
+        "token",
     )
 
     def __init__(self, role: Role, *, limits: Limits, heartbeat: Heartbeat, now: float) -> None:
@@ -103,7 +104,9 @@ class Session:
         self.replay: Replay = Replay(limits.replay_buffer)
         self.resume_window: float = 0.0
         """Seconds for which the session outlives its link, as agreed in the handshake; 0: it does not."""
-        self._tokens = Tokens()
+        self.token: bytes = b""
+        """What resumes the session, once."""
+        self._spent_token = b""
         self._asked = False
         self._limits = limits
         self._assembly = Assembly(limits)
@@ -160,7 +163,7 @@ class Session:
         which has received so many frames, and will :meth:`resume` on it.
         """
         self._step(Step.SEND_WELCOME)
-        self._tokens.token = token
+        self.token = token
         answer = Welcome(
             version=VERSION,
             session=session_id,
@@ -197,30 +200,38 @@ class Session:
     @property
     def resumable(self) -> bool:
         """Whether the session would outlive its link now."""
-        return self.resume_window > 0 and bool(self._tokens.token) and self.state in (_OPEN, State.LOST)
+        return self.resume_window > 0 and bool(self.token) and self.state in (_OPEN, State.LOST)
 
     @property
     def ticket(self) -> tuple[bytes, int]:
         """Client: what a HELLO has to say to resume this session."""
-        return self._tokens.token, self.received
+        return self.token, self.received
 
     def admits(self, ticket: tuple[bytes, int], limits: PeerLimits) -> bool:
         """Server: whether this ticket resumes this session.
 
         Not if the token is not its own, if the peer lacks frames that are not kept any more, or has other
-        limits than it had.
+        limits than it had. Until the client has shown that it has the new token the one that it used last is
+        good too: the WELCOME that brought the new one may have been lost, and the next one as well.
         """
         token, received = ticket
+        good = hmac.compare_digest(token, self.token)
+        spent = bool(self._spent_token) and hmac.compare_digest(token, self._spent_token)
         return (
             self.resumable
-            and self._tokens.admit(token)
+            and (good or spent)
             and self.confirmed <= received <= self.sent
             and limits == self.outbox.limits
         )
 
     def renew(self, ticket: tuple[bytes, int], token: bytes) -> bytes:
-        """Server: the token for who was admitted with this ticket: this new one, or the last one again."""
-        return self._tokens.successor(ticket[0], token)
+        """Server: the token for who was admitted with this ticket: a new one, or the last one once more.
+
+        Whoever has the token before may be a try that was long under way, and the client may have the last
+        one from a later try: so that one must stay good, and is given again.
+        """
+        spent = bool(self._spent_token) and hmac.compare_digest(ticket[0], self._spent_token)
+        return self.token if spent else token
 
     def lose(self) -> None:
         """The link is lost, and the session waits for another one."""
@@ -238,8 +249,8 @@ class Session:
         self._confirm(received)
         self.state = following
         greeting = other.peer
-        self._tokens.spent = greeting.resume[0] if isinstance(greeting, Hello) and greeting.resume else b""
-        self._tokens.token = other._tokens.token
+        self._spent_token = greeting.resume[0] if isinstance(greeting, Hello) and greeting.resume else b""
+        self.token = other.token
         self.peer = greeting
         self._pace = Pace(self._limits.replay_buffer)
         self.pulse = other.pulse
@@ -275,7 +286,7 @@ class Session:
         """
         self.pulse.heard = now
         if data:
-            self._tokens.spent = b""  # the client has the new one
+            self._spent_token = b""
         events: list[Event] = []
         try:
             if self._error is not None:
@@ -396,7 +407,7 @@ class Session:
         self.pulse.agree(greeting.heartbeat_timeout)
         self.outbox.open(greeting.limits)
         if isinstance(greeting, Welcome):
-            self._tokens.token = greeting.token
+            self.token = greeting.token
         self.resume_window = min(self._limits.resume_window, greeting.resume_window)
         if self.resume_window:
             self._receipts.agree(greeting.replay_buffer, self.pulse.heard)
