@@ -74,6 +74,7 @@ class Connection:
         "_said_goodbye",
         "_state_changed",
         "address",
+        "attempt",
         "calls",
         "dialing",
         "id",
@@ -89,6 +90,8 @@ class Connection:
         self.role: Role = role
         self.id: str = ""
         self.address: str = ""
+        self.attempt: tuple[bytes, int] | None = None
+        """The client, and the number of the HELLO with which the present link began."""
         self.state: ConnectionState = ConnectionState.CONNECTING
         self.shared_events: Events[ConnectionEvent] | None = None
         """Where messages go that this connection's own readers do not take: the events of a server."""
