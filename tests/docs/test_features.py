@@ -27,9 +27,8 @@ PLACE = r"`((?:tests|fuzz)/[\w/.]+)`"
 
 def _rows(page: Path) -> list[list[str]]:
     """The cells of each row of the tables whose last column is headed "Shown by"."""
-    tables = re.findall(
-        r"^\|(?:.*\|)? Shown by \|\n\|[-|]+\|\n((?:\|.*\|\n)+)", page.read_text(), re.MULTILINE
-    )
+    table = r"^\|(?:.*\|)? Shown by \|\n\|[-|]+\|\n((?:\|.*\|\n)+)"
+    tables = re.findall(table, page.read_text(), re.MULTILINE)
     return [row.strip("| ").split(" | ") for table in tables for row in table.splitlines()]
 
 
