@@ -73,7 +73,7 @@ class Channel(trio.abc.Channel[Any]):
     """One channel; a :class:`trio.abc.Channel` of messages: bytes, or any value of the serializer.
 
     It raises what Trio's channels raise: :class:`trio.EndOfChannel` when the peer closed it,
-    :class:`trio.ClosedResourceError` when you did, :class:`trio.BrokenResourceError` when the connection went
+    :class:`trio.ClosedResourceError` when you did, :class:`trio.BrokenResourceError` when the session ended
     or the peer reset it.
     """
 
@@ -162,7 +162,7 @@ class Channel(trio.abc.Channel[Any]):
 
 
 class Channels:
-    """The channels of one link."""
+    """The channels of one session."""
 
     def __init__(self, connection: Connection, role: Role) -> None:
         self._connection = connection
@@ -269,7 +269,7 @@ class Channels:
         del self._open[channel.number]
 
     def on_link_end(self, reason: HeartlineError) -> None:
-        """The link is gone, and every channel with it."""
+        """The session is over, and every channel with it."""
         self._gone = reason
         for channel in self._open.values():
             channel.end(reason)

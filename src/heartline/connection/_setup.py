@@ -21,18 +21,18 @@ __all__ = ["CallsPart", "Part", "PushPart", "Setup"]
 
 
 class Part(Protocol):
-    """A protocol that stands on the connection: it gets the frames of its family and the ends of links."""
+    """A protocol that stands on the connection: it gets the frames of its family and the ends of sessions."""
 
     def on_frame(self, frame: Frame) -> None:
         """Handle a frame; raises RemoteProtocolError when the peer broke the rules."""
         ...
 
     def on_link_open(self) -> None:
-        """A link is up: the first one, or one after a loss."""
+        """A session has begun: the first one, or the one after."""
         ...
 
     def on_link_end(self, reason: HeartlineError, unsent: Callable[[int], set[int]]) -> None:
-        """The link is gone; ``unsent(frame_type)`` takes back messages that never left: their ids."""
+        """The session is over; ``unsent(frame_type)`` takes back messages that never left: their ids."""
         ...
 
 

@@ -107,7 +107,7 @@ class PushLayer:
         return [served.number, log.epoch, position]
 
     def _number(self, log: TopicLog) -> int:
-        """The topic's own number if it is free on this link, so that updates are encoded once for all."""
+        """The topic's own number if it is free in this session, so that updates are encoded once for all."""
         assert self._publisher is not None
         outbox = self._connection.require_link().session.outbox
         number = log.number
@@ -148,7 +148,7 @@ class PushLayer:
     # Links
 
     def on_link_open(self) -> None:
-        """Subscriptions of a connection that has a new link find their place again by themselves."""
+        """Subscriptions of a connection that has a new session find their place again by themselves."""
 
     def on_link_end(self, reason: HeartlineError, unsent: Callable[[int], set[int]]) -> None:
         """Everybody loses the number; subscriptions remember where they are."""

@@ -1,9 +1,9 @@
-"""The subscriber's side: an iterator of updates that outlives its links.
+"""The subscriber's side: an iterator of updates that outlives its sessions.
 
-It keeps its place: the last offset received and the last one handled. After a loss it subscribes again from
-there, so that every update comes once and in order, or a :class:`~heartline.HistoryGap` says that it cannot.
-An update counts as handled, and is confirmed, when the next one is asked for or the block is left without an
-exception.
+It keeps its place: the last offset received and the last one handled. In a new session it subscribes again
+from there, so that every update comes once and in order, or a :class:`~heartline.HistoryGap` says that it
+cannot. An update counts as handled, and is confirmed, when the next one is asked for or the block is left
+without an exception.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class Subscription:
         self._lot = trio.lowlevel.ParkingLot()
         self._entered = False
         self._ended: HeartlineError | None = None
-        # The present link: under which number updates come, and what was handled and confirmed there.
+        # The present session: under which number updates come, and what was handled and confirmed there.
         self._number: int | None = None
         self._done = 0
         self._confirmed = 0

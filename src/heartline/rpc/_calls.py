@@ -196,7 +196,7 @@ class Calls:
             raise RemoteProtocolError(f"{FrameType(kind).name} without a call that streams")
 
     def on_link_open(self) -> None:
-        """Nothing is owed on a new link."""
+        """Nothing is owed in a new session."""
 
     def on_link_end(self, reason: HeartlineError, unsent: Callable[[int], set[int]]) -> None:
         """Every call ends: the callers learn what is known, the handlers are cancelled."""
