@@ -216,10 +216,10 @@ async def _identify(server: Server, authenticate: Authenticate | None, hello: He
 
 
 def _is_stale(attempt: tuple[bytes, int] | None, present: tuple[bytes, int] | None) -> bool:
-    """Whether a HELLO was sent before the one that began the present link: its client has long given it up."""
-    return (
-        attempt is not None and present is not None and attempt[0] == present[0] and attempt[1] <= present[1]
-    )
+    """Whether a HELLO is no newer than the one that began the present link, and of the same client."""
+    if attempt is None or present is None:
+        return False
+    return attempt[0] == present[0] and attempt[1] <= present[1]
 
 
 async def _authenticate(authenticate: Authenticate, hello: Hello) -> str | None:
