@@ -69,7 +69,7 @@ class Records:
         """What there is to count."""
         calls, handled = self.calls, self.handled.values()
         ends = calls["answered"], calls["failed"], calls["crashed"]
-        told = "{} answered, {} failed, {} gone with their caller".format(*ends)
+        told = "{} answered, {} failed, {} crashed".format(*ends)
         executed_twice = sum(count > 1 for count in self.executed.values())
         seen_twice = sum(count > 1 for counts in handled for count in counts.values())
         updates = self.published * len(CLIENTS)

@@ -28,7 +28,7 @@ FRAME = 0.3
 """Seconds of the world between two pictures."""
 
 PACE = 6.0
-"""Seconds of the world in a real second, so that a person can follow."""
+"""Seconds of the world in a real second: so a person can follow."""
 
 
 class Screen(Protocol):
@@ -104,8 +104,9 @@ class LiveScreen:
         self._events = [*self._events, *self._news.take(world)][-EVENTS:]
         self._live.update(self._draw(world, records, faults), refresh=True)
         # In the world no time passes meanwhile, and nobody there can tell.
-        self._next = max(self._next + FRAME / self._pace, time.monotonic())
-        time.sleep(self._next - time.monotonic())
+        now = time.monotonic()
+        self._next = max(self._next + FRAME / self._pace, now)
+        time.sleep(self._next - now)
 
     def _draw(self, world: World, records: Records, faults: dict[str, str]) -> Group:
         struck = records.faults.total()
@@ -113,7 +114,7 @@ class LiveScreen:
         head = f"second {world.time():.0f} of the world, seed {world.seed}: {what}, {struck} faults so far"
         events = [Text(_line(entry), "dim", no_wrap=True, overflow="ellipsis") for entry in self._events]
         nodes = draw_nodes(world, records, faults)
-        return Group(Text(head, "bold"), nodes, "", draw_counters(records, "under way"), "", *events)
+        return Group(Text(head, "bold"), nodes, "", draw_counters(records, "open"), "", *events)
 
 
 def draw_nodes(world: World, records: Records, faults: dict[str, str]) -> Table:
@@ -127,7 +128,7 @@ def draw_nodes(world: World, records: Records, faults: dict[str, str]) -> Table:
 
 def draw_sessions(records: Records) -> str:
     """What became of the sessions so far."""
-    return "{began} sessions, {lost} links lost, {resumed} times resumed".format_map(records.sessions)
+    return "sessions: {began} begun, {lost} lost their link, {resumed} resumed".format_map(records.sessions)
 
 
 def state_of(world: World, records: Records, name: str) -> str:
@@ -144,9 +145,10 @@ def state_of(world: World, records: Records, name: str) -> str:
 def draw_counters(records: Records, gap: str) -> Table:
     """The rows of the records; ``gap`` says what it means that something has not ended."""
     table = Table(box=None, pad_edge=False)
-    for title in ("", "begun", "ended", gap, "twice"):
-        table.add_column(title, justify="left" if not title else "right")
-    table.add_column("", style="dim", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    for title in ("begun", "ended", gap, "twice"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("", style="dim")
     for row in records.rows():
         numbers = (row.begun, row.ended, row.open, row.twice)
         table.add_row(row.what, *map(str, numbers), row.note)

@@ -145,22 +145,22 @@ def run(seed: int, faults: int, *, fast: bool) -> int:
             world.run(main)
         except NotConverged:
             pass  # the verdict says what is missing
-    report(world, records)
+    console = Console(highlight=False) if sys.stdout.isatty() else Console(width=100, highlight=False)
+    report(records, console)
     losses = records.losses()
     for loss in losses:
-        print("LOST:", loss)
-    verdict = "something was lost" if losses else "nothing was lost"
-    print(f"{verdict} in {world.time():.0f} s of the world; --seed {seed} --faults {faults} shows it again")
+        console.print("LOST:", loss, style="bold red")
+    verdict, style = ("something was lost", "bold red") if losses else ("nothing was lost", "bold green")
+    console.print(f"{verdict} in {world.time():.0f} s of the world", style=style)
+    console.print(f"the same again: python examples/chaos.py --seed {seed} --faults {faults}")
     return 1 if losses else 0
 
 
-def report(world: World, records: Records) -> None:
-    """Print the faults and the counters."""
+def report(records: Records, console: Console) -> None:
+    """Print the faults, the sessions and the counters."""
     kinds = ", ".join(f"{count} × {kind}" for kind, count in sorted(records.faults.items()))
-    print(f"{records.faults.total()} faults: {kinds or 'none'}")
-    print(draw_sessions(records))
-    # A pipe has no width.
-    console = Console() if sys.stdout.isatty() else Console(width=100)
+    console.print(f"{records.faults.total()} faults: {kinds or 'none'}")
+    console.print(draw_sessions(records))
     console.print(draw_counters(records, "missing"))
 
 
