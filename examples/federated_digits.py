@@ -128,10 +128,12 @@ async def tell_events(server: heartline.Server, progress: Progress) -> None:
     lost = set()
     async for event in server.events():
         match event:
-            case heartline.Closed(connection, heartline.ConnectionLost() as reason):
+            # At once: Closed follows only when the session has waited long enough for another link.
+            case heartline.Lost(connection, reason):
                 lost.add(connection.id)
                 progress.tell(f"{connection.id} is lost: {reason}")
-            case heartline.Opened(connection) if connection.id in lost:
+            case heartline.Opened(connection) | heartline.Reconnected(connection) if connection.id in lost:
+                lost.remove(connection.id)
                 progress.tell(f"{connection.id} has returned")
 
 

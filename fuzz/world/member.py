@@ -8,7 +8,7 @@ import trio
 
 import heartline
 from fuzz.world.hub import Ledger, count, heartbeat_of
-from fuzz.world.notes import LARGEST, LIMITS, Notes, Stream
+from fuzz.world.notes import LIMITS, SIZES, Notes, Stream
 from heartline.errors import CallError
 from heartline.federated import Learner, TrainResult, run_learner
 from heartline.testing import Node
@@ -160,7 +160,7 @@ async def _send(node: Node, notes: Notes, connection: heartline.Connection, even
         if connection.link is not session:
             session, stream = connection.link, Stream(notes, node.name)
         if not notes.quiet.is_set():
-            stream.send_next(connection, node.rng.choice([0, 50, 500, LARGEST]))
+            stream.send_next(connection, node.rng.choice(SIZES))
 
 
 # Learning

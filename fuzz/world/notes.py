@@ -11,13 +11,16 @@ import heartline
 from heartline import Connection, ConnectionState, Server
 from heartline.testing import CallChecker, CreditChecker, DeliveryChecker, OrderChecker, VersionChecker
 
-__all__ = ["LARGEST", "LIMITS", "MEMBERS", "Notes", "Stream"]
+__all__ = ["LIMITS", "MEMBERS", "SIZES", "Notes", "Stream"]
 
 MEMBERS = ("ada", "ben", "cleo")
 """Clients that call, follow and send; beside them there are learners."""
 
 LARGEST = 9000
 """Bytes of the longest message: it travels in several fragments."""
+
+SIZES = (0, 50, 50, 500, 500, LARGEST)
+"""Bytes of messages: most are small."""
 
 LIMITS = heartline.Limits(
     resume_window=15,

@@ -14,7 +14,7 @@
     ├── SerializationError                   a value cannot be encoded or decoded
     ├── CallError                            a call did not return a result
     │   ├── CallTimeout                      its deadline passed
-    │   ├── CallInterrupted                  the connection went while it was pending
+    │   ├── CallInterrupted                  the session ended while it was pending
     │   ├── UnknownMethod                    no such public method at the peer
     │   ├── InvalidArguments                 the arguments or the result do not fit the annotations
     │   ├── RemoteError                      the method raised
@@ -87,7 +87,10 @@ class ConnectionRefusedByPeer(ConnectionFailed):
 
 
 class ConnectionLost(HeartlineError):
-    """The link broke without a goodbye: reset, end of stream, or silence beyond the heartbeat's timeout."""
+    """The link broke without a goodbye: reset, end of stream, or silence beyond the heartbeat's timeout.
+
+    Raised when the session is over as well; while it may be resumed, what can wait waits.
+    """
 
 
 class ConnectionClosed(HeartlineError):
@@ -154,7 +157,10 @@ class CallTimeout(CallError):
 
 
 class CallInterrupted(CallError):
-    """The connection was lost or closed while the call was pending; ``__cause__`` says how."""
+    """The session ended while the call was pending, or there was none to begin with; ``__cause__`` says how.
+
+    A lost link alone does not do that: the call goes on when the session is resumed.
+    """
 
 
 class UnknownMethod(CallError):

@@ -77,7 +77,10 @@ async def everything_goes_on(server: Server, ends: tuple[Connection, Connection]
     await trio.sleep(10 * BRISK.timeout)
     assert [end.statistics().links for end in ends] == links
     assert all(end.state is ConnectionState.OPEN for end in ends)
-    assert all(end.statistics().round_trip == 0 for end in ends)
+    # Whoever answers PINGs need not send any.
+    trips = {end.statistics().round_trip for end in ends}
+    assert 0 in trips
+    assert trips <= {0, None}
 
 
 @pytest.mark.parametrize("sender", ["client", "server"])
@@ -224,5 +227,5 @@ async def test_a_peer_that_lives_and_does_not_read_is_not_given_up(autojump_cloc
         lost = await anext(events)
         assert isinstance(lost, Lost)
         assert "heartbeat timeout" in str(lost.reason)
-        assert trio.current_time() - start == pytest.approx(BRISK.timeout)
+        assert BRISK.timeout <= trio.current_time() - start < 1.02 * BRISK.timeout
         nursery.cancel_scope.cancel()

@@ -94,7 +94,9 @@ async def test_a_bug_ends_one_connection_and_is_logged(
         def bug(frame: Frame) -> None:
             raise ZeroDivisionError("a bug")
 
-        connection.push = type("Bug", (), {"on_frame": staticmethod(bug), "on_session_end": lambda *_: None})()
+        connection.push = type(
+            "Bug", (), {"on_frame": staticmethod(bug), "on_session_end": lambda *_: None}
+        )()
         await peer.send(Frame(FrameType.PUSH))
         (goodbye,) = await peer.rest()
         assert goodbye.code == CloseCode.INTERNAL_ERROR

@@ -47,10 +47,11 @@ async def come_back(
     identity: str = "me",
     limits: Limits = LIMITS,
     credentials: Any = None,
+    attempt: tuple[bytes, int] | None = None,
 ) -> tuple[RawPeer, Any]:
     """Another link, and what the server says to it."""
     peer = RawPeer.of(await open_stream(server.urls[0], tls=None), Role.CLIENT, limits=limits)
-    peer.session.hello(identity=identity, resume=ticket, credentials=credentials)
+    peer.session.hello(identity=identity, resume=ticket, credentials=credentials, attempt=attempt)
     await peer.flush()
     events = await peer.events()
     return peer, events[0] if events else None
@@ -60,9 +61,9 @@ def cut(peer: RawPeer) -> None:
     peer.stream.close()  # type: ignore[attr-defined]
 
 
-async def resume(server: Server, peer: RawPeer) -> RawPeer:
+async def resume(server: Server, peer: RawPeer, attempt: tuple[bytes, int] | None = None) -> RawPeer:
     """Come back with the right ticket, and go on."""
-    again, answer = await come_back(server, peer.session.ticket)
+    again, answer = await come_back(server, peer.session.ticket, attempt=attempt)
     assert isinstance(answer, Welcome)
     assert answer.resumed
     if peer.session.state is heartline.session.State.OPEN:
@@ -180,14 +181,42 @@ async def test_a_try_that_was_long_under_way_does_not_spend_the_ticket_of_a_late
     async with guarded() as (server, peer, connection):
         cut(peer)
         first = peer.session.ticket
-        await resume(server, peer)  # it has the new token, and has said nothing since
+        again = await resume(server, peer, (b"me", 3))  # it has the new token, and has said nothing since
         for _ in range(3):
-            stranded, answer = await come_back(server, first)  # a try before that, held up by the network
-            assert isinstance(answer, Welcome)
-            cut(stranded)
+            # A try before that, held up by the network.
+            _, answer = await come_back(server, first, attempt=(b"me", 2))
+            assert isinstance(answer, Refuse)
         await connection.send(b"x")
-        again = await resume(server, peer)
         assert [frame.payload for frame in await again.events()] == [b"x"]
+        cut(again)
+        again = await resume(server, peer, (b"me", 4))
+
+
+async def test_a_first_try_that_was_long_under_way_does_not_replace_a_later_one(
+    autojump_clock: MockClock,
+) -> None:
+    """Without a ticket too: the later one would be told, for good, that it was replaced."""
+    async with guarded() as (server, _, _):
+        later, answer = await come_back(server, None, attempt=(b"me", 2))
+        assert isinstance(answer, Welcome)
+        connection = server.connections["me"]
+        for number in (1, 2):
+            _, answer = await come_back(server, None, attempt=(b"me", number))
+            assert isinstance(answer, Refuse)
+            assert not CloseCode.is_terminal(answer.code)
+        assert server.connections["me"] is connection
+        assert later.kinds() == [FrameType.WELCOME]
+        # A later one of the same client, and any of another, are the newest.
+        for attempt in ((b"me", 3), (b"somebody else", 1), None):
+            _, answer = await come_back(server, None, attempt=attempt)
+            assert isinstance(answer, Welcome)
+
+
+async def test_the_name_of_a_client_is_bounded(autojump_clock: MockClock) -> None:
+    async with guarded() as (server, _, _):
+        _, answer = await come_back(server, None, identity="long", attempt=(bytes(65), 1))
+        assert isinstance(answer, Refuse)
+        assert answer.code == CloseCode.PROTOCOL_ERROR
 
 
 async def test_a_ticket_that_is_too_late(autojump_clock: MockClock) -> None:

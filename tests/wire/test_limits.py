@@ -12,11 +12,18 @@ from heartline.wire import Limits
 
 MIB = 1024 * 1024
 FIELDS = [field.name for field in dataclasses.fields(Limits)]
-WHOLE = [name for name in FIELDS if name != "handshake_timeout"]
+SECONDS = ("handshake_timeout", "resume_window")
+WHOLE = [name for name in FIELDS if name not in SECONDS]
+
+
+@pytest.mark.parametrize("name", [name for name in FIELDS if name != "resume_window"])
+def test_nothing_is_no_bound(name: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"Limits.{name} must be a number above 0, not 0"):
+        Limits(**{name: 0})
 
 
 @pytest.mark.parametrize("name", FIELDS)
-@pytest.mark.parametrize("value", [0, -1, None, "8", True, math.nan, -math.inf, [1]])
+@pytest.mark.parametrize("value", [-1, None, "8", True, math.nan, -math.inf, [1]])
 def test_a_bad_value_is_refused_by_name(name: str, value: object) -> None:
     with pytest.raises(ConfigurationError) as caught:
         Limits(**{name: value})
@@ -36,9 +43,14 @@ def test_one_is_enough(name: str) -> None:
     assert getattr(Limits(**{name: 1}), name) == 1
 
 
+@pytest.mark.parametrize("name", SECONDS)
 @pytest.mark.parametrize("value", [1, 0.001, math.inf])
-def test_the_time_for_the_handshake_may_be_a_fraction_or_without_end(value: float) -> None:
-    assert Limits(handshake_timeout=value).handshake_timeout == value
+def test_seconds_may_be_a_fraction_or_without_end(name: str, value: float) -> None:
+    assert getattr(Limits(**{name: value}), name) == value
+
+
+def test_a_session_may_end_with_its_link() -> None:
+    assert Limits(resume_window=0).resume_window == 0
 
 
 def test_the_first_byte_of_a_frame_stays_zero() -> None:

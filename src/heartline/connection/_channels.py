@@ -73,7 +73,7 @@ class Channel(trio.abc.Channel[Any]):
     """One channel; a :class:`trio.abc.Channel` of messages: bytes, or any value of the serializer.
 
     It raises what Trio's channels raise: :class:`trio.EndOfChannel` when the peer closed it,
-    :class:`trio.ClosedResourceError` when you did, :class:`trio.BrokenResourceError` when the connection went
+    :class:`trio.ClosedResourceError` when you did, :class:`trio.BrokenResourceError` when the session ended
     or the peer reset it.
     """
 

@@ -65,11 +65,13 @@ async def _connect_once(connection: Connection, dial: Dial, identity: str | None
                 Role.CLIENT, limits=limits, heartbeat=connection.setup.heartbeat, now=trio.current_time()
             )
             lost = _to_resume(connection)
+            connection.attempt = _next_attempt(connection)
             session.hello(
                 # What the server made up is kept over reconnects; what the user said is said again as it was.
                 identity=identity if identity is not None else connection.id or None,
                 credentials=credentials,
                 resume=None if lost is None else lost.session.ticket,
+                attempt=connection.attempt,
             )
             await send_greeting(stream, session)
             answer = await receive_greeting(stream, session)
@@ -84,6 +86,13 @@ async def _connect_once(connection: Connection, dial: Dial, identity: str | None
         if isinstance(error, ConnectionLost):
             raise ConnectionFailed(str(error)) from error
         raise
+
+
+def _next_attempt(connection: Connection) -> tuple[bytes, int]:
+    if connection.attempt is None:
+        return connection.setup.rng.randbytes(8), 1
+    client, count = connection.attempt
+    return client, count + 1
 
 
 def _to_resume(connection: Connection) -> Link | None:

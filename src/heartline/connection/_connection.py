@@ -58,6 +58,7 @@ class Connection:
         "_resumed",
         "_state_changed",
         "address",
+        "attempt",
         "calls",
         "dialing",
         "id",
@@ -73,6 +74,8 @@ class Connection:
         self.role: Role = role
         self.id: str = ""
         self.address: str = ""
+        self.attempt: tuple[bytes, int] | None = None
+        """The client, and the number of the HELLO with which the present link began."""
         self.state: ConnectionState = ConnectionState.CONNECTING
         self.shared_events: Events[ConnectionEvent] | None = None
         """Where messages go that this connection's own readers do not take: the events of a server."""
@@ -115,8 +118,8 @@ class Connection:
         """A subscription to a topic of the peer, to be entered with ``async with``.
 
         ``since`` says where to begin: ``None`` from now on, :data:`heartline.NEWEST` with the newest update
-        that is retained, :data:`heartline.OLDEST` with the oldest, or after a
-        :class:`heartline.Position`. ``policy`` is a :class:`heartline.SlowPolicy`.
+        that is retained, :data:`heartline.OLDEST` with the oldest, :data:`heartline.SNAPSHOT` with the state,
+        or after a :class:`heartline.Position`. ``policy`` is a :class:`heartline.SlowPolicy`.
         """
         subscription: Subscription = self.push.subscribe(topic, since, policy)
         return subscription
@@ -124,8 +127,8 @@ class Connection:
     async def send(self, message: Any) -> None:
         """Send a message on the default channel: bytes as they are, any other value serialized.
 
-        Waits while the peer has no room for it. Raises :class:`ConnectionLost` or :class:`ConnectionClosed`
-        when there is no link.
+        Waits while the peer has no room for it. It arrives unless the session ends before: that it was sent
+        says no more. Raises :class:`ConnectionLost` or :class:`ConnectionClosed` when there is no session.
         """
         await trio.lowlevel.checkpoint()
         number, payload, flags = encode_message(self, message)
@@ -176,7 +179,7 @@ class Connection:
         return self.channels.open(name)
 
     async def accept_channel(self) -> Channel:
-        """The next channel that the peer opens; raises the reason when the link ends."""
+        """The next channel that the peer opens; raises the reason when the session ends."""
         self.require_link()
         return await self.channels.accept()
 
@@ -294,7 +297,7 @@ class Connection:
 
     @property
     def channels(self) -> Channels:
-        """The opened channels of the present link."""
+        """The opened channels of the present session."""
         if self._channels is None:
             self.require_link()
             self._channels = Channels(self, self.role)

@@ -1,10 +1,10 @@
 """The learner's end of the wire: what the trainer calls, and the pushes it takes.
 
 Models are numbered by their versions, and a training order names the version to start from. The order waits
-for that version: the push and the order travel on one connection, but the push may have been lost with a link
-and come again. A version lower than the one that is there is old news and is dropped, unless it belongs to
-another run: at a learner the versions of a run never go back. An order for such a version is refused with
-:exc:`StaleOrder`.
+for that version: the push and the order travel on one connection, but a call may overtake an update, and in
+a new session the update may come again later than the order. A version lower than the one that is there is
+old news and is dropped, unless it belongs to another run: at a learner the versions of a run never go back.
+An order for such a version is refused with :exc:`StaleOrder`.
 
 An order has an id. The trainer gives the same order, by its id, again when it lost sight of the learner or
 was started anew, and gets the same result: see :mod:`heartline.federated._work`.

@@ -1,4 +1,4 @@
-"""Acknowledged push: topics with a bounded history, subscriptions that survive the link, receipts."""
+"""Acknowledged push: topics with a bounded history, subscriptions that outlive sessions, receipts."""
 
 from heartline.push._log import Entry, History, TopicLog
 from heartline.push._part import PushLayer, make_push

@@ -107,7 +107,7 @@ class PushLayer:
         return [served.number, log.epoch, position]
 
     def _number(self, log: TopicLog) -> int:
-        """The topic's own number if it is free on this link, so that updates are encoded once for all."""
+        """The topic's own number if it is free in this session, so that updates are encoded once for all."""
         assert self._publisher is not None
         outbox = self._connection.require_link().session.outbox
         number = log.number

@@ -48,7 +48,7 @@ class Wait:
     """A publisher that waits for confirmations of one update.
 
     It is told of every confirmation and departure, so that the cost of waiting does not grow with the square
-    of the subscribers. A ``patient`` one also waits for subscriptions whose link was lost: they may return.
+    of the subscribers. A ``patient`` one also waits for subscriptions whose session ended: they may return.
     """
 
     __slots__ = ("_done", "_expected", "_patient", "missing", "offset")
@@ -67,7 +67,7 @@ class Wait:
         self._give_up(who)
 
     def gone(self, who: Who, *, lost: bool) -> None:
-        """This subscription has left, or its link was lost."""
+        """This subscription has left, or was ``lost`` with its session."""
         if not (lost and self._patient):
             self._give_up(who)
 

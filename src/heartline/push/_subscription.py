@@ -1,9 +1,9 @@
-"""The subscriber's side: an iterator of updates that outlives sessions.
+"""The subscriber's side: an iterator of updates that outlives its sessions.
 
-It keeps its place: the last offset received and the last one handled. After a loss it subscribes again from
-there, so that every update comes once and in order, or a :class:`~heartline.HistoryGap` says that it cannot.
-An update counts as handled, and is confirmed, when the next one is asked for or the block is left without an
-exception.
+It keeps its place: the last offset received and the last one handled. In a new session it subscribes again
+from there, so that every update comes once and in order, or a :class:`~heartline.HistoryGap` says that it
+cannot. An update counts as handled, and is confirmed, when the next one is asked for or the block is left
+without an exception.
 """
 
 from __future__ import annotations

@@ -98,7 +98,7 @@ class Topic:
             self._blocking[served] = None
 
     def leave(self, served: Served, *, lost: bool) -> None:
-        """A subscriber has gone: of its own will, or ``lost`` with its link."""
+        """A subscriber has gone: of its own will, or ``lost`` with its session."""
         if served not in self.served:
             return
         del self.served[served]

@@ -23,7 +23,7 @@ class Retry:
     """
 
     attempts: int = 3
-    """Attempts in all. Three outlast one lost link and one bad moment of the peer."""
+    """Attempts in all. Three outlast the end of a session and one bad moment of the peer."""
     backoff: Backoff = Backoff(initial=0.1, maximum=5.0)  # noqa: RUF009 - frozen
     """The delays between attempts: shorter than for connections, somebody waits."""
     idempotent: bool = False

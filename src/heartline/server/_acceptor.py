@@ -106,12 +106,12 @@ async def _resume(
     hello = session.peer
     assert isinstance(hello, Hello)
     assert hello.resume is not None
+    connection.attempt = hello.attempt
     turn = link.request_turn()
     try:
         if not await turn.wait():
             return
-        token = link.session.renew(hello.resume, _token(server))
-        session.welcome(connection.id, token=token, resumed=True, received=link.session.received)
+        session.welcome(connection.id, token=_token(server), resumed=True, received=link.session.received)
         link.session.resume(session, hello.resume[1])
         link.come_up(stream)
         connection.address = _address(stream)
@@ -168,6 +168,7 @@ async def _let_in(
             connection = Connection(server.setup, Role.SERVER)
             connection.id = identity
             connection.address = _address(stream)
+            connection.attempt = hello.attempt
             session.welcome(
                 identity, token=_token(server) if hello.resume_window and limits.resume_window else b""
             )
@@ -214,11 +215,20 @@ async def _identify(server: Server, authenticate: Authenticate | None, hello: He
         raise _Refused(CloseCode.GOING_AWAY, "the server is draining")
     if len(server.table) >= server.setup.limits.connections and identity not in server.table:
         raise _Refused(CloseCode.OVERLOADED, f"all {len(server.table)} places are taken (Limits.connections)")
+    if identity in server.table and _is_stale(hello.attempt, server.table[identity].attempt):
+        raise _Refused(CloseCode.NO_SESSION, "a later HELLO of this client has been answered")
     if identity is None:
         return f"{server.setup.rng.getrandbits(64):016x}"
     if not 0 < len(identity) <= MAX_IDENTITY or not identity.isprintable():
         raise _Refused(CloseCode.PROTOCOL_ERROR, f"an identity has 1 to {MAX_IDENTITY} printable characters")
     return identity
+
+
+def _is_stale(attempt: tuple[bytes, int] | None, present: tuple[bytes, int] | None) -> bool:
+    """Whether a HELLO is no newer than the one that began the present link, and of the same client."""
+    if attempt is None or present is None:
+        return False
+    return attempt[0] == present[0] and attempt[1] <= present[1]
 
 
 async def _authenticate(authenticate: Authenticate, hello: Hello) -> str | None:

@@ -95,7 +95,7 @@ class Server:
         self.setup = setup
         self.table: dict[str, Connection] = {}
         self.connections: Mapping[str, Connection] = MappingProxyType(self.table)
-        """The open connections by id."""
+        """The connections by id, those among them whose link is lost and whose session waits."""
         self.accepted: int = 0
         self.refused = 0
         self.handshaking = 0
@@ -165,7 +165,7 @@ class Server:
         ``wait`` is ``None`` (for nothing else), ``"stored"`` (nor this, but the topic must have a store),
         ``"sent"`` (until it was handed to every subscriber's link) or
         ``"confirmed"`` (until every subscriber has handled it), for ``timeout`` seconds at most. With a
-        timeout a subscriber whose link is lost meanwhile is waited for; without one it is left behind, as it
+        timeout a subscriber whose session ends meanwhile is waited for; without one it is left behind, as it
         is at the timeout: it catches up from the history when it is back. The timeout, or else half a minute,
         also bounds the wait for subscribers with :attr:`SlowPolicy.BLOCK`.
 
@@ -213,7 +213,10 @@ class Server:
     async def close_connection(
         self, connection_id: str, *, code: int = CloseCode.KICKED, reason: str = "closed by the server"
     ) -> None:
-        """Close a peer's connection; with the default code it does not come back by itself."""
+        """Close a peer's connection; with the default code it does not come back by itself.
+
+        One whose link is lost at the moment cannot be told the code, and comes back to a new session.
+        """
         connection = self._get(connection_id)
         connection.close(code, reason)
         while self.table.get(connection_id) is connection:

@@ -42,6 +42,9 @@ SMALLEST_FRAME = 2048
 """Bytes that every peer must accept in a frame: a WELCOME or a GOAWAY fits, and a message in fragments does
 not cost many times its own bytes."""
 
+CLIENT_SIZE = 64
+"""Bytes of the name of a client in its attempts, which its server keeps: any UUID or hash."""
+
 REASON_SIZE = 1024
 """Bytes of a reason that travel: it is for a person, and fits in the smallest frame."""
 
@@ -85,6 +88,9 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
     credentials: Any = None
     resume: tuple[bytes, int] | None = None
     """The token of the session to resume, and the count of sequenced frames received in it."""
+    attempt: tuple[bytes, int] | None = None
+    """Which client this is, and a number that grows with each of its HELLOs: it tells one that was long under
+    way."""
     resume_window: float = 0.0
     """Seconds for which this side would wait for a lost session to be resumed; 0: not at all."""
     replay_buffer: int = 0
@@ -159,6 +165,12 @@ def _check(message: msgspec.Struct) -> None:
             raise RemoteProtocolError(
                 f"the peer announces a heartbeat timeout of {message.heartbeat_timeout} s"
             )
+        if isinstance(message, Hello) and message.attempt is not None:
+            size = len(message.attempt[0])
+            if size > CLIENT_SIZE:
+                raise RemoteProtocolError(
+                    f"the client's name in its attempt has {size} bytes, of {CLIENT_SIZE}"
+                )
         if not (message.resume_window >= 0 and message.replay_buffer >= 0):
             raise RemoteProtocolError(
                 f"the peer would wait {message.resume_window} s for a lost session, "

@@ -129,8 +129,12 @@ class Session:
         identity: str | None = None,
         credentials: object = None,
         resume: tuple[bytes, int] | None = None,
+        attempt: tuple[bytes, int] | None = None,
     ) -> None:
         """Client: open the session; ``resume`` is the :attr:`ticket` of the one that shall go on here.
+
+        ``attempt`` is a name that no other client has and a number that grows with each HELLO: a server does
+        not let an older one take the place of a newer one.
 
         Raises :class:`SerializationError` for credentials that cannot be sent, and
         :class:`LocalProtocolError` for ones too long.
@@ -142,6 +146,7 @@ class Session:
             identity=identity,
             credentials=credentials,
             resume=resume,
+            attempt=attempt,
             resume_window=self._limits.resume_window,
             replay_buffer=self._limits.replay_buffer,
         )
@@ -223,15 +228,6 @@ class Session:
             and self.confirmed <= received <= self.sent
             and limits == self.outbox.limits
         )
-
-    def renew(self, ticket: tuple[bytes, int], token: bytes) -> bytes:
-        """Server: the token for who was admitted with this ticket: a new one, or the last one once more.
-
-        Whoever has the token before may be a try that was long under way, and the client may have the last
-        one from a later try: so that one must stay good, and is given again.
-        """
-        spent = bool(self._spent_token) and hmac.compare_digest(ticket[0], self._spent_token)
-        return self.token if spent else token
 
     def lose(self) -> None:
         """The link is lost, and the session waits for another one."""

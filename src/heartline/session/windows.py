@@ -1,6 +1,6 @@
 """The receiver's side of credit: how much the peer may still send on each channel.
 
-A direction of a channel lasts from its OPEN, by whichever side, to the CLOSE or RESET of who sends in it; that
+A direction of a channel lasts from its OPEN, by either side, to the CLOSE or RESET of who sends in it; that
 of channel 0 always lasts. The peer's direction begins with a window of ``Limits.window`` bytes. Each message
 takes its length and ``MESSAGE_COST`` from it, and when the reader has taken the message they are given back
 (the sender's side is in :mod:`heartline.session.outbox`). Told is the sum of what was given back so far, once
@@ -28,8 +28,7 @@ class Windows:
         self._left: dict[int, int] = {0: window}
         self._returned: dict[int, int] = {}
         self.due: dict[int, None] | None = None
-        """Channels whose sender is to be told that credit came back; ``None`` for none of them, which costs an
-        idle session nothing."""
+        """Channels on which there is something to tell; ``None`` costs an idle session nothing."""
 
     def is_ours(self, channel: int) -> bool:
         """Clients open channels with odd numbers, servers with even ones."""

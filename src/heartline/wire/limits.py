@@ -71,7 +71,8 @@ class Limits:
             number = (int, float) if field.name in _SECONDS else int
             zero = field.name == "resume_window" and value == 0
             if not isinstance(value, number) or isinstance(value, bool) or not (value > 0 or zero):
-                raise ConfigurationError(f"Limits.{field.name} must be a number above 0, not {value!r}")
+                least = "of at least 0" if field.name == "resume_window" else "above 0"
+                raise ConfigurationError(f"Limits.{field.name} must be a number {least}, not {value!r}")
         if self.frame_size >= 16 * MIB:
             raise ConfigurationError(f"Limits.frame_size must be below 16 MiB, not {self.frame_size!r}")
         if self.message_size < self.frame_size:

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.examples.programs import Terminal, changed, command, run
+
+pytestmark = pytest.mark.slow
+
+VERDICT = "nothing was lost in "
+
+
+def counters(output: str) -> dict[str, list[int]]:
+    """The rows of the summary: begun, ended, missing, twice."""
+    rows = re.findall(r"^(\w+) +(\d+) +(\d+) +(\d+) +(\d+)  ", output, re.MULTILINE)
+    return {what: [int(number) for number in numbers] for what, *numbers in rows}
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_nothing_is_lost_and_the_seed_shows_it_again(seed: int) -> None:
+    arguments = command("chaos.py", "--fast", "--seed", str(seed))
+    result = run(arguments)
+    assert result.stderr == ""
+    assert result.returncode == 0
+    assert f"\n{VERDICT}" in result.stdout
+    assert result.stdout.endswith(f"--seed {seed} --faults 30\n")
+    assert "\n30 faults: " in result.stdout
+    for event in ("crashes", "starts again", "reset", "partition", "half open", "resumes its session"):
+        assert event in result.stdout, event
+    rows = counters(result.stdout)
+    assert list(rows) == ["calls", "orders", "updates", "messages", "rounds"]
+    for begun, ended, missing, twice in rows.values():
+        assert begun == ended > 0
+        assert missing == twice == 0
+    assert rows["updates"][0] == 3 * rows["orders"][0] > 100
+    assert run(arguments).stdout == result.stdout
+
+
+def test_a_history_that_is_too_short_loses_updates() -> None:
+    change = "import _chaos_nodes as nodes; nodes.HISTORY = nodes.heartline.History(count=1)"
+    result = run(changed("chaos", change, "--fast", "--seed", "7"))
+    assert result.stderr == ""
+    assert result.returncode == 1
+    _, _, missing, twice = counters(result.stdout)["updates"]
+    assert missing > 0
+    assert twice == 0
+    assert re.search(rf"^LOST: {missing} of \d+ updates are missing\nsomething was lost", result.stdout, re.M)
+    assert VERDICT not in result.stdout
+
+
+def test_a_hub_that_does_not_know_a_repeated_order_publishes_it_twice() -> None:
+    change = "import _chaos_nodes as nodes; nodes.HISTORY = nodes.heartline.History(keys=1)"
+    result = run(changed("chaos", change, "--fast", "--seed", "7", "--faults", "60"))
+    assert result.returncode == 1
+    assert re.search(r"^LOST: \d+ of \d+ updates happened twice$", result.stdout, re.MULTILINE)
+
+
+def test_a_world_without_faults() -> None:
+    result = run(command("chaos.py", "--fast", "--faults", "0"))
+    assert result.returncode == 0
+    assert "\n0 faults: none\nsessions: 6 begun, 0 lost their link, 0 resumed\n" in result.stdout
+    assert result.stdout.splitlines()[-2].startswith(VERDICT)
+
+
+def test_on_a_terminal_the_world_is_the_same() -> None:
+    arguments = ("--fast", "--seed", "1")
+    with Terminal(command("chaos.py", *arguments)) as terminal:
+        assert terminal.wait() == 0
+    screen = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", terminal.output)
+    assert "second 12 of the world, seed 1: in trouble" in screen
+    assert re.search(r"^ +begun +ended +open +twice", screen, re.MULTILINE), "the table is too wide"
+    summary = screen.replace("\r", "").rpartition("begun  ended  missing")[2]
+    assert counters(summary) == counters(run(command("chaos.py", *arguments)).stdout)
+    assert terminal.output.rindex("\x1b[?25h") > terminal.output.rindex("\x1b[?25l"), "the cursor is hidden"
+
+
+@pytest.mark.parametrize("moment", ["0 faults so far", " 9 faults so far"])
+def test_ctrl_c(moment: str) -> None:
+    with Terminal(command("chaos.py")) as terminal:
+        terminal.read_until(moment)
+        terminal.type("\x03")
+        assert terminal.wait() == 130
+    assert terminal.output.rstrip().endswith("interrupted")
+    assert "Traceback" not in terminal.output
+    assert "lost in" not in terminal.output
+    assert terminal.output.rindex("\x1b[?25h") > terminal.output.rindex("\x1b[?25l"), "the cursor is hidden"
+
+
+def test_the_command_line() -> None:
+    result = run(command("chaos.py", "--help"))
+    assert result.returncode == 0
+    assert "python examples/chaos.py --seed 7 --faults 100" in result.stdout
+    result = run(command("chaos.py", "--faults", "1001"))
+    assert result.returncode == 2
+    assert "--faults must be from 0 to 1000, not 1001" in result.stderr
