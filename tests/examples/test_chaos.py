@@ -45,7 +45,9 @@ def test_a_history_that_is_too_short_loses_updates() -> None:
     _, _, missing, twice = counters(result.stdout)["updates"]
     assert missing > 0
     assert twice == 0
-    assert re.search(rf"^LOST: {missing} of \d+ updates are missing\nsomething was lost", result.stdout, re.M)
+    assert re.search(
+        rf"^LOST: {missing} of \d+ updates are missing\nsomething was lost", result.stdout, re.MULTILINE
+    )
     assert VERDICT not in result.stdout
 
 
