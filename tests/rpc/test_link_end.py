@@ -10,6 +10,7 @@ from trio.testing import MockClock
 
 import heartline
 from heartline import Backoff, ConnectionState, Heartbeat, Limits, method, service
+from heartline.connection import Link
 from heartline.errors import (
     CallError,
     CallInterrupted,
@@ -17,7 +18,7 @@ from heartline.errors import (
     ConnectionLost,
     Outcome,
 )
-from heartline.wire import Frame, FrameType
+from heartline.wire import HEADER_SIZE, Frame, FrameType
 from tests.rpc.helpers import QUIET, cut, open_pair, raw_client, raw_server, reconnect, settle
 
 
@@ -260,6 +261,70 @@ class TestNotSent:
                 await settle()
                 assert len(ends.errors) == 5
             assert client.calls.idle
+
+
+class TestCancelledAsItEnds:
+    """A caller's cancellation meets the end of its session: what Trio runs then must not raise."""
+
+    @pytest.mark.parametrize("cancel_first", [True, False])
+    async def test_in_the_same_tick(self, cancel_first: bool, autojump_clock: MockClock) -> None:
+        async with raw_server(reconnect=None) as (client, _), trio.open_nursery() as nursery:
+            ends = Ends(nursery)
+            with trio.CancelScope() as scope:
+                async with trio.open_nursery() as cancelled:
+                    for _ in range(3):
+                        cancelled.start_soon(ends._call, client.service("Worker").work, (100,))
+                    await settle()
+                    if cancel_first:
+                        scope.cancel()
+                    client.end_session(ConnectionLost("over"))
+                    scope.cancel()
+            assert client.calls.idle
+            assert ends.outcomes == ([] if cancel_first else [Outcome.MAYBE_EXECUTED] * 3)
+
+    async def test_the_cancel_itself_ends_the_session(self, autojump_clock: MockClock) -> None:
+        """It is one frame too many for a peer that is gone."""
+        async with open_pair(Worker(), resume_window=60, reconnect=Backoff(initial=30)) as (client, _):
+            scope = trio.CancelScope()
+            async with trio.open_nursery() as nursery:
+                ends = Ends(nursery)
+                ends.start(client.service("Worker").work, 100)
+                nursery.start_soon(self._cancelled, client, scope)
+                await settle()
+                cut(client)
+                await trio.sleep(1)
+                assert client.state is ConnectionState.LOST
+                assert client.link is not None
+                outbox = client.link.session.outbox
+                for size in (60_000, 0):
+                    while outbox.size + HEADER_SIZE + size <= outbox._stuck:
+                        client.post(FrameType.CANCEL, 0, 99, bytes(size))
+                assert client.link is not None
+                assert ends.outcomes == []
+                scope.cancel()
+                assert client.link is None
+            assert ends.outcomes == [Outcome.MAYBE_EXECUTED]
+            assert scope.cancelled_caught
+
+    async def _cancelled(self, client: heartline.Connection, scope: trio.CancelScope) -> None:
+        with scope:
+            await client.service("Worker").work(100)
+
+    async def test_even_if_a_bug_kept_the_call_from_ending(
+        self, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(Link, "withdraw", bug)
+        async with raw_server(reconnect=None) as (client, _):
+            with trio.move_on_after(10) as scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(client.service("Worker").work, 100)
+                    await settle()
+                    client.end_session(ConnectionLost("over"))
+            assert scope.cancelled_caught
+
+
+def bug(*_: object) -> set[int]:
+    raise ZeroDivisionError("a bug")
 
 
 class TestReconnect:

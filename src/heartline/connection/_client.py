@@ -112,8 +112,6 @@ def _admitted(answer: Event | None, resuming: bool) -> Welcome:
             raise _Forgotten(answer.reason)
         raise ConnectionRefusedByPeer(answer.code, answer.reason, terminal=CloseCode.is_terminal(answer.code))
     assert isinstance(answer, Welcome), "the session lets nothing else through"
-    if answer.resumed and not resuming:
-        raise RemoteProtocolError("the peer resumes a session where none was named")
     return answer
 
 
