@@ -7,9 +7,8 @@ date.
 
 from __future__ import annotations
 
-import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,6 +16,8 @@ from typing import Any
 import trio
 from trio.testing import MockClock
 
+from fuzz.flaky import Flaw, cut_after, make_flaky
+from fuzz.logged import no_logged_errors
 from heartline import (
     NEWEST,
     OLDEST,
@@ -25,6 +26,7 @@ from heartline import (
     Heartbeat,
     History,
     HistoryGap,
+    Limits,
     Position,
     Receipt,
     Server,
@@ -37,7 +39,6 @@ from heartline import (
 )
 from heartline.push._log import TopicLog
 from heartline.push._served import WINDOW_SIZE
-from heartline.transports.memory import current_network
 
 URL = "memory://push"
 CLIENTS = ("one", "two")
@@ -191,7 +192,7 @@ class World:
 
     async def run(self, script: Sequence[Callable[[World], None]]) -> None:
         """Run a whole script; to be run under a clock that jumps."""
-        self._make_network_flaky()
+        make_flaky(self._next_flaws())
         async with trio.open_nursery() as self.nursery:
             await self.nursery.start(self._serve)
             for name in CLIENTS:
@@ -207,18 +208,9 @@ class World:
             await self._settle()
             self.nursery.cancel_scope.cancel()
 
-    def _make_network_flaky(self) -> None:
-        network: Any = current_network()
-        connect = network.connect
-
-        async def connect_with_flaw(name: str) -> trio.abc.Stream:
-            stream: trio.abc.Stream = await connect(name)
-            if self._flaws:
-                sending, after = self._flaws.pop()
-                _cut_after(stream, after, sending=sending)
-            return stream
-
-        network.connect = connect_with_flaw
+    def _next_flaws(self) -> Iterator[Flaw | None]:
+        while True:
+            yield Flaw(*self._flaws.pop()) if self._flaws else None
 
     async def _serve(self, task_status: trio.TaskStatus[None]) -> None:
         history = History(count=self.history)
@@ -233,8 +225,10 @@ class World:
                 await self._leave.wait()
 
     async def _connect(self, name: str, task_status: trio.TaskStatus[None]) -> None:
+        # A session ends with its link, or with a pause that is a little longer, or outlives all of them.
+        limits = Limits(resume_window=self._rng.choice([0, 0.2, 60]))
         async with open_connection(
-            URL, identity=name, heartbeat=QUIET, reconnect=BACKOFF, rng=self._rng
+            URL, identity=name, heartbeat=QUIET, reconnect=BACKOFF, rng=self._rng, limits=limits
         ) as connection:
             self._connections.append(connection)
             task_status.started()
@@ -296,7 +290,7 @@ class World:
             connection = self._server and self._server.connections.get(CLIENTS[client])
         link = connection and connection.link
         if link is not None:
-            _cut_after(link.stream, after, sending=True)
+            cut_after(link.stream, Flaw(True, after))
 
     def make_flaky(self, flaws: list[tuple[bool, int]]) -> None:
         """The next links break after so many bytes that their client sends (or receives)."""
@@ -328,57 +322,10 @@ class World:
         await self.nursery.start(self._serve)
 
 
-def _cut_after(stream: Any, count: int, *, sending: bool) -> None:
-    """The stream breaks after ``count`` more bytes that are sent, or received, at this end."""
-    send_all, receive_some = stream.send_all, stream.receive_some
-
-    async def send_limited(data: bytes) -> None:
-        nonlocal count
-        part = bytes(data[:count])
-        await send_all(part)
-        count -= len(part)
-        if not count:
-            stream.close()
-            raise trio.BrokenResourceError("cut")
-
-    async def receive_limited(_most: int | None = None) -> bytes:
-        nonlocal count
-        data: bytes = await receive_some(count)
-        count -= len(data)
-        if not count:
-            stream.receive_some = receive_some
-            stream.close()
-        return data
-
-    if not count:
-        stream.close()
-    elif sending:
-        stream.send_all = send_limited
-    else:
-        stream.receive_some = receive_limited
-
-
 def simulate(
     seed: int, history: int, plans: Sequence[Plan], script: Sequence[Callable[[World], None]]
 ) -> None:
     """Run a script in virtual time."""
     world = World(seed=seed, history=history, plans=plans)
-    errors = _Errors()
-    logger = logging.getLogger("heartline")
-    logger.addHandler(errors)
-    try:
+    with no_logged_errors():
         trio.run(partial(world.run, script), clock=MockClock(autojump_threshold=0))
-    finally:
-        logger.removeHandler(errors)
-    assert not errors.messages
-
-
-class _Errors(logging.Handler):
-    """What was logged as an error: an exception that was caught where none is expected."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.ERROR)
-        self.messages: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.messages.append(self.format(record))

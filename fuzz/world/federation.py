@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import random
 import tempfile
 from collections import Counter
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import trio
 
+from fuzz.logged import no_logged_errors
 from fuzz.world.hub import LEARNERS, ROUNDS, initial_model, run_hub
 from fuzz.world.member import run_member, run_pupil, trained
 from fuzz.world.notes import LIMITS, MEMBERS, Notes
@@ -45,16 +45,9 @@ def simulate(seed: int, script: Sequence[Fault] | None = None, world: World | No
     world = world or World(seed)
     faults = draw_script(random.Random(f"{seed} script")) if script is None else script
     notes = Notes()
-    errors = _Errors()
-    logger = logging.getLogger("heartline")
-    logger.addHandler(errors)
     scratch = SCRATCH if SCRATCH.is_dir() else None
-    try:
-        with tempfile.TemporaryDirectory(dir=scratch) as folder:
-            world.run(_main(notes, faults, Path(folder)))
-    finally:
-        logger.removeHandler(errors)
-    assert not errors.messages, errors.messages
+    with no_logged_errors(), tempfile.TemporaryDirectory(dir=scratch) as folder:
+        world.run(_main(notes, faults, Path(folder)))
     return Run(notes.seen, len(faults), world.digest())
 
 
@@ -105,14 +98,3 @@ def _expected() -> list[bytes]:
             aggregation.add(name, trained(model, index))
         model = aggregation.finish()
     return [array.tobytes() for array in model]
-
-
-class _Errors(logging.Handler):
-    """What was logged as an error: an exception that was caught where none is expected."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.ERROR)
-        self.messages: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.messages.append(self.format(record))

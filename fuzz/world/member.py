@@ -68,13 +68,11 @@ async def _watch(notes: Notes, events: Any) -> None:
 async def _follow_orders(node: Node, notes: Notes, connection: heartline.Connection) -> None:
     """Handle each update once: the place is kept on the disk."""
     stream = f"orders at {node.name}"
-    saved = node.disk.read("place").decode()
-    since: Any = heartline.OLDEST
-    if saved:
-        epoch, offset = saved.split()
-        since = heartline.Position(epoch, int(offset))
+    since: Any = _saved_place(node) or heartline.OLDEST
+    node.disk.append("places", b"\n")  # a crash may have left a part of a line
+    first = since is heartline.OLDEST
+    if not first:
         notes.order.begin(stream, since.offset)
-    first = not saved
     async with connection.subscribe("orders", since=since) as updates:
         while True:
             try:
@@ -91,11 +89,20 @@ async def _follow_orders(node: Node, notes: Notes, connection: heartline.Connect
                 first = False
             notes.order.observe(stream, update.offset)
             notes.same_epoch("orders", update.epoch)
-            node.disk.write("place", f"{update.epoch} {update.offset}".encode())
-            await node.disk.sync("place")
+            node.disk.append("places", f"{update.epoch} {update.offset};\n".encode())
+            await node.disk.sync("places")
             notes.delivery.delivered(node.name, update.offset)
             notes.reached[node.name] = update.offset
             notes.note("updates handled")
+
+
+def _saved_place(node: Node) -> heartline.Position | None:
+    """The last place that is whole."""
+    whole = [line for line in node.disk.read("places").decode().splitlines() if line.endswith(";")]
+    if not whole:
+        return None
+    epoch, offset = whole[-1].removesuffix(";").split()
+    return heartline.Position(epoch, int(offset))
 
 
 async def _follow_ticks(node: Node, notes: Notes, connection: heartline.Connection) -> None:

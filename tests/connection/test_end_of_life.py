@@ -340,3 +340,36 @@ async def test_a_given_stream_that_is_closed_outside(tmp_path: Path) -> None:
         os.close(descriptor)
     assert (tmp_path / "other").read_bytes() == b""
     two.close()
+
+
+async def test_ctrl_c_in_a_method_is_a_goodbye_too(autojump_clock: MockClock) -> None:
+    """To whoever called it, and to everybody else: nobody waits for a session that has gone."""
+
+    @heartline.service
+    class Careless:
+        def interrupt(self) -> None:
+            raise KeyboardInterrupt
+
+    async with trio.open_nursery() as nursery:
+        reasons = {}
+
+        async def visit(url: str, name: str, *, task_status: trio.TaskStatus[Connection]) -> None:
+            async with heartline.open_connection(url, identity=name, heartbeat=QUIET) as client:
+                events = client.events()
+                task_status.started(client)
+                lost = await anext(events)
+                assert isinstance(lost, heartline.Lost)
+                reasons[name] = lost.reason
+
+        with pytest.raises(KeyboardInterrupt):
+            async with heartline.open_server("memory://", services=[Careless()], heartbeat=QUIET) as server:
+                client = await nursery.start(visit, server.urls[0], "one")
+                await nursery.start(visit, server.urls[0], "two")
+                with pytest.raises(heartline.CallInterrupted):
+                    await client.service("Careless").interrupt()
+                await trio.sleep_forever()
+        await trio.sleep(1)
+        assert set(reasons) == {"one", "two"}
+        for reason in reasons.values():
+            assert isinstance(reason, ConnectionClosed)
+            assert reason.code == CloseCode.GOING_AWAY

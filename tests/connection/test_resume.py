@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 import heartline
+from fuzz.flaky import Flaw, make_flaky
 from heartline import (
     Backoff,
     CallInterrupted,
@@ -28,7 +29,6 @@ from heartline import (
     Reconnected,
 )
 
-from .flaky import Flaw, make_flaky
 from .helpers import QUIET, cut, no_leaks, open_pair, pair_of_channels, run, settle
 
 SOON = Backoff(initial=0.1, maximum=0.1)

@@ -302,6 +302,7 @@ class TestCancelledAsItEnds:
                 assert client.link is not None
                 assert ends.outcomes == []
                 scope.cancel()
+                await settle()
                 assert client.link is None
             assert ends.outcomes == [Outcome.MAYBE_EXECUTED]
             assert scope.cancelled_caught

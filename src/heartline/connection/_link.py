@@ -153,6 +153,9 @@ class Link:
         else:
             self.wake_drained()
 
+    # Ctrl-C in the middle of a write would tear the stream, and no goodbye could follow. So it is for the
+    # main task.
+    @trio.lowlevel.enable_ki_protection
     async def _write_loop(self) -> None:
         """The writer task: waits for the stream, so that nobody else has to."""
         with trio.CancelScope() as self._writer_scope:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 
-import trio
-
 from heartline.connection._connection import Connection
 from heartline.connection._current import current
 from heartline.connection._goodbye import say_why
@@ -40,7 +38,7 @@ async def serve_link(connection: Connection, link: Link) -> HeartlineError:
         logger.exception("internal error on the connection %s", connection.id)
         reason = ConnectionLost("internal error, see the log")
         say_why(link, CloseCode.INTERNAL_ERROR, "internal error")
-    except trio.Cancelled:
+    except BaseException:  # Cancelled, or Ctrl-C in a method that was running here
         reason = ConnectionLost("the block that the connection lived in was left")
         if connection.role is Role.SERVER:
             say_why(link, CloseCode.GOING_AWAY, "the server has ended")

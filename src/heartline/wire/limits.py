@@ -63,7 +63,8 @@ class Limits:
     trip, so this many let thousands in per second, and silent peers hold no more than these."""
 
     connections: int = 10_000
-    """Connections of one server; at 10 KiB each it is 100 MiB, and below the usual descriptor limit."""
+    """Connections of one server, lost ones that may come back among them; at 10 KiB each while they are idle it is
+    100 MiB, and below the usual descriptor limit."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
