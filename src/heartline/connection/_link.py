@@ -310,8 +310,7 @@ class Link:
         self.wake_drained()
 
     async def go_down(self, *, grace: float) -> None:
-        """Close the stream, within ``grace`` seconds even when cancelled; another one may follow."""
-        self.up = False
+        """Close the lost stream, within ``grace`` seconds even when cancelled; another one may follow."""
         deadline = trio.current_time() + grace
         if self._writer_scope is not None:
             self._writer_scope.cancel()

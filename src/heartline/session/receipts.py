@@ -41,11 +41,12 @@ class Receipts:
         self._interval = ACK_INTERVAL
         self.rides_at = now + ACK_INTERVAL
 
-    def arrived(self, size: int, count: int) -> None:
-        """So many bytes came, and the count is this now."""
+    def arrived(self, size: int, count: int) -> bool:
+        """So many bytes came, and the count is this now; tells whether an ACK is due."""
         self.unacked += size
         if self.unacked >= self._size:
             self.due = count != self.count
+        return self.due
 
     def told(self, count: int, rest: int, now: float) -> None:
         """The peer knows this count now.

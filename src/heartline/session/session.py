@@ -67,6 +67,7 @@ class Session:
         "_asked",
         "_assembly",
         "_decoder",
+        "_due",
         "_error",
         "_held",
         "_limits",
@@ -118,6 +119,7 @@ class Session:
         self._pace = Pace(limits.replay_buffer)
         self._error: RemoteProtocolError | None = None
         # Said once with the next take, however often it became due: a peer that never reads costs no more.
+        self._due = False  # whether there is anything like that: a PING, a PONG, credit or an ACK
         self._ping = False
         self._pong: bytes | None = None
 
@@ -253,7 +255,7 @@ class Session:
         self._decoder, self._held, self._error = other._decoder, other._held, other._error
         self._ping = False
         self._pong = None
-        self._windows.tell_again()
+        self._due = self._windows.tell_again()
         # The handshake told the count; what came behind the WELCOME is not in it.
         self._receipts.told(self.received, other._receipts.unacked, self.pulse.heard)
         self.replay.rewind()
@@ -297,8 +299,8 @@ class Session:
             self._error = error
             if not events:
                 raise
-        if self.state is _OPEN:
-            self._receipts.arrived(len(data), self.received)
+        if self.state is _OPEN and self._receipts.arrived(len(data), self.received):
+            self._due = True
         return events
 
     def _few(self, data: bytes) -> list[Frame]:
@@ -380,6 +382,7 @@ class Session:
             else:
                 # Only the latest is answered: a peer that sends PINGs and never reads costs one PONG.
                 self._pong = frame.payload[:8]
+                self._due = True
 
     def _confirm(self, count: int) -> None:
         if not self.confirmed <= count <= self.sent:
@@ -424,6 +427,7 @@ class Session:
     def consume(self, channel: int, length: int) -> None:
         """The reader took a message of this length: the sender gets its credit back."""
         self._windows.consume(channel, length)
+        self._due = True
 
     # Sending
 
@@ -442,8 +446,8 @@ class Session:
             return []
         receipts = self._receipts
         if now >= receipts.rides_at and self.received != receipts.count and self.outbox.size:
-            receipts.due = True
-        if receipts.due or self._windows.due or self._pong is not None or self._ping:
+            receipts.due = self._due = True
+        if self._due:
             self._put_due(now)
         replay = self.replay
         buffers = self.outbox.take_control()
@@ -478,19 +482,12 @@ class Session:
         if self._pong is not None or self._ping or ack:
             receipts.told(self.received, self._decoder.buffered, now)
         self._pong = None
-        self._ping = receipts.due = False
+        self._due = self._ping = receipts.due = False
 
     @property
     def has_output(self) -> bool:
         """Whether :meth:`take` would give anything (or messages wait for credit, or for confirmations)."""
-        return (
-            self.outbox.size > 0
-            or self._pong is not None
-            or self._ping
-            or self._receipts.due
-            or bool(self._windows.due)
-            or self.replay.due
-        )
+        return self.outbox.size > 0 or self._due or self.replay.due
 
     @property
     def has_turns(self) -> bool:
@@ -511,4 +508,5 @@ class Session:
 
     def ping(self) -> None:
         """Send a PING with the next :meth:`take`, where the state allows it."""
-        self._ping = self.state is _OPEN or self.state is _LEAVING
+        if self.state is _OPEN or self.state is _LEAVING:
+            self._due = self._ping = True

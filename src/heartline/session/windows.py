@@ -20,15 +20,15 @@ __all__ = ["Windows"]
 class Windows:
     """The peer's directions of channels, and their credit."""
 
-    __slots__ = ("_left", "_odd", "_returned", "_window", "due")
+    __slots__ = ("_due", "_left", "_odd", "_returned", "_window")
 
     def __init__(self, role: Role, window: int) -> None:
         self._odd = role is Role.CLIENT
         self._window = window
         self._left: dict[int, int] = {0: window}
         self._returned: dict[int, int] = {}
-        self.due: dict[int, None] | None = None
-        """Channels on which there is something to tell; ``None`` costs an idle session nothing."""
+        # Channels on which there is something to tell; None costs an idle session nothing.
+        self._due: dict[int, None] | None = None
 
     def is_ours(self, channel: int) -> bool:
         """Clients open channels with odd numbers, servers with even ones."""
@@ -60,8 +60,8 @@ class Windows:
         else:
             del self._left[channel]
             self._returned.pop(channel, None)
-            if self.due:
-                self.due.pop(channel, None)
+            if self._due:
+                self._due.pop(channel, None)
             return True
         return False
 
@@ -71,15 +71,16 @@ class Windows:
             credit = length + MESSAGE_COST
             self._left[channel] += credit
             self._returned[channel] = self._returned.get(channel, 0) + credit
-            if self.due is None:
-                self.due = {}
-            self.due[channel] = None
+            if self._due is None:
+                self._due = {}
+            self._due[channel] = None
 
     def take_due(self) -> list[tuple[int, int]]:
         """What is to be told now: channels, and the bytes that were given back on each so far."""
-        due, self.due = self.due, None
+        due, self._due = self._due, None
         return [(channel, self._returned[channel]) for channel in due or ()]
 
-    def tell_again(self) -> None:
-        """What was told may have been lost with its link."""
-        self.due = dict.fromkeys(self._returned)
+    def tell_again(self) -> bool:
+        """What was told may have been lost with its link; whether there is any of it."""
+        self._due = dict.fromkeys(self._returned)
+        return bool(self._due)
