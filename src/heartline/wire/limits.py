@@ -63,8 +63,8 @@ class Limits:
     trip, so this many let thousands in per second, and silent peers hold no more than these."""
 
     connections: int = 10_000
-    """Connections of one server, also those whose link is lost while their session waits. At 10 KiB each, while
-    they are idle, it is 100 MiB, and below the usual descriptor limit."""
+    """Connections of one server, also those whose link is lost while their session waits. At 10 KiB each,
+    while they are idle, it is 100 MiB, and below the usual descriptor limit."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
