@@ -162,7 +162,8 @@ async def test_work_that_nobody_waits_for_makes_room(autojump_clock: MockClock, 
     async with open_federation("memory://", tmp_path) as (server, join), trio.open_nursery() as nursery:
         trainer = Trainer(server, model(0.0), patience=1.0)
         join(AsyncAdder(), "steady")
-        join(learner, "far", reconnect=heartline.Backoff(initial=100, maximum=100), rng=random.Random(1))
+        far = {"reconnect": heartline.Backoff(initial=100, maximum=100), "rng": random.Random(1)}
+        join(learner, "far", limits=heartline.Limits(resume_window=0), **far)
         await registered(trainer, 2)
         nursery.start_soon(after, 1, server.connections["far"].link.stream.close)
         report = await trainer.train_round()
