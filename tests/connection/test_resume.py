@@ -29,7 +29,7 @@ from heartline import (
     Reconnected,
 )
 
-from .helpers import QUIET, cut, no_leaks, open_pair, pair_of_channels, run, settle
+from .helpers import QUIET, Highest, cut, no_leaks, open_pair, pair_of_channels, run, settle
 
 SOON = Backoff(initial=0.1, maximum=0.1)
 NEVER = Backoff(initial=1e6, maximum=1e6)
@@ -452,7 +452,8 @@ async def test_a_server_that_was_restarted_does_not_know_the_session(autojump_cl
 
 async def test_who_sends_waits_when_the_replay_buffer_is_full(autojump_clock: MockClock) -> None:
     limits = Limits(replay_buffer=10_000, window=1 << 20, write_buffer=20_000)
-    async with resuming(limits=limits, reconnect=Backoff(initial=30, maximum=30)) as (client, there, _):
+    late = {"reconnect": Backoff(initial=30, maximum=30), "rng": Highest()}
+    async with resuming(limits=limits, **late) as (client, there, _):
         cut(there)
         sent = 0
         with trio.move_on_after(1):

@@ -73,6 +73,11 @@ async def resume(server: Server, peer: RawPeer, attempt: tuple[bytes, int] | Non
     return again
 
 
+async def resume_as(server: Server, peer: RawPeer, identity: str) -> None:
+    _, answer = await come_back(server, peer.session.ticket, identity=identity)
+    assert isinstance(answer, Welcome)
+
+
 async def test_the_right_ticket(autojump_clock: MockClock) -> None:
     async with guarded() as (server, peer, connection):
         cut(peer)
@@ -316,12 +321,71 @@ async def test_a_confirmation_that_crosses_an_older_count(autojump_clock: MockCl
 
 async def test_a_full_server_lets_its_own_come_back(autojump_clock: MockClock) -> None:
     async with guarded(limits=Limits(connections=2)) as (server, peer, _):
-        cut(peer)
-        await settle()
         _, answer = await come_back(server, None, identity="stranger")
         assert isinstance(answer, Refuse)
         assert answer.code == CloseCode.OVERLOADED
+        cut(peer)
+        await settle()
         await resume(server, peer)
+
+
+async def test_who_was_lost_first_makes_room_for_a_newcomer(autojump_clock: MockClock) -> None:
+    async with guarded(limits=Limits(connections=4)) as (server, peer, _):
+        lost = [peer, *[await RawPeer.join(server.urls[0], identity=name, limits=LIMITS) for name in "ab"]]
+        for one in lost:
+            cut(one)
+            await settle()
+        for name in ("new", "newer"):
+            _, answer = await come_back(server, None, identity=name)
+            assert isinstance(answer, Welcome)
+        await settle()
+        assert set(server.connections) == {"bystander", "new", "newer", "b"}
+        await resume_as(server, lost[2], "b")
+        _, answer = await come_back(server, None, identity="too many")
+        assert isinstance(answer, Refuse)
+
+
+async def test_what_lost_sessions_hold_is_bounded(autojump_clock: MockClock) -> None:
+    limits = Limits(lost_buffer=100_000, window=1 << 20)
+    async with guarded(limits=limits) as (server, _, _):
+        for number in range(10):
+            peer = await RawPeer.join(
+                server.urls[0], identity=f"lost {number}", limits=Limits(window=1 << 20)
+            )
+            await server.connections[f"lost {number}"].send(bytes(30_000))
+            await settle()
+            cut(peer)
+            await settle()
+            assert server.lost.held <= 100_000
+        assert {name for name in server.connections if name.startswith("lost")} == {
+            f"lost {number}" for number in (7, 8, 9)
+        }
+
+
+@pytest.mark.parametrize("way", ["kick", "drain", "replace"])
+async def test_what_ends_a_session_in_the_moment_of_its_handover_ends_it(
+    way: str, autojump_clock: MockClock
+) -> None:
+    """The event of the loss comes in just that moment when a client is back before it was missed."""
+    for _ in range(20):
+        async with heartline.open_server("memory://", heartbeat=QUIET) as server:
+            peer = await RawPeer.join(server.urls[0], identity="me", limits=LIMITS)
+            connection = server.connections["me"]
+            events = server.events()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(come_back, server, peer.session.ticket)
+                while not isinstance(await anext(events), heartline.Lost):
+                    pass
+                with trio.fail_after(5):
+                    if way == "kick":
+                        await server.close_connection("me")
+                    elif way == "drain":
+                        await server.drain(1)
+                    else:
+                        await come_back(server, None)
+            await settle()
+            assert connection.state is ConnectionState.CLOSED
+            assert server.connections.get("me") is not connection
 
 
 async def test_a_draining_server_lets_nobody_come_back(autojump_clock: MockClock) -> None:

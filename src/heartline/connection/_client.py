@@ -7,6 +7,7 @@ comes in time, it is over, and the next link begins a new one.
 from __future__ import annotations
 
 import logging
+import random
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
@@ -90,7 +91,8 @@ async def _connect_once(connection: Connection, dial: Dial, identity: str | None
 
 def _next_attempt(connection: Connection) -> tuple[bytes, int]:
     if connection.attempt is None:
-        return connection.setup.rng.randbytes(8), 1
+        # Not from the endpoint's source of chance: a seeded one would give two processes the same name.
+        return random.SystemRandom().randbytes(8), 1
     client, count = connection.attempt
     return client, count + 1
 

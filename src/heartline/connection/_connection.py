@@ -362,6 +362,7 @@ class Connection:
         self._links += 1
         self._resumed += resumed
         self._reason = None
+        link.session.pulse.begin(trio.current_time())
         self.setup.timer.add(link)
         self._set_state(ConnectionState.OPEN)
         if not resumed:

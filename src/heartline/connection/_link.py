@@ -328,6 +328,11 @@ class Link:
         self.wake_drained()
         return turn
 
+    @property
+    def wanted(self) -> bool:
+        """Whether a stream waits for its turn."""
+        return self._turn is not None
+
     async def grant_turn(self) -> bool:
         """Wait for a request, and grant it; not when the session cannot go on."""
         while self._turn is None and self.failure is None:

@@ -185,7 +185,7 @@ class Publisher:
         """As ``_take``, unless an update with this key was published before, which is given then."""
         offset = await topic.keys.claim(topic.name, key)
         if offset is not None:
-            return Taken(offset, list(topic.served))
+            return Taken(offset, [served for served in topic.served if served.start < offset])
         try:
             return await self._take(topic, value, key, deadline)
         finally:

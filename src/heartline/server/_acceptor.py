@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import random
 
 import trio
 
@@ -88,13 +89,16 @@ async def _serve(server: Server, connection: Connection, link: Link) -> None:
         reason = await serve_link(connection, link)
         if connection.link is link:
             server.tell(Lost(connection, reason))
+            server.keep_lost(connection)
             window = link.session.resume_window
             with trio.move_on_after(window):
                 granted = await link.grant_turn()
             if not granted:
-                connection.end_session(ConnectionLost(f"no link within {window:g} s (Limits.resume_window)"))
+                late = ConnectionLost(f"no link within {window:g} s (Limits.resume_window)")
+                connection.end_session(link.failure or late)
                 reason = connection.reason or reason
     finally:
+        server.lost.discard(connection)
         if not granted:
             _finish(server, connection, link, reason)
 
@@ -111,7 +115,13 @@ async def _resume(
     try:
         if not await turn.wait():
             return
-        session.welcome(connection.id, token=_token(server), resumed=True, received=link.session.received)
+        if link.failure is not None:  # it was closed here, after the turn was granted
+            _finish(server, connection, link, connection.reason or link.failure)
+            return
+        if link.wanted:  # by a newer stream: it is for that one now
+            await link.grant_turn()
+            return
+        session.welcome(connection.id, token=_token(), resumed=True, received=link.session.received)
         link.session.resume(session, hello.resume[1])
         link.come_up(stream)
         connection.address = _address(stream)
@@ -134,8 +144,9 @@ def _finish(server: Server, connection: Connection, link: Link, reason: Heartlin
     link.deny_turn()
 
 
-def _token(server: Server) -> bytes:
-    return server.setup.rng.randbytes(TOKEN_SIZE)
+def _token() -> bytes:
+    """From the system, whatever the endpoint's source of chance: nobody may foresee it."""
+    return random.SystemRandom().randbytes(TOKEN_SIZE)
 
 
 async def _turn_away(stream: trio.abc.Stream, session: Session) -> None:
@@ -169,9 +180,7 @@ async def _let_in(
             connection.id = identity
             connection.address = _address(stream)
             connection.attempt = hello.attempt
-            session.welcome(
-                identity, token=_token(server) if hello.resume_window and limits.resume_window else b""
-            )
+            session.welcome(identity, token=_token() if hello.resume_window and limits.resume_window else b"")
             return connection
         except _Refused as error:
             refusal = error
@@ -213,7 +222,8 @@ async def _identify(server: Server, authenticate: Authenticate | None, hello: He
     # Nothing is awaited from here to the registration: what is true now holds then.
     if server.draining.is_set():
         raise _Refused(CloseCode.GOING_AWAY, "the server is draining")
-    if len(server.table) >= server.setup.limits.connections and identity not in server.table:
+    full = len(server.table) >= server.setup.limits.connections and identity not in server.table
+    if full and not server.end_first_lost():
         raise _Refused(CloseCode.OVERLOADED, f"all {len(server.table)} places are taken (Limits.connections)")
     if identity in server.table and _is_stale(hello.attempt, server.table[identity].attempt):
         raise _Refused(CloseCode.NO_SESSION, "a later HELLO of this client has been answered")

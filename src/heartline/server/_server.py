@@ -18,6 +18,7 @@ from heartline.connection import (
 )
 from heartline.connection._channels import encode_message
 from heartline.errors import LocalProtocolError
+from heartline.server._lost import LostConnections
 from heartline.session import CloseCode
 from heartline.wire import HEADER, FrameType
 
@@ -100,6 +101,7 @@ class Server:
         self.refused = 0
         self.handshaking = 0
         self.draining: trio.Event = trio.Event()
+        self.lost: LostConnections = LostConnections()
         self._topics = topics
         self._flusher = flusher
         self._events: Events[ConnectionEvent] | None = None
@@ -266,6 +268,21 @@ class Server:
         self.table[connection.id] = connection
         self.accepted += 1
         connection.shared_events = self._events
+
+    def keep_lost(self, connection: Connection) -> None:
+        """A connection is lost, and its session waits; too many bytes of such sessions end the first ones."""
+        self.lost.add(connection)
+        while self.lost.held > self.setup.limits.lost_buffer and self.end_first_lost():
+            pass
+
+    def end_first_lost(self) -> bool:
+        """End the connection that was lost first, for what it holds; tells whether there was one."""
+        connection = self.lost.take_first()
+        if connection is None:
+            return False
+        connection.close(CloseCode.OVERLOADED, "what it held was needed for others")
+        self.unregister(connection)
+        return True
 
     def unregister(self, connection: Connection) -> None:
         """The connection has ended; a newer one with its id stays."""

@@ -101,6 +101,10 @@ class Pulse:
             self._learn(self.silence(now))
         self._heard = now
 
+    def begin(self, now: float) -> None:
+        """The handshake is over: what went before was no silence of the peer's."""
+        self._heard = now
+
     def _learn(self, gap: float) -> None:
         if gap > self.timeout * NOTABLE:
             if self._gaps is None:

@@ -13,6 +13,11 @@ from heartline.wire import HEADER, HEADER_SIZE
 __all__ = ["Replay"]
 
 
+SMALL = 512
+"""Bytes below which a write is put to the chunk before it if that is small too: a peer that makes the other
+side write single small frames, and confirms none or each by itself, costs neither memory nor time."""
+
+
 class _Chunk:
     """Some frames in a row."""
 
@@ -49,8 +54,14 @@ class Replay:
     def keep(self, buffers: list[Buffer], count: int) -> None:
         """Keep what is sent now: ``count`` frames."""
         size = len(buffers[0]) if len(buffers) == 1 else sum(map(len, buffers))
-        self._chunks.append(_Chunk(buffers, count, size))
         self.size += size
+        if size < SMALL and len(buffers) == 1 and self._chunks and not self._due:
+            last = self._chunks[-1]
+            if last.size < SMALL and len(last.buffers) == 1:
+                last.buffers[0] = b"".join((last.buffers[0], buffers[0]))
+                last.count, last.size = last.count + count, last.size + size
+                return
+        self._chunks.append(_Chunk(buffers, count, size))
 
     def drop(self, count: int) -> None:
         """Forget the ``count`` oldest frames: they are confirmed."""

@@ -58,13 +58,17 @@ class Limits:
     """Bytes sent that the peer has not confirmed, kept to be sent again; when they are reached nothing new is
     sent. Enough for 300 Mbit/s over a round trip of 100 ms."""
 
+    lost_buffer: int = 256 * MIB
+    """Bytes that the lost sessions of a server hold when their links are lost; beyond, those that were lost
+    first end. A mass of clients that leave large transfers behind must not fill the memory for a window."""
+
     handshakes: int = 256
     """Streams of one server that are shaking hands; one more is closed at once. A handshake takes a round
     trip, so this many let thousands in per second, and silent peers hold no more than these."""
 
     connections: int = 10_000
-    """Connections of one server, also those whose link is lost while their session waits. At 10 KiB each,
-    while they are idle, it is 100 MiB, and below the usual descriptor limit."""
+    """Connections of one server; at 10 KiB each, while they are idle, it is 100 MiB, and below the usual
+    descriptor limit. Lost ones whose sessions wait count too, but make room for whoever comes."""
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -1,0 +1,39 @@
+"""The lost connections of a server, whose sessions wait for another link.
+
+Each has a place and some memory. When either runs short, the one that was lost first has to go: places and
+memory are for those who are there.
+"""
+
+from __future__ import annotations
+
+from heartline.connection import Connection
+
+__all__ = ["LostConnections"]
+
+
+class LostConnections:
+    """Those whose links are lost, in the order of their losses, and what their sessions hold."""
+
+    __slots__ = ("_sizes", "held")
+
+    def __init__(self) -> None:
+        self._sizes: dict[Connection, int] = {}
+        self.held: int = 0
+        """Bytes that were unconfirmed, or waited to be sent, when the links were lost."""
+
+    def add(self, connection: Connection) -> None:
+        """This one's link was lost just now."""
+        statistics = connection.statistics()
+        size = self._sizes[connection] = statistics.unconfirmed + statistics.backlog
+        self.held += size
+
+    def discard(self, connection: Connection) -> None:
+        """This one has a link again, or has ended."""
+        self.held -= self._sizes.pop(connection, 0)
+
+    def take_first(self) -> Connection | None:
+        """The one that was lost first, which is struck out."""
+        connection = next(iter(self._sizes), None)
+        if connection is not None:
+            self.discard(connection)
+        return connection
