@@ -80,7 +80,22 @@ def test_full_is_at_the_limit() -> None:
     assert not replay.full
 
 
-def test_what_is_confirmed_while_it_is_sent_again_is_not_sent_any_more() -> None:
+def test_small_writes_are_put_together() -> None:
+    """However many there are, and confirmed one by one: neither memory nor time is spent on each."""
+    replay = Replay(10**9)
+    for number in range(10_000):
+        replay.keep([small(number % 256)], 1)
+    assert len(replay._chunks) < 10_000 / 20
+    for _ in range(9_990):
+        replay.drop(1)
+    replay.rewind()
+    assert b"".join(replay.take(10**9)) == small(*(number % 256 for number in range(9_990, 10_000)))
+
+
+def test_what_is_confirmed_while_it_is_sent_again_is_not_sent_any_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("heartline.session.replay.SMALL", 0)
     replay = Replay(1)
     for number in range(4):
         replay.keep([small(2 * number, 2 * number + 1)], 2)
