@@ -28,6 +28,7 @@ from heartline import (
     Outcome,
     Reconnected,
 )
+from heartline.transports.memory import current_network
 
 from .helpers import QUIET, Highest, cut, no_leaks, open_pair, pair_of_channels, run, settle
 
@@ -508,3 +509,35 @@ async def test_nothing_is_left_of_a_thousand_losses(autojump_clock: MockClock) -
         assert trio.lowlevel.current_statistics().tasks_living == before
         assert client.statistics().unconfirmed < 100
         assert server.statistics().connections == 1
+
+
+@pytest.mark.parametrize("window", [0.5, 60.0])
+async def test_the_end_of_the_window_costs_no_attempt(
+    window: float, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Attempts in a row are counted over it, and it falls between two of them."""
+    caplog.set_level("INFO", "heartline")
+    backoff = Backoff(initial=0.3, maximum=0.3, attempts=6)
+    async with heartline.open_server("memory://x", heartbeat=QUIET) as server:
+        async with heartline.open_connection(
+            "memory://x",
+            heartbeat=QUIET,
+            reconnect=backoff,
+            rng=Highest(),
+            limits=Limits(resume_window=window),
+        ) as client:
+            events = client.events()
+
+            async def refuse(_name: str) -> None:
+                raise heartline.ConnectionFailed("not today")
+
+            current_network().connect = refuse  # type: ignore[method-assign]
+            cut(client)
+            assert isinstance(await anext(events), Lost)
+            closed = await anext(events)
+            assert isinstance(closed, Closed)
+            assert trio.current_time() == pytest.approx(6 * 0.3)
+    failed = [record.args for record in caplog.records if "attempt %d failed" in record.msg]
+    assert [args[0] for args in failed] == [1, 2, 3, 4, 5, 6]
+    assert any("the session is over" in record.getMessage() for record in caplog.records) == (window == 0.5)
+    assert server.urls == ("memory://x",)

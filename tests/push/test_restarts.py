@@ -150,11 +150,14 @@ async def test_a_publisher_that_is_killed_in_the_middle(tmp_path: Path) -> None:
     publisher = Killed(url, tmp_path / "store")
     seen: dict[int, object] = {}
     last = 0
+    connected = trio.Event()
 
     async def live_and_die() -> None:
         nonlocal last
-        for _ in range(4):
+        kills = 0
+        while kills < 4:
             await publisher.live(100)
+            kills += connected.is_set()
         last = max(publisher.stored)
         await publisher.live(10**9)
 
@@ -165,6 +168,7 @@ async def test_a_publisher_that_is_killed_in_the_middle(tmp_path: Path) -> None:
                 open_patiently(url) as client,
                 client.subscribe("topic", since=heartline.OLDEST) as topic,
             ):
+                connected.set()
                 async for update in topic:
                     assert update.offset == len(seen) + 1
                     seen[update.offset] = update.value

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import trio
 
@@ -37,6 +37,7 @@ __all__ = ["connect", "run_client"]
 logger = logging.getLogger("heartline")
 
 Dial = Callable[[], Awaitable[trio.abc.Stream]]
+T = TypeVar("T")
 
 
 class _Forgotten(Exception):
@@ -175,22 +176,13 @@ async def _dial_again(
     reason: HeartlineError,
 ) -> Link:
     """Get a new link; when that takes too long the session is over, and the attempts go on without it."""
-    if connection.link is not None:
-        window = connection.link.session.resume_window
-        with trio.move_on_after(window):
-            return await _reconnect(delays, again, reason)
-        connection.end_session(ConnectionLost(f"no link within {window:g} s (Limits.resume_window)"))
-    return await _reconnect(delays, again, reason)
-
-
-async def _reconnect(
-    delays: Iterator[float], again: Callable[[], Awaitable[Link]], reason: HeartlineError
-) -> Link:
+    window = connection.link.session.resume_window if connection.link is not None else 0.0
+    expiry = trio.current_time() + window
     for attempt, delay in enumerate(delays, 1):
         logger.debug("attempt %d in %.2g s", attempt, delay)
-        await trio.sleep(delay)
+        await _until(connection, expiry, trio.sleep_until, trio.current_time() + delay)
         try:
-            return await again()
+            return await _until(connection, expiry, again)
         except ConnectionRefusedByPeer as error:
             if error.terminal:
                 raise
@@ -199,6 +191,19 @@ async def _reconnect(
             reason = error
         logger.info("no link yet, attempt %d failed: %s", attempt, reason)
     raise ConnectionFailed("gave up reconnecting (Backoff.attempts)") from reason
+
+
+async def _until(
+    connection: Connection, expiry: float, function: Callable[..., Awaitable[T]], *args: object
+) -> T:
+    """Await a function; if the session's window ends meanwhile, give the session up and call it anew."""
+    if connection.link is not None:
+        with trio.move_on_at(expiry):
+            return await function(*args)
+        late = "no link came in time (Limits.resume_window)"
+        logger.info("%s: the session is over, and another one will begin: %s", connection.address, late)
+        connection.end_session(ConnectionLost(late))
+    return await function(*args)
 
 
 def _is_final(reason: HeartlineError) -> bool:
