@@ -7,8 +7,10 @@ import trio
 from trio.testing import MockClock
 
 import heartline
-from heartline import ConnectionLost, ConnectionState, Heartbeat, Lost
+from heartline import ConnectionLost, ConnectionState, Heartbeat, Limits, Lost
+from heartline.session import Role
 from heartline.session.messages import MARK
+from heartline.transports import open_stream
 from heartline.wire import Frame, FrameType
 
 from .helpers import BRISK, QUIET, RawPeer, data, open_pair, open_to_raw, settle
@@ -171,3 +173,22 @@ async def test_a_newer_link_with_an_earlier_deadline_is_noticed(autojump_clock: 
             await trio.sleep(45)
             assert patient.kinds().count(PING) == 1
             nursery.cancel_scope.cancel()
+
+
+async def test_a_slow_handshake_is_no_silence(autojump_clock: MockClock) -> None:
+    """Checking credentials may take longer than a timeout; the peer could not speak meanwhile."""
+
+    async def slow(_credentials: object, identity: str | None) -> str | None:
+        await trio.sleep(2 * BRISK.timeout)
+        return identity
+
+    async with heartline.open_server("memory://", heartbeat=BRISK, authenticate=slow) as server:
+        limits = Limits(resume_window=0)
+        peer = RawPeer.of(await open_stream(server.urls[0], tls=None), Role.CLIENT, limits=limits)
+        peer.session.hello(identity="me")
+        await peer.flush()
+        await peer.events()
+        await trio.sleep(0.9 * BRISK.timeout)
+        assert server.connections["me"].state is ConnectionState.OPEN
+        await trio.sleep(0.2 * BRISK.timeout)
+        assert not server.connections

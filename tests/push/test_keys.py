@@ -26,6 +26,18 @@ async def test_a_repeated_publish_publishes_nothing(autojump_clock: MockClock) -
         assert (await take_values(topic, 3)) == [{"a": 1}] * 3
 
 
+async def test_who_came_after_the_update_is_not_waited_for(autojump_clock: MockClock) -> None:
+    """It can never confirm what it was never given."""
+    async with open_pair() as (server, client):
+        await server.publish("topic", "value", key="one")
+        async with client.subscribe("topic"):
+            await settle()
+            for wait in ("sent", "confirmed"):
+                with trio.fail_after(1):
+                    receipt = await server.publish("topic", "value", key="one", wait=wait)
+                assert not receipt.confirmed | receipt.missing
+
+
 async def test_the_same_key_with_another_value(autojump_clock: MockClock) -> None:
     async with open_topics() as server:
         await server.publish("topic", 0)

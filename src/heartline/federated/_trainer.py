@@ -150,8 +150,9 @@ class Trainer:
     async def train_round(self) -> RoundReport:
         """One round; waits first until ``minimum`` learners are connected, and those of before are back.
 
-        Raises what :meth:`start` raises; after an error, or cancelled, the model and the files are those of
-        the round before, and the next call goes on from what the journal has.
+        Raises what :meth:`start` raises. After an error, or cancelled, the model and the files are those of
+        the round before, and the next call goes on from what the journal has; cancelled while the checkpoint
+        is written, or later, the round counts, and only its report is lost.
         """
         await self.start()
         while not await self._collect(current := await self._begin()):
