@@ -201,8 +201,8 @@ class HistoryGap(PushError):
     ``expected`` is the offset that was due, ``newest`` the newest update of the topic (``None`` if it has
     none). The subscription goes on after ``newest``: take its value as the state and keep iterating.
 
-    ``anew`` tells that the topic has begun anew, because its server was started again without a store, or with
-    a backup. Then ``expected`` belongs to its life before, and the offsets of ``newest`` and of what follows
+    ``anew`` tells that the topic has begun anew, because its server was started again without a store or
+    with a backup. Then ``expected`` belongs to its life before, and the offsets of ``newest`` and what follows
     to another one.
     """
 
