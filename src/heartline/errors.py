@@ -202,8 +202,8 @@ class HistoryGap(PushError):
     none). The subscription goes on after ``newest``: take its value as the state and keep iterating.
 
     ``anew`` tells that the topic has begun anew, because its server was started again without a store or
-    with a backup. Then ``expected`` belongs to its life before, and the offsets of ``newest`` and what follows
-    to another one.
+    with a backup. Then ``expected`` belongs to its life before, and the offsets of ``newest`` and the
+    later ones to another one.
     """
 
     def __init__(self, topic: str, *, expected: int, newest: Any, anew: bool = False) -> None:

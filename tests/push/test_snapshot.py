@@ -277,7 +277,7 @@ async def test_a_fold_that_comes_too_late(
     async with open_topics(topics=topics) as server:
         await publish(server, range(5))
     async with open_topics(topics=listed(store=FakeStore(disk), history=history)) as server:
-        with pytest.raises(PushError, match="updates 1 to 2 are not stored any more; SqliteStore.drop_state"):
+        with pytest.raises(PushError, match=r"updates 1 to 2 are not stored any more; SqliteStore\.drop"):
             server.topic_state("topic")
         await publish(server, [5])
     caplog.clear()
@@ -297,7 +297,7 @@ async def test_a_state_that_cannot_be_sent(autojump_clock: MockClock) -> None:
     async with open_topics(topics=topics) as server, open_client(server) as client:
         await publish(server, range(10))
         async with client.subscribe("topic", since=SNAPSHOT) as topic:
-            with pytest.raises(PushError, match="^topic 'topic': its state cannot be sent"):
+            with pytest.raises(PushError, match=r"^topic 'topic': its state cannot be sent"):
                 await topic.__anext__()
     assert len(disk.topics["topic"].updates) == 3
     assert disk.topics["topic"].state is None
@@ -313,7 +313,7 @@ async def test_a_saved_state_that_cannot_be_read(
     assert saved is not None
     disk.topics["topic"].state = replace(saved, payload=saved.payload[:9] + b"\xff")
     async with open_topics(topics=listed(store=FakeStore(disk), history=history)) as server:
-        with pytest.raises(PushError, match="the one after update 3 that was saved cannot be read"):
+        with pytest.raises(PushError, match=r"the one after update \d that was saved cannot be read"):
             server.topic_state("topic")
         await publish(server, [5])
     caplog.clear()

@@ -16,7 +16,7 @@ import trio
 
 from heartline import SqliteStore
 from heartline.errors import LocalProtocolError, StoreError
-from heartline.push import SavedKey, StoredUpdate
+from heartline.push import SavedKey, SavedState, StoredUpdate
 from heartline.push import _sqlite as module
 
 
