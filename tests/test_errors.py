@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from heartline import errors
+from heartline import Update, errors
 
 
 def drawn(cls: type, lead: str = "", branch: str = "") -> list[str]:
@@ -70,3 +70,8 @@ def test_what_an_error_knows() -> None:
     assert remote.outcome is errors.Outcome.COMPLETED
     gap = errors.HistoryGap("news", expected=3, newest=None)
     assert str(gap) == "topic 'news': update 3 is no longer retained, nothing is retained"
+    assert not gap.anew
+    gap = errors.HistoryGap("news", expected=52, newest=Update("news", "epoch", 3, "value"), anew=True)
+    assert str(gap) == (
+        "topic 'news' began anew: what followed update 51 of its life before is lost, the newest is 3"
+    )

@@ -200,14 +200,23 @@ class HistoryGap(PushError):
 
     ``expected`` is the offset that was due, ``newest`` the newest update of the topic (``None`` if it has
     none). The subscription goes on after ``newest``: take its value as the state and keep iterating.
+
+    ``anew`` tells that the topic has begun anew, because its server was started again without a store or
+    with a backup. Then ``expected`` belongs to its life before, and the offsets of ``newest`` and the
+    later ones to another one.
     """
 
-    def __init__(self, topic: str, *, expected: int, newest: Any) -> None:
+    def __init__(self, topic: str, *, expected: int, newest: Any, anew: bool = False) -> None:
         held = "nothing is retained" if newest is None else f"the newest is {newest.offset}"
-        super().__init__(f"topic {topic!r}: update {expected} is no longer retained, {held}")
+        if anew:
+            lost = f" began anew: what followed update {expected - 1} of its life before is lost"
+        else:
+            lost = f": update {expected} is no longer retained"
+        super().__init__(f"topic {topic!r}{lost}, {held}")
         self.topic = topic
         self.expected = expected
         self.newest = newest
+        self.anew = anew
 
 
 class SlowConsumer(PushError):

@@ -75,7 +75,7 @@ async def test_a_backup_is_never_taken_for_the_history(tmp_path: Path) -> None:
     async with places.open() as store, open_topics(topics={"topic": TopicSettings(store=store)}) as server:
         async with open_client(server) as client, client.subscribe("topic", since=position) as topic:
             gap = await take_gap(topic)
-            assert (gap.expected, gap.newest.value) == (4, "one")
+            assert (gap.expected, gap.newest.value, gap.anew) == (4, "one", True)
     async with places.open() as store:
         await store.begin_anew()
         async with open_topics(topics={"topic": TopicSettings(store=store)}) as server:
@@ -83,7 +83,7 @@ async def test_a_backup_is_never_taken_for_the_history(tmp_path: Path) -> None:
             assert newest.epoch != position.epoch
             async with open_client(server) as client, client.subscribe("topic", since=position) as topic:
                 gap = await take_gap(topic)
-                assert (gap.expected, gap.newest.value) == (4, "4")
+                assert (gap.expected, gap.newest.value, gap.anew) == (4, "4", True)
 
 
 PUBLISHER = """

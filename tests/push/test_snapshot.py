@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from heartline import SNAPSHOT, Fold, History, Position, SlowPolicy, TopicSettings, Update
+from heartline import SNAPSHOT, Fold, History, Position, SlowPolicy, SqliteStore, TopicSettings, Update
 from heartline.errors import (
     ConfigurationError,
     InvalidArguments,
@@ -185,9 +187,11 @@ async def test_an_update_that_cannot_be_applied(
             await publish(server, ["three", 4])
             assert await take_values(plain, 2) == ["three", 4]
             assert await take_values(topic, 2) == ["three", 4], "it needs no state as long as nothing is lost"
-        with pytest.raises(InvalidArguments, match="no state: after update 2 came TypeError"):
-            await client.subscribe("topic", since=SNAPSHOT).__aenter__()
-        with pytest.raises(PushError, match="no state"):
+        reason = "^topic 'topic': there is no state: update 3 could not be applied: TypeError"
+        async with client.subscribe("topic", since=SNAPSHOT) as late:
+            with pytest.raises(PushError, match=reason):
+                await late.__anext__()
+        with pytest.raises(PushError, match=reason):
             server.topic_state("topic")
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
     caplog.clear()
@@ -197,7 +201,7 @@ async def test_a_state_that_fails_while_it_is_needed(autojump_clock: MockClock) 
     topics = {"topic": TopicSettings(fold=Fold(initial=int, apply=lambda _, value: value))}
     async with open_topics(topics=topics) as server, open_client(server) as client:
         async with client.subscribe("topic", since=SNAPSHOT) as topic:
-            server._topics.topic("topic").state.fail(ValueError("by the test"))  # type: ignore[attr-defined]
+            server._topics.topic("topic").state.fail("by the test")  # type: ignore[attr-defined]
             with pytest.raises(PushError, match="no state"):
                 await topic.__anext__()
 
@@ -273,7 +277,7 @@ async def test_a_fold_that_comes_too_late(
     async with open_topics(topics=topics) as server:
         await publish(server, range(5))
     async with open_topics(topics=listed(store=FakeStore(disk), history=history)) as server:
-        with pytest.raises(PushError, match="updates 1 to 2 are not stored any more"):
+        with pytest.raises(PushError, match=r"updates 1 to 2 are not stored any more; SqliteStore\.drop"):
             server.topic_state("topic")
         await publish(server, [5])
     caplog.clear()
@@ -292,8 +296,9 @@ async def test_a_state_that_cannot_be_sent(autojump_clock: MockClock) -> None:
     topics = {"topic": TopicSettings(store=FakeStore(disk), history=history, fold=fold)}
     async with open_topics(topics=topics) as server, open_client(server) as client:
         await publish(server, range(10))
-        with pytest.raises(InvalidArguments, match="the state of topic 'topic' cannot be sent"):
-            await client.subscribe("topic", since=SNAPSHOT).__aenter__()
+        async with client.subscribe("topic", since=SNAPSHOT) as topic:
+            with pytest.raises(PushError, match=r"^topic 'topic': its state cannot be sent"):
+                await topic.__anext__()
     assert len(disk.topics["topic"].updates) == 3
     assert disk.topics["topic"].state is None
 
@@ -308,7 +313,90 @@ async def test_a_saved_state_that_cannot_be_read(
     assert saved is not None
     disk.topics["topic"].state = replace(saved, payload=saved.payload[:9] + b"\xff")
     async with open_topics(topics=listed(store=FakeStore(disk), history=history)) as server:
-        with pytest.raises(PushError, match="no state"):
+        with pytest.raises(PushError, match=r"the one after update \d that was saved cannot be read"):
             server.topic_state("topic")
         await publish(server, [5])
     caplog.clear()
+
+
+# A state that was lost.
+
+
+def broken(state: Any, value: Any) -> Any:
+    raise KeyError("oops")
+
+
+FOLDS = {"ok": LIST, "none": None, "broken": Fold(initial=list, apply=broken)}
+
+
+async def live(path: Path, fold: str, values: Sequence[int]) -> Any:
+    """A life of the server, which ends with this state, or with this trouble."""
+    async with SqliteStore(path) as store:
+        settings = TopicSettings(store=store, history=History(count=3), fold=FOLDS[fold])
+        async with open_topics(topics={"topic": settings}) as server:
+            await publish(server, values)
+            try:
+                return server.topic_state("topic")
+            except PushError as error:
+                return str(error)
+            except ConfigurationError:
+                return None
+
+
+@pytest.mark.parametrize("before", [[("ok", 10), ("none", 10)], [("ok", 10), ("broken", 10)], [("none", 10)]])
+@pytest.mark.parametrize("anew", ["state", "epoch"])
+async def test_a_lost_state_counts_from_where_it_was_dropped(
+    before: list[tuple[str, int]], anew: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "store"
+    for fold, count in before:
+        await live(path, fold, range(count))
+    assert "are not stored any more" in await live(path, "ok", [1])
+    async with SqliteStore(path) as store:
+        await (store.drop_state("topic") if anew == "state" else store.begin_anew())
+    assert await live(path, "ok", []) == []
+    expected = []
+    for life in range(5):
+        expected += [life, -life]
+        assert await live(path, "ok", expected[-2:]) == expected
+    caplog.clear()
+
+
+async def test_a_fold_that_is_mended_in_time_has_lost_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "store"
+    await live(path, "ok", range(10))
+    assert "update 9 could not be applied: KeyError('oops')" in await live(path, "broken", [])
+    await live(path, "none", [10])
+    assert await live(path, "ok", []) == list(range(11))
+    caplog.clear()
+
+
+@pytest.mark.parametrize("fold", ["none", "broken"])
+async def test_a_state_that_will_be_lost_is_warned_of(
+    fold: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once in each life in which something can still be done, and not where there is nothing to lose."""
+    path = tmp_path / "store"
+
+    def warnings() -> list[str]:
+        told = [each.getMessage() for each in caplog.records if each.levelno == logging.WARNING]
+        caplog.clear()
+        return told
+
+    await live(path, "none", range(2))
+    await live(path, "ok", range(8))
+    assert warnings() == []
+    for _ in range(2):
+        await live(path, fold, [])
+        (told,) = warnings()
+        assert "cannot be continued any more once the history has forgotten update 9" in told
+    await live(path, fold, range(10))
+    assert len(warnings()) == 1
+    await live(path, fold, [])
+    assert warnings() == []
+    async with SqliteStore(path) as store:
+        await store.begin_anew()
+    await live(path, "none", range(1))
+    assert warnings() == []

@@ -16,7 +16,7 @@ import trio
 
 from heartline import SqliteStore
 from heartline.errors import LocalProtocolError, StoreError
-from heartline.push import SavedKey, StoredUpdate
+from heartline.push import SavedKey, SavedState, StoredUpdate
 from heartline.push import _sqlite as module
 
 
@@ -252,3 +252,19 @@ async def test_a_backup_begins_anew(tmp_path: Path) -> None:
         assert (saved.epoch, saved.last, len(saved.updates)) == ("new", 3, 3)
     async with SqliteStore(path) as store:
         assert (await store.load("topic", "newer")).epoch == "new"
+
+
+@pytest.mark.parametrize("anew", [True, False])
+async def test_a_state_is_dropped(anew: bool, tmp_path: Path) -> None:
+    """What is left says where the initial one stands."""
+    path = tmp_path / "store"
+    await fill(path)
+    async with SqliteStore(path) as store:
+        await store.load("other", "epoch")
+        await (store.begin_anew() if anew else store.drop_state("topic"))
+        saved = await store.load("topic", "new")
+        assert saved.state == SavedState(offset=3, payload=b"", flags=0)
+        assert (saved.last, len(saved.updates)) == (3, 3)
+        assert ((await store.load("other", "new")).state is None) is not anew
+        with pytest.raises(StoreError, match="the store has no topic 'topix'"):
+            await store.drop_state("topix")

@@ -18,7 +18,6 @@ from heartline.errors import (
     HeartlineError,
     InvalidArguments,
     Outcome,
-    PushError,
     RemoteProtocolError,
 )
 from heartline.push._log import TopicLog
@@ -170,15 +169,11 @@ def _refusal(reason: str) -> InvalidArguments:
 
 
 def _check_state(topic: Topic, policy: SlowPolicy) -> None:
-    """Whether a subscription can begin with the topic's state."""
+    """Whether a subscription can begin with the topic's state; if that is lost, a notice tells it."""
     if topic.state is None:
         raise _refusal(f"topic {topic.name!r} has no snapshot: it was opened without a fold")
     if policy is SlowPolicy.KEEP_NEWEST:
         raise _refusal("a state needs every update, and 'keep newest' skips some")
-    try:
-        topic.state.encode()
-    except PushError as error:
-        raise _refusal(str(error)) from None
 
 
 def _begin(since: Any, log: TopicLog, policy: SlowPolicy) -> tuple[int, int, int | None, bool]:

@@ -143,7 +143,8 @@ class Publisher:
             if settings.history is not None:
                 topic.log.history = settings.history
             if settings.fold is not None:
-                topic.state = State(name, settings.fold, self._serializer)
+                durable = settings.store is not None
+                topic.state = State(name, settings.fold, self._serializer, durable=durable)
             if settings.store is not None:
                 topic.journal = self._journal(settings.store)
                 restore(topic, await settings.store.load(name, topic.log.epoch))

@@ -191,7 +191,7 @@ class Served:
         try:
             saved = state.encode()
         except PushError as error:
-            self.end("end", str(error))
+            self.end("end", str(error).removeprefix(f"topic {self.topic.name!r}: "))  # which it knows
             return
         self._notice(saved.offset, "snapshot")
         if self._send(link, saved):

@@ -25,7 +25,8 @@ class Fold:
 
     apply: Callable[[Any, Any], Any]
     """``(state, value) -> state``: the state after an update. May change the given state and return it. If it
-    raises, the topic has no state any more and says so to who asks; updates go on."""
+    raises, the topic has no state until it is opened with a function that does not, and says so to who asks;
+    updates go on."""
     initial: Callable[[], Any] = dict
     """Makes the state before the first update. States are values that can be serialized."""
 

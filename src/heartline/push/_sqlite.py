@@ -57,6 +57,10 @@ PRAGMA user_version = {FORMAT};
 COMMIT;
 """
 
+_INITIAL_STATES = """
+REPLACE INTO states (topic, offset, flags, payload) SELECT id, last, 0, x'' FROM topics
+"""
+
 
 class SqliteStore:
     """A store in the file ``path``, which is made if it is not there; open it with ``async with``.
@@ -103,8 +107,22 @@ class SqliteStore:
         have been published, and their offsets will be given out again. With the new epoch subscribers are
         told of a gap. Without it, who comes back from such an update before its offset is reached again is
         told too, but nobody can know one that comes later.
+
+        The states of topics with a :class:`heartline.Fold` begin anew with the epoch, as by
+        :meth:`drop_state`; the updates that are stored stay.
         """
         await self._run("write", partial(_begin_anew, self._opened()))
+
+    async def drop_state(self, topic: str) -> None:
+        """Let the state of a topic count from here: what :attr:`heartline.Fold.initial` makes is the state
+        after the newest update that is stored, and the fold applies only what comes later.
+
+        For a topic whose state is lost, or that has got its fold when its history had forgotten updates. To
+        be called while no server has the topic. The updates, the epoch and the offsets stay, so a subscriber
+        that was there before goes on with the state it has. Raises :class:`StoreError` for a topic that the
+        store does not have.
+        """
+        await self._run("write", partial(_drop_state, self._opened(), topic))
 
     def _opened(self) -> sqlite3.Connection:
         if self._connection is None:
@@ -248,3 +266,9 @@ def _append_to(connection: sqlite3.Connection, name: str, updates: list[StoredUp
 def _begin_anew(connection: sqlite3.Connection) -> None:
     with _Transaction(connection):
         connection.execute("UPDATE topics SET epoch = ''")
+        connection.execute(_INITIAL_STATES)
+
+
+def _drop_state(connection: sqlite3.Connection, topic: str) -> None:
+    if connection.execute(f"{_INITIAL_STATES} WHERE name = ?", (topic,)).rowcount == 0:
+        raise StoreError(f"the store has no topic {topic!r:.80}")

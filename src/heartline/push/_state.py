@@ -10,23 +10,47 @@ from heartline.push._store import SavedState
 from heartline.push._wire import decode_update, encode_update
 from heartline.wire import Frame, FrameType, Serializer
 
-__all__ = ["State"]
+__all__ = ["State", "warn_of_end"]
 
 logger = logging.getLogger("heartline")
+
+
+def warn_of_end(topic: str, saved: int) -> None:
+    """Nothing goes on from the state that a store has, after the update ``saved``: say until when it can."""
+    logger.warning(
+        "topic %r: the state that its store has cannot be continued any more once the history has forgotten "
+        "update %d: open the topic before with a fold that can apply it",
+        topic,
+        saved + 1,
+    )
 
 
 class State:
     """The state of one topic, after the update ``offset``."""
 
-    __slots__ = ("_encoded", "_failed", "_fold", "_serializer", "_topic", "_value", "offset", "saved")
+    __slots__ = (
+        "_cause",
+        "_durable",
+        "_encoded",
+        "_fold",
+        "_lost",
+        "_serializer",
+        "_topic",
+        "_value",
+        "offset",
+        "saved",
+    )
 
-    def __init__(self, topic: str, fold: Fold, serializer: Serializer) -> None:
+    def __init__(self, topic: str, fold: Fold, serializer: Serializer, *, durable: bool) -> None:
         self._topic = topic
         self._fold = fold
+        self._durable = durable
         self._serializer = serializer
         self._value = fold.initial()
         self._encoded: SavedState | None = None
-        self._failed: Exception | None = None
+        self._lost = ""
+        """Why there is no state any more."""
+        self._cause: Exception | None = None
         self.offset: int = 0
         self.saved: int = 0
         """The offset of the state that the topic's store has; it needs the updates after it."""
@@ -34,20 +58,19 @@ class State:
     @property
     def value(self) -> object:
         """The state itself; raises :class:`PushError` when an update could not be applied."""
-        if self._failed is not None:
-            raise PushError(
-                f"topic {self._topic!r} has no state: after update {self.offset} came {self._failed!r:.200}"
-            ) from self._failed
+        if self._lost:
+            raise PushError(f"topic {self._topic!r}: there is no state: {self._lost}") from self._cause
         return self._value
 
     def restore(self, saved: SavedState) -> None:
         """Begin with a state that was saved; raises :class:`SerializationError`."""
-        self._value = decode_update(Frame(FrameType.PUSH, saved.flags, 0, 0, saved.payload))
+        if saved.payload:
+            self._value = decode_update(Frame(FrameType.PUSH, saved.flags, 0, 0, saved.payload))
         self.offset = self.saved = saved.offset
 
     def apply(self, offset: int, payload: bytes, flags: int) -> None:
         """Go on by one update; an error of the function must not stop the topic."""
-        if self._failed is not None:
+        if self._lost:
             return
         self._encoded = None
         try:
@@ -56,12 +79,14 @@ class State:
             )
             self.offset = offset
         except Exception as error:
-            self.fail(error)
+            self.fail(f"update {offset} could not be applied: {error!r:.200}", error)
+            if self._durable:
+                warn_of_end(self._topic, self.saved)
 
-    def fail(self, error: Exception) -> None:
+    def fail(self, reason: str, cause: Exception | None = None) -> None:
         """There is no state any more; whoever asks for it is told."""
-        logger.error("topic %r has no state any more", self._topic, exc_info=error)
-        self._failed = error
+        logger.error("topic %r has no state any more: %s", self._topic, reason, exc_info=cause)
+        self._lost, self._cause = reason, cause
         self._encoded = None
 
     def encode(self) -> SavedState:
@@ -70,6 +95,6 @@ class State:
             try:
                 payload, flags = encode_update(self._serializer, self.offset, self.value)
             except SerializationError as error:
-                raise PushError(f"the state of topic {self._topic!r} cannot be sent: {error}") from error
+                raise PushError(f"topic {self._topic!r}: its state cannot be sent: {error}") from error
             self._encoded = SavedState(offset=self.offset, payload=payload, flags=flags)
         return self._encoded

@@ -24,7 +24,11 @@ class SavedKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SavedState:
-    """The state of a topic with a :class:`heartline.Fold` after the update ``offset``, encoded."""
+    """The state of a topic with a :class:`heartline.Fold` after the update ``offset``, encoded.
+
+    An empty payload stands for what :attr:`heartline.Fold.initial` makes: a store that can begin a state anew
+    has it in the place of the one that was dropped.
+    """
 
     offset: int
     payload: bytes

@@ -54,10 +54,10 @@ OVERLOADED_PAUSE = 0.1
 class _Gap:
     """What waits in the place of updates that were lost."""
 
-    __slots__ = ("due", "newest", "position")
+    __slots__ = ("anew", "due", "newest", "position")
 
-    def __init__(self, due: int, position: int, newest: Frame | None) -> None:
-        self.due, self.position, self.newest = due, position, newest
+    def __init__(self, due: int, position: int, newest: Frame | None, *, anew: bool) -> None:
+        self.due, self.position, self.newest, self.anew = due, position, newest, anew
 
 
 class Subscription:
@@ -184,7 +184,7 @@ class Subscription:
                 newest = Update(self.topic, self._epoch, gap.position, decode_update(gap.newest))
             except SerializationError as error:
                 cause = error  # the loss must be told all the same
-        told = HistoryGap(self.topic, expected=gap.due, newest=newest)
+        told = HistoryGap(self.topic, expected=gap.due, newest=newest, anew=gap.anew)
         told.__cause__ = cause
         return told
 
@@ -291,8 +291,7 @@ class Subscription:
         if self._gap is None:
             self._waiting.append((offset, frame, is_state))
         else:
-            self._waiting.append(_Gap(self._gap, offset, frame))
-            self._gap = None
+            self._wait_gap(self._gap, offset, frame)
         self._received = offset
         self._state_due = False
         self._since = self._place(offset)
@@ -315,9 +314,14 @@ class Subscription:
         self._received = position
         self._gap = due if self._gap is None else self._gap
         if not newest_follows:
-            self._waiting.append(_Gap(self._gap, position, None))
+            self._wait_gap(self._gap, position, None)
             self._since = self._place(position)
-            self._gap = None
+
+    def _wait_gap(self, due: int, position: int, newest: Frame | None) -> None:
+        """The gap is complete. The place it was asked from tells whether it is one between two lives."""
+        anew = position < due or (type(self._since) is list and self._since[0] != self._epoch)
+        self._waiting.append(_Gap(due, position, newest, anew=anew))
+        self._gap = None
 
     def _on_state(self, offset: int) -> None:
         """The state after this update comes next. It is confirmed too, be its offset confirmed already."""
