@@ -13,6 +13,7 @@ alone, so the same seed shows the same again.
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import sys
 import tempfile
@@ -152,16 +153,30 @@ def run(seed: int, faults: int, *, fast: bool) -> int:
         console.print("LOST:", loss, style="bold red")
     verdict, style = ("something was lost", "bold red") if losses else ("nothing was lost", "bold green")
     console.print(f"{verdict} in {world.time():.0f} s of the world", style=style)
-    console.print(f"the same again: python examples/chaos.py --seed {seed} --faults {faults}")
+    # Not wrapped: it is there to be copied.
+    print(f"the same again: python examples/chaos.py --seed {seed} --faults {faults}", flush=True)
     return 1 if losses else 0
 
 
 def report(records: Records, console: Console) -> None:
     """Print the faults, the sessions and the counters."""
-    kinds = ", ".join(f"{count} × {kind}" for kind, count in sorted(records.faults.items()))
-    console.print(f"{records.faults.total()} faults: {kinds or 'none'}")
+    kinds = [f"{count} × {kind}" for kind, count in sorted(records.faults.items())]
+    console.print(fold(f"{records.faults.total()} faults:", kinds or ["none"], console.width))
     console.print(draw_sessions(records))
-    console.print(draw_counters(records, "missing"))
+    with console.capture() as capture:
+        console.print(draw_counters(records, "missing"))
+    print(*map(str.rstrip, capture.get().splitlines()), sep="\n")
+
+
+def fold(head: str, items: list[str], width: int) -> str:
+    """The items behind the head, with commas between them, on lines that break between items only."""
+    lines = [head]
+    for number, item in enumerate(items, 1):
+        item += "," if number < len(items) else ""
+        if len(lines[-1]) + 1 + len(item) > width:
+            lines.append(" ")
+        lines[-1] += f" {item}"
+    return "\n".join(lines)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -188,7 +203,12 @@ def main() -> int:
         code = run(options.seed, options.faults, fast=options.fast)
     except* KeyboardInterrupt:
         code = 130
-        print("interrupted", file=sys.stderr)
+        again = f"--seed {options.seed} --faults {options.faults}"
+        print(f"interrupted; {again} shows it again", file=sys.stderr)
+    except* BrokenPipeError:
+        code = 141  # as a shell has it for SIGPIPE: whoever read the output has seen enough
+        # Python flushes once more at its end, and would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return code
 
 

@@ -4,14 +4,11 @@ The application counts visitors. A server gives out the count and keeps the visi
 report theirs, and try again until they have an answer. Its promise: who was answered is counted, once, and
 for ever. Meanwhile links break, clog and heal, and the server crashes, as the world's seed draws it.
 
-    python examples/simulated_world.py             # fifty worlds: the promise holds
-    python examples/simulated_world.py --bug       # count without looking: some worlds find it
-    python examples/simulated_world.py --bug 5     # one world, with all that happened in it
-
 The same seed does the same again, so what was found can be looked at for as long as it takes.
 """
 
 import argparse
+import os
 import sys
 from functools import partial
 
@@ -19,6 +16,13 @@ import trio
 
 import heartline
 from heartline.testing import Disk, Node, Violation, World
+
+EXAMPLES = """\
+examples:
+  python examples/simulated_world.py           # fifty worlds: the promise holds
+  python examples/simulated_world.py --bug     # count without looking: some worlds find it
+  python examples/simulated_world.py --bug 5   # one world, with all that happened in it
+"""
 
 SEEDS = range(1, 51)
 CLIENTS = 3
@@ -125,26 +129,54 @@ def explore(seed: int, *, careless: bool) -> bool:
     return True
 
 
-def main() -> int:
-    """Explore the worlds that were asked for; returns the exit code."""
-    parser = argparse.ArgumentParser(description="A visitor counter in simulated worlds.")
-    parser.add_argument("--bug", action="store_true", help="count a visitor without looking")
-    parser.add_argument("seed", type=int, nargs="?", help="run this world only, and print what happened")
-    options = parser.parse_args()
-    if options.seed is not None:
-        world = World(options.seed)
-        try:
-            print(world.run(partial(live, careless=options.bug)), "visitors were counted, each of them once")
-        except AssertionError as error:
-            print(*world.trace, sep="\n")
-            print(f"\n{error}", *error.__notes__, sep="\n")
-            return 1
-        return 0
-
+def explore_all(*, careless: bool) -> int:
+    """Run every world and print a table; returns the exit code."""
     print("seed    it took  crashes  troubles  retries  counted")
-    kept = sum([explore(seed, careless=options.bug) for seed in SEEDS])
+    kept = sum([explore(seed, careless=careless) for seed in SEEDS])
     print(f"{len(SEEDS)} worlds, the promise was kept in {kept}")
     return 0 if kept == len(SEEDS) else 1
+
+
+def look_at(seed: int, *, careless: bool) -> int:
+    """Run one world, and print all that happened if it fails; returns the exit code."""
+    world = World(seed)
+    try:
+        print(world.run(partial(live, careless=careless)), "visitors were counted, each of them once")
+    except AssertionError as error:
+        print(*world.trace, sep="\n")
+        print(f"\n{error}", *error.__notes__, sep="\n")
+        return 1
+    return 0
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--bug", action="store_true", help="count a visitor without looking")
+    parser.add_argument("seed", type=int, nargs="?", help="run this world only, and print what happened")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Explore the worlds that were asked for; returns the exit code: 0 if the promise was kept."""
+    options = parse_arguments()
+    code = 0
+    try:
+        if options.seed is None:
+            code = explore_all(careless=options.bug)
+        else:
+            code = look_at(options.seed, careless=options.bug)
+        sys.stdout.flush()
+    except* KeyboardInterrupt:
+        code = 130
+        print("interrupted", file=sys.stderr)
+    except* BrokenPipeError:
+        code = 141  # as a shell has it for SIGPIPE: whoever read the output has seen enough
+        # Python flushes once more at its end, and would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return code
 
 
 if __name__ == "__main__":

@@ -9,10 +9,10 @@ The subscriber's connection comes back by itself and resumes its session: what w
 late, but it comes, once and in order. Were the line dead for longer than the session lives, the subscription
 would go on after the last update it has got: every update of a topic has an offset, and the server keeps a
 history of them. The program ends with 0 if nothing was missed.
-
-    python examples/ticker.py
 """
 
+import argparse
+import os
 import random
 import sys
 from functools import partial
@@ -21,6 +21,12 @@ from urllib.parse import urlsplit
 import trio
 
 import heartline
+
+EXAMPLES = """\
+examples:
+  python examples/ticker.py                # thirty ticks, of which ten come late
+  python examples/ticker.py | grep -- ---  # only what happens to the line
+"""
 
 TICKS = 30
 INTERVAL = 0.1  # seconds between ticks
@@ -80,10 +86,10 @@ async def publish(server: heartline.Server, line: Line) -> None:
         await server.publish("price", {"price": price, "time": trio.current_time()})
         if number == CUT:
             line.cut()
-            print(f"--- the line was cut after tick {number}")
+            print(f"--- the line was cut after tick {number}", flush=True)
         elif number == MENDED:
             line.mend()
-            print(f"--- the line was mended after tick {number}")
+            print(f"--- the line was mended after tick {number}", flush=True)
         await trio.sleep(INTERVAL)
 
 
@@ -95,12 +101,12 @@ async def follow(connection: heartline.Connection) -> list[int]:
             async for update in updates:
                 age = trio.current_time() - update.value["time"]
                 late = f"  ({age:.1f} s late)" if age > INTERVAL else ""
-                print(f"tick {update.offset:2}: {update.value['price']:6.2f}{late}")
+                print(f"tick {update.offset:2}: {update.value['price']:6.2f}{late}", flush=True)
                 offsets.append(update.offset)
                 if update.offset == TICKS:
                     break
         except heartline.HistoryGap as gap:
-            print("--- some ticks are gone for good:", gap)
+            print("--- some ticks are gone for good:", gap, flush=True)
     return offsets
 
 
@@ -109,9 +115,9 @@ async def tell_events(connection: heartline.Connection) -> None:
     async for event in connection.events():
         match event:
             case heartline.Lost(reason=heartline.ConnectionLost() as reason):
-                print(f"--- the subscriber lost its link: {reason}")
+                print(f"--- the subscriber lost its link: {reason}", flush=True)
             case heartline.Reconnected():
-                print("--- the subscriber has a new link, and goes on where it was")
+                print("--- the subscriber has a new link, and goes on where it was", flush=True)
 
 
 async def run() -> bool:
@@ -129,17 +135,26 @@ async def run() -> bool:
                 offsets = await follow(connection)
             nursery.cancel_scope.cancel()
     missed = sorted(set(range(1, TICKS + 1)) - set(offsets))
-    print(f"{TICKS} ticks published, {len(offsets)} received, missed: {missed or 'none'}")
+    print(f"{TICKS} ticks published, {len(offsets)} received, missed: {missed or 'none'}", flush=True)
     return offsets == list(range(1, TICKS + 1))
 
 
 def main() -> int:
-    """Run it; returns the exit code."""
+    """Run it; returns the exit code: 0 if nothing was missed."""
+    argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
+    code = 0
     try:
-        return 0 if trio.run(run) else 1
+        code = 0 if trio.run(run) else 1
     except* KeyboardInterrupt:
-        print("interrupted")
-    return 130
+        code = 130
+        print("interrupted", file=sys.stderr)
+    except* BrokenPipeError:
+        code = 141  # as a shell has it for SIGPIPE: whoever read the output has seen enough
+        # Python flushes once more at its end, and would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return code
 
 
 if __name__ == "__main__":

@@ -123,6 +123,8 @@ def test_wrong_arguments_end_with_two(arguments: list[str], capsys: pytest.Captu
     assert caught.value.code == 2
     printed = capsys.readouterr().err
     assert arguments != ["nonsense"] or all(target in printed for target in TARGETS)
+    if "--minutes" in arguments:
+        assert f"argument --minutes: must be a number of minutes above 0, not {arguments[-1]!r}" in printed
 
 
 def test_help_shows_targets_and_examples(capsys: pytest.CaptureFixture[str]) -> None:

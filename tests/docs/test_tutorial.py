@@ -85,6 +85,18 @@ async def test_client_outlives_its_server(folder: Path) -> None:
                 await client.read_until("interrupted: (not sent|maybe executed)")
                 async with terminal(folder, "server.py"):
                     await client.read_until(r"[0-9]+ \+ 1 = [0-9]+")
+                    client.interrupt()
+                    await client.read_until("stopped")
+                    assert await client.process.wait() == 0
+
+
+async def test_client_without_a_server(folder: Path) -> None:
+    with trio.fail_after(30):
+        result = await trio.run_process(
+            [sys.executable, "client.py"], cwd=folder, capture_stderr=True, check=False
+        )
+    assert result.returncode == 1
+    assert re.fullmatch("cannot connect to tcp://.*; start the server first\n", result.stderr.decode())
 
 
 async def test_federation_outlives_a_learner_and_its_trainer(folder: Path) -> None:
@@ -93,10 +105,20 @@ async def test_federation_outlives_a_learner_and_its_trainer(folder: Path) -> No
             terminal(folder, "learner.py", "ada", "0") as ada,
             terminal(folder, "learner.py", "ben", "1") as ben,
         ):
-            async with terminal(folder, "trainer.py") as trainer, terminal(folder, "learner.py", "cleo", "2"):
-                await trainer.read_until("round [0-9]+, 3 learners: .*")
+            async with terminal(folder, "trainer.py") as trainer:
+                async with terminal(folder, "learner.py", "cleo", "2") as cleo:
+                    await trainer.read_until("round [0-9]+, 3 learners: .*")
+                    cleo.interrupt()
+                    await cleo.read_until("stopped")
+                    assert await cleo.process.wait() == 0
             async with terminal(folder, "trainer.py") as trainer:
                 first = await trainer.read_until("round [0-9]+, 2 learners: .*")
                 assert int(first.split()[1].rstrip(",")) > 1
                 await trainer.read_until("round 30, 2 learners: y = 3.0 x \\+ 1.0")
+                await trainer.read_until("all 30 rounds are over")
                 assert [await program.process.wait() for program in (trainer, ada, ben)] == [0, 0, 0]
+        # Nothing is left to do for a trainer that is started again.
+        async with terminal(folder, "trainer.py") as trainer:
+            await trainer.read_until("all 30 rounds are over")
+            assert trainer.lines == ["all 30 rounds are over"]
+            assert await trainer.process.wait() == 0

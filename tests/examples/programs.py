@@ -32,6 +32,18 @@ def run(arguments: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(arguments, capture_output=True, text=True, timeout=PATIENCE)
 
 
+def leave_early(arguments: list[str], lines: int = 1) -> None:
+    """Read so much of what a program prints, and no more: it has to end, and without complaints."""
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        for _ in range(lines):
+            assert process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait(PATIENCE) == 141
+
+
 def children(pid: int) -> set[int]:
     """The processes that a process has started."""
     found = set()
@@ -65,15 +77,16 @@ def wait_until(condition: Callable[[], bool], patience: float = PATIENCE) -> Non
 
 
 class Terminal:
-    """A program that is run on a terminal of 80 x 24; a context manager, after which the program is dead."""
+    """A program that is run on a terminal; a context manager, after which the program is dead."""
 
-    def __init__(self, arguments: list[str]) -> None:
+    def __init__(self, arguments: list[str], *, width: int = 80) -> None:
         self.output = ""
+        self._width = width
         self._arguments = arguments
 
     def __enter__(self) -> Terminal:
         self._screen, terminal = pty.openpty()
-        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, self._width, 0, 0))
 
         def take_terminal() -> None:
             # Its own session, whose controlling terminal this is: only then does a Ctrl-C make a SIGINT.

@@ -1,14 +1,22 @@
 from __future__ import annotations
 
+import importlib
 import re
+from types import ModuleType
 
 import pytest
 
-from tests.examples.programs import Terminal, changed, command, run
+from tests.examples.programs import EXAMPLES, Terminal, changed, command, leave_early, run
 
 pytestmark = pytest.mark.slow
 
 VERDICT = "nothing was lost in "
+
+
+@pytest.fixture
+def chaos(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(EXAMPLES)
+    return importlib.import_module("chaos")
 
 
 def counters(output: str) -> dict[str, list[int]]:
@@ -25,6 +33,7 @@ def test_nothing_is_lost_and_the_seed_shows_it_again(seed: int) -> None:
     assert result.returncode == 0
     assert f"\n{VERDICT}" in result.stdout
     assert result.stdout.endswith(f"--seed {seed} --faults 30\n")
+    assert not re.search(r" $", result.stdout, re.MULTILINE)
     assert "\n30 faults: " in result.stdout
     for event in ("crashes", "starts again", "reset", "partition", "half open", "resumes its session"):
         assert event in result.stdout, event
@@ -83,10 +92,33 @@ def test_ctrl_c(moment: str) -> None:
         terminal.read_until(moment)
         terminal.type("\x03")
         assert terminal.wait() == 130
-    assert terminal.output.rstrip().endswith("interrupted")
+    # The seed was drawn, and has gone with the screen.
+    assert re.search(r"interrupted; --seed \d+ --faults 30 shows it again\s*$", terminal.output)
     assert "Traceback" not in terminal.output
     assert "lost in" not in terminal.output
     assert terminal.output.rindex("\x1b[?25h") > terminal.output.rindex("\x1b[?25l"), "the cursor is hidden"
+
+
+@pytest.mark.parametrize("width", [10, 30, 60, 80, 100])
+def test_the_summary_breaks_after_commas_only(chaos: ModuleType, width: int) -> None:
+    items = [f"{count} × {kind}" for count, kind in enumerate(chaos.KINDS, 1)]
+    lines = chaos.fold("28 faults:", items, width).split("\n")
+    assert " ".join(line.strip() for line in lines) == "28 faults: " + ", ".join(items)
+    for line in lines:
+        assert line == line.rstrip()
+        assert len(line) <= width or line.strip(" ,") in items
+    for line in lines[1:-1]:
+        assert line.endswith(",")
+
+
+def test_on_a_narrow_terminal_the_command_can_be_copied() -> None:
+    with Terminal(command("chaos.py", "--fast", "--seed", "1", "--faults", "5"), width=40) as terminal:
+        assert terminal.wait() == 0
+    assert "\nthe same again: python examples/chaos.py --seed 1 --faults 5\r" in terminal.output
+
+
+def test_a_reader_that_has_seen_enough() -> None:
+    leave_early(command("chaos.py", "--fast", "--seed", "1"))
 
 
 def test_the_command_line() -> None:

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.examples.programs import command, run
+from tests.examples.programs import Terminal, command, leave_early, run
 
 pytestmark = pytest.mark.slow
 
@@ -34,3 +34,25 @@ def test_a_planted_bug_is_found_and_seen_again() -> None:
     assert message in again.stdout
     assert f"seed {seed}, " in again.stdout
     assert run(command("simulated_world.py", seed)).stdout == "30 visitors were counted, each of them once\n"
+
+
+def test_ctrl_c() -> None:
+    with Terminal(command("simulated_world.py")) as terminal:
+        terminal.read_until("   3 ")
+        terminal.type("\x03")
+        assert terminal.wait() == 130
+    assert terminal.output.rstrip().endswith("interrupted")
+    assert "Traceback" not in terminal.output
+    assert "fails in the same way" not in terminal.output
+
+
+@pytest.mark.parametrize("arguments", [[], ["--bug"], ["1"]])
+def test_a_reader_that_has_seen_enough(arguments: list[str]) -> None:
+    leave_early(command("simulated_world.py", *arguments), lines=0 if arguments == ["1"] else 1)
+
+
+def test_the_command_line() -> None:
+    result = run(command("simulated_world.py", "--help"))
+    assert result.returncode == 0
+    assert "counts visitors" in result.stdout
+    assert "\n  python examples/simulated_world.py --bug 5 " in result.stdout

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.examples.programs import changed, command, run
+from tests.examples.programs import changed, command, leave_early, run
 
 pytestmark = pytest.mark.slow
 
@@ -26,6 +26,20 @@ def test_nothing_is_missed_when_the_line_is_cut() -> None:
     # What was published while the line was dead did come, and did come late.
     assert len(re.findall(r"^tick +\d+: .* late\)$", result.stdout, re.MULTILINE)) >= 5
     assert result.stdout.endswith("\n30 ticks published, 30 received, missed: none\n")
+
+
+def test_a_reader_that_has_seen_enough() -> None:
+    leave_early(command("ticker.py"))
+
+
+def test_the_command_line() -> None:
+    result = run(command("ticker.py", "--help"))
+    assert result.returncode == 0
+    assert "misses nothing" in result.stdout
+    assert "\nexamples:\n  python examples/ticker.py " in result.stdout
+    result = run(command("ticker.py", "--fast"))
+    assert result.returncode == 2
+    assert "unrecognized arguments: --fast" in result.stderr
 
 
 def test_it_fails_when_the_session_is_not_kept_and_the_history_is_too_short() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from functools import partial
 
 import pytest
 import trio
@@ -237,6 +238,16 @@ def test_who_believes_is_drawn() -> None:
     world = World(1)
     with pytest.raises(ValueError, match="believer must be one of"):
         world.link("world", world.node("a")).half_open("b")
+
+
+def test_a_fault_that_is_refused_leaves_no_trace() -> None:
+    world = World(1)
+    link = world.link("world", world.node("a"))
+    for fault in (link.partition, partial(link.clog, 1)):
+        with pytest.raises(ValueError, match="direction must be"):
+            fault(direction=("a", "b"))
+    assert world.trace == []
+    assert link.healthy
 
 
 def test_a_connection_in_a_partition_fails_in_time() -> None:

@@ -11,8 +11,9 @@ import trio
 
 import heartline
 import heartline.testing._replay
-from heartline.testing import NotConverged, World
+from heartline.testing import Node, NotConverged, World
 from heartline.testing._network import BACKLOG
+from heartline.testing._replay import LAST
 from heartline.testing._trace import TRACE_SIZE, Trace
 from heartline.transports import open_listeners, open_stream
 
@@ -124,6 +125,32 @@ def test_a_failure_tells_how_to_see_it_again() -> None:
     assert note.startswith(f"seed 77, {known}")
     assert "World(77) with the same programs fails in the same way again" in note
     assert note.endswith("what happened last:\n      0.000000  world: about to fail")
+
+
+def test_a_failure_tells_what_happened_last() -> None:
+    async def main(world: World) -> None:
+        for number in range(LAST + 5):
+            world.log("step", number)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        World(1).run(main)
+    last = caught.value.__notes__[0].partition("what happened last:\n")[2].splitlines()
+    assert [line.split()[-1] for line in last] == [str(number) for number in range(5, LAST + 5)]
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_what_does_not_follow_from_the_seed_has_no_note(kind: type[BaseException]) -> None:
+    async def program(node: Node) -> None:
+        raise kind
+
+    async def main(world: World) -> None:
+        world.node("a").start(program)
+        await trio.sleep_forever()
+
+    with pytest.raises(kind) as caught:
+        World(1).run(main)
+    assert not hasattr(caught.value, "__notes__")
 
 
 def test_without_a_checkout_the_version_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -65,6 +65,9 @@ class Disk:
     whose node has crashed gets :exc:`OSError` (``EIO``) from its disk. All files together have at most
     64 MiB, beyond which writing raises :exc:`OSError` (``ENOSPC``). To test a store without a world, make a
     disk of your own with a source of chance, and call :meth:`crash`.
+
+    There is no error for a file that is missing: :meth:`read` gives empty bytes. Which files there are tells
+    :attr:`names`, a property and not a method.
     """
 
     def __init__(self, rng: random.Random, *, check_power: Callable[[], None] = lambda: None) -> None:
@@ -74,11 +77,11 @@ class Disk:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The files there are, in the order in which they were first written."""
+        """A property: the files there are, in the order in which they were first written."""
         return tuple(self._files)
 
     def read(self, name: str) -> bytes:
-        """All of a file, synced or not; nothing if there is no such file."""
+        """All of a file, synced or not; empty bytes if there is no such file."""
         self._check_power()
         return self._files[name].content() if name in self._files else b""
 

@@ -57,14 +57,16 @@ class Link:
         As with TCP, what is under way, or sent meanwhile, arrives afterwards. A connection opened meanwhile
         fails after a while, which the seed draws.
         """
+        wires = self._chosen(direction)
         self._route.log("partition", direction)
-        for wire in self._chosen(direction):
+        for wire in wires:
             wire.stall()
 
     def clog(self, seconds: float, direction: tuple[str, str] | None = None) -> None:
         """Let nothing pass for so many seconds; then all of it goes on."""
+        wires = self._chosen(direction)
         self._route.log(f"clog for {seconds:g} s", direction)
-        for wire in self._chosen(direction):
+        for wire in wires:
             wire.stall(seconds)
 
     def heal(self) -> None:

@@ -11,8 +11,8 @@ from ._trace import Trace
 
 __all__ = ["explain"]
 
-LAST = 10
-"""Entries of the trace that are told with a failure."""
+LAST = 30
+"""Entries of the trace that are told with a failure: what led to it, on one page of a terminal."""
 
 
 def explain(seed: int, trace: Trace) -> str:

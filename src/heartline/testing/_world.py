@@ -70,12 +70,15 @@ class World:
     def run(self, main: Callable[[World], Awaitable[T]], *, limit: float = LIMIT) -> T:
         """Run ``await main(world)`` in virtual time, and return its result; nodes end with it.
 
-        A failure of a node's program ends the run too. A single error comes out bare, with a note that says
-        how to see it again. After ``limit`` seconds of the world :exc:`NotConverged` is raised. A world runs
+        A failure of a node's program ends the run too. A single error comes out bare. Errors have a note that
+        says how to see them again; a :exc:`KeyboardInterrupt` or :exc:`SystemExit` does not follow from the
+        seed, and has none. After ``limit`` seconds of the world :exc:`NotConverged` is raised. A world runs
         once.
         """
         if self._nursery is not None:
-            raise ConfigurationError(f"seed: World({self.seed}) has run already; make another one")
+            raise ConfigurationError(
+                f"World({self.seed}) has run already, and a world runs once; make another one"
+            )
         failure: BaseException
         try:
             with deterministic(str(self.seed)), inline_threads(random.Random(f"{self.seed} threads")):
@@ -85,7 +88,8 @@ class World:
             failure = error
         while isinstance(failure, BaseExceptionGroup) and len(failure.exceptions) == 1:
             failure = failure.exceptions[0]
-        failure.add_note(explain(self.seed, self._trace))
+        if isinstance(failure, Exception):
+            failure.add_note(explain(self.seed, self._trace))
         raise failure
 
     def node(self, name: str) -> Node:
