@@ -77,9 +77,11 @@ class Flow:
         """Send ``data``, for which there is room."""
         self.held += len(data)
         while data and not self._deaf:
-            # A quarter is cut to crumbs, since whoever puts messages together is wrong there first.
-            largest = 16 if self._rng.random() < 0.25 else PIECE_SIZE
-            size = self._rng.randint(1, min(largest, len(data)))
+            # Half goes on in one piece, as most writes do. A tenth is cut to crumbs, since whoever puts
+            # messages together is wrong there first.
+            chance, size = self._rng.random(), min(PIECE_SIZE, len(data))
+            if chance < 0.5:
+                size = self._rng.randint(1, min(size, 16) if chance < 0.1 else size)
             self._send(data[:size])
             data = data[size:]
 
