@@ -344,16 +344,15 @@ async def live(path: Path, fold: str, values: Sequence[int]) -> Any:
 
 
 @pytest.mark.parametrize("before", [[("ok", 10), ("none", 10)], [("ok", 10), ("broken", 10)], [("none", 10)]])
-@pytest.mark.parametrize("anew", ["state", "epoch"])
 async def test_a_lost_state_counts_from_where_it_was_dropped(
-    before: list[tuple[str, int]], anew: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    before: list[tuple[str, int]], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "store"
     for fold, count in before:
         await live(path, fold, range(count))
     assert "are not stored any more" in await live(path, "ok", [1])
     async with SqliteStore(path) as store:
-        await (store.drop_state("topic") if anew == "state" else store.begin_anew())
+        await store.drop_state("topic")
     assert await live(path, "ok", []) == []
     expected = []
     for life in range(5):
@@ -396,7 +395,11 @@ async def test_a_state_that_will_be_lost_is_warned_of(
     assert len(warnings()) == 1
     await live(path, fold, [])
     assert warnings() == []
+
+
+async def test_a_state_outlives_a_new_epoch(tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    assert await live(path, "ok", range(10)) == list(range(10))
     async with SqliteStore(path) as store:
         await store.begin_anew()
-    await live(path, "none", range(1))
-    assert warnings() == []
+    assert await live(path, "ok", [10]) == list(range(11))

@@ -106,10 +106,7 @@ class SqliteStore:
         To be called once when a backup was put in the file's place: updates that the backup does not know
         have been published, and their offsets will be given out again. With the new epoch subscribers are
         told of a gap. Without it, who comes back from such an update before its offset is reached again is
-        told too, but nobody can know one that comes later.
-
-        The states of topics with a :class:`heartline.Fold` begin anew with the epoch, as by
-        :meth:`drop_state`; the updates that are stored stay.
+        told too, but nobody can know one that comes later. Updates and states stay.
         """
         await self._run("write", partial(_begin_anew, self._opened()))
 
@@ -266,7 +263,6 @@ def _append_to(connection: sqlite3.Connection, name: str, updates: list[StoredUp
 def _begin_anew(connection: sqlite3.Connection) -> None:
     with _Transaction(connection):
         connection.execute("UPDATE topics SET epoch = ''")
-        connection.execute(_INITIAL_STATES)
 
 
 def _drop_state(connection: sqlite3.Connection, topic: str) -> None:
