@@ -119,13 +119,13 @@ def explore(seed: int, *, careless: bool) -> bool:
     try:
         counted = world.run(partial(live, careless=careless))
     except AssertionError as error:
-        print(f"{seed:4}  FAILED: {error}")
+        print(f"{seed:4}  FAILED: {error}", flush=True)
         return False
     texts = [entry.text for entry in world.trace]
     crashes = sum(text.startswith("crashes") for text in texts)
     troubles = sum(entry.node == "network" for entry in world.trace)
     retries = sum(text.startswith("tries again") for text in texts)
-    print(f"{seed:4}  {world.time():7.1f} s  {crashes:7}  {troubles:8}  {retries:7}  {counted:7}")
+    print(f"{seed:4}  {world.time():7.1f} s  {crashes:7}  {troubles:8}  {retries:7}  {counted:7}", flush=True)
     return True
 
 
