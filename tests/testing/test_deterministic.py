@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import subprocess
 import sys
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
 import trio
 import trio._core._run as trio_run
 
-from heartline.testing import World
+from heartline.testing import Node, World
 from heartline.testing._deterministic import deterministic
 
 from .helpers import nothing, storm
@@ -98,3 +100,39 @@ def test_a_seed_is_a_run_in_every_process() -> None:
         for hashing in ("0", "1", "77")
     }
     assert found == {f"{storm(1)[0]} {storm(2)[0]}\n"}
+
+
+def test_when_garbage_is_collected_makes_no_difference() -> None:
+    """An async generator in a cycle ends when the collector finds it, and may then say something."""
+
+    def simulate(litter: int) -> str:
+        kept: list[object] = []
+
+        async def wander(world: World) -> AsyncGenerator[int, None]:
+            try:
+                while True:
+                    yield 1
+            finally:
+                world.log("finalized")
+
+        async def program(node: Node, world: World) -> None:
+            for step in range(30):
+                generator = wander(world)
+                await anext(generator)
+                cycle: list[object] = [generator]
+                cycle.append(cycle)
+                del generator, cycle
+                kept.extend([] for _ in range(litter))
+                world.log("step", step)
+                await node.sleep(0.1)
+
+        async def main(world: World) -> None:
+            world.node("a").start(program, world)
+            await trio.sleep(10)
+
+        world = World(1)
+        world.run(main)
+        return world.digest()
+
+    assert len({simulate(litter) for litter in (0, 60, 500)}) == 1
+    assert gc.isenabled()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import random
 from collections.abc import Iterator
@@ -18,8 +19,9 @@ def deterministic(seed: str) -> Iterator[None]:
     Trio wakes the tasks of one tick in an arbitrary order on purpose. For tests it has a private switch that
     sorts them before it shuffles, and a private source for the shuffle: both are set here and put back
     afterwards. :class:`random.SystemRandom`, from which programs take ids and jitter when nobody gave them a
-    source, is a seeded source meanwhile. All of this belongs to the process, so do not do it in two threads
-    at a time.
+    source, is a seeded source meanwhile. The garbage collector rests: when it finds a cycle, and ends an
+    async generator in it, depends on all that the process did before. All of this belongs to the process, so
+    do not do it in two threads at a time.
 
     Raises :class:`RuntimeError` if this version of Trio has no such switch.
     """
@@ -53,9 +55,13 @@ def deterministic(seed: str) -> Iterator[None]:
     shuffler.seed(f"{seed} scheduling")
     random.seed(f"{seed} random")
     random.SystemRandom = SeededRandom  # type: ignore[misc, assignment]
+    collecting = gc.isenabled()
+    gc.disable()
     try:
         yield
     finally:
+        if collecting:
+            gc.enable()
         run._ALLOW_DETERMINISTIC_SCHEDULING = switch
         shuffler.setstate(scheduling)
         random.setstate(chance)
