@@ -115,10 +115,22 @@ async def test_federation_outlives_a_learner_and_its_trainer(folder: Path) -> No
                 first = await trainer.read_until("round [0-9]+, 2 learners: .*")
                 assert int(first.split()[1].rstrip(",")) > 1
                 await trainer.read_until("round 30, 2 learners: y = 3.0 x \\+ 1.0")
-                await trainer.read_until("all 30 rounds are over")
+                await trainer.read_until("all rounds are over")
                 assert [await program.process.wait() for program in (trainer, ada, ben)] == [0, 0, 0]
-        # Nothing is left to do for a trainer that is started again.
+
+
+async def test_trainer_that_has_finished_says_so(folder: Path) -> None:
+    trainer_file = folder / "trainer.py"
+    trainer_file.write_text(trainer_file.read_text().replace("rounds=30", "rounds=1"))
+    with trio.fail_after(40):
         async with terminal(folder, "trainer.py") as trainer:
-            await trainer.read_until("all 30 rounds are over")
-            assert trainer.lines == ["all 30 rounds are over"]
+            async with (
+                terminal(folder, "learner.py", "ada", "0") as ada,
+                terminal(folder, "learner.py", "ben", "1") as ben,
+            ):
+                await trainer.read_until("round 1, 2 learners: .*")
+                assert [await program.process.wait() for program in (trainer, ada, ben)] == [0, 0, 0]
+        async with terminal(folder, "trainer.py") as trainer:
+            await trainer.read_until("all rounds are over")
+            assert trainer.lines == ["all rounds are over"]
             assert await trainer.process.wait() == 0
