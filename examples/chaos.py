@@ -13,6 +13,7 @@ alone, so the same seed shows the same again.
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import random
 import sys
@@ -198,6 +199,8 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> int:
     """Run the demo; returns the exit code: 0 if nothing was lost."""
     options = parse_arguments()
+    # Handlers that fail because their server goes are part of the show, and not worth a traceback each.
+    logging.getLogger("heartline").setLevel(logging.ERROR)
     code = 0
     try:
         code = run(options.seed, options.faults, fast=options.fast)

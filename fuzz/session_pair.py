@@ -7,7 +7,6 @@ in any order, then :meth:`World.settle`.
 
 from __future__ import annotations
 
-import itertools
 import random
 from collections import Counter, defaultdict, deque
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from heartline.errors import LocalProtocolError
 from heartline.session import GoAway, Heartbeat, Hello, Role, Session, State, Welcome
 from heartline.session.messages import render
 from heartline.session.outbox import FRAGMENT_SIZE, MESSAGE_COST
+from heartline.session.replay import SMALL
 from heartline.session.session import Event
 from heartline.wire import CONTROL_TYPES, HEADER_SIZE, Flag, Frame, FrameDecoder, FrameType, Limits
 
@@ -61,6 +61,8 @@ class Kept(NamedTuple):
     position: int
     take: int
     """Which take it was part of: frames of one take are sent again together."""
+    small: bool
+    """Whether that take had small frames only: then short ones count as one."""
     frame: Frame
 
 
@@ -226,6 +228,11 @@ class Side:
         """Take, and hold every frame against the notes; gives the number of bytes."""
         if self.wire is None or self.fresh is not None:
             return 0  # there is nothing to write to
+        room = budget
+        if self.keeps:
+            # How much of long messages the line carries is the pace's own property, and believed here.
+            room = min(budget, int(self.session._pace.limit) - self._kept_size())
+        small = len(self.ready)
         data = b"".join(self.session.take(budget, now))
         self.wire.sent_by[self.role] += data
         frames = self._taken.feed(data)
@@ -240,8 +247,8 @@ class Side:
             assert not new, "nothing new while something is to be sent again, or as much as may be is kept"
             self.marks["full"] += self.is_full and bool(self.ready or self.heads)
         else:
-            self._check_new(new, budget)
-            self._keep(new)
+            self._check_new(new, room)
+            self._keep(new, small)
         return len(data)
 
     def _check_again(self, frames: list[Frame], budget: int) -> list[Frame]:
@@ -264,6 +271,9 @@ class Side:
             self.under_way[key_of(frame)].append(frame)
         self.ready = []
         taken = sum(map(size_of, frames[:small]))
+        if budget <= 0 and self.keeps:
+            assert len(frames) == small, "more than the line carries"
+            return
         for place, fragment in enumerate(frames[small:]):
             assert taken < budget or place == 0, "more than the budget"
             taken += size_of(fragment)
@@ -271,12 +281,24 @@ class Side:
         if taken < budget or len(frames) == small:
             assert not any(map(self._could_go, self.heads)), "something could have gone"
 
-    def _keep(self, frames: list[Frame]) -> None:
-        self.takes += 1
+    def _keep(self, frames: list[Frame], small: int) -> None:
+        only_small = len(frames) == small
+        if not (only_small and self._joins(frames)):
+            self.takes += 1
         if self.keeps:
             positions = range(self.frames + 1, self.frames + len(frames) + 1)
-            self.kept += [Kept(*kept) for kept in zip(positions, itertools.repeat(self.takes), frames)]
+            self.kept += [
+                Kept(position, self.takes, only_small, frame)
+                for position, frame in zip(positions, frames, strict=True)
+            ]
         self.frames += len(frames)
+
+    def _joins(self, frames: list[Frame]) -> bool:
+        """Whether a take of small frames is kept together with the one before it."""
+        if not self.kept or not self.kept[-1].small or sum(map(size_of, frames)) >= SMALL:
+            return False
+        last = [kept.frame for kept in self.kept if kept.take == self.kept[-1].take]
+        return sum(map(size_of, last)) < SMALL
 
     def _kept_size(self) -> int:
         return sum(size_of(kept.frame) for kept in self.kept)

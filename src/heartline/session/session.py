@@ -454,8 +454,10 @@ class Session:
         if replay.due:
             buffers += replay.take(budget)
         keeps = self.resume_window > 0 and self.state is _OPEN
+        if keeps:
+            budget = min(budget, int(self._pace.limit) - replay.size)
         if not replay.due and not (keeps and replay.full):
-            new, count = self.outbox.take(budget, fragments=not (keeps and self._crowded))
+            new, count = self.outbox.take(budget, fragments=budget > 0 or not keeps)
             if count:
                 self.sent += count
                 if keeps:
