@@ -56,7 +56,8 @@ class Limits:
 
     replay_buffer: int = 4 * MIB
     """Bytes sent that the peer has not confirmed, kept to be sent again; when they are reached nothing new is
-    sent. Enough for 300 Mbit/s over a round trip of 100 ms."""
+    sent. The write that reaches them may go beyond by its small frames and one fragment. Enough for
+    300 Mbit/s over a round trip of 100 ms."""
 
     lost_buffer: int = 256 * MIB
     """Bytes that the lost sessions of a server hold when their links are lost; beyond, those that were lost
