@@ -218,7 +218,7 @@ class World:
             self._leave = trio.Event()
             async with open_server(URL, heartbeat=QUIET, history=history, rng=self._rng) as server:
                 for topic in TOPICS:
-                    log = self._logs[topic] = server._topics.topic(topic).log  # type: ignore[attr-defined]
+                    log = self._logs[topic] = server._publisher.topic(topic).log  # type: ignore[attr-defined]
                     self._lives[topic].append(log.epoch)
                 self._server = server
                 task_status.started()
@@ -254,8 +254,8 @@ class World:
             return
         for connection in self._server.connections.values():
             count = sum(self._connections[f.client].id == connection.id for f in self._plans)
-            if connection.link is not None:
-                assert connection.link.backlog <= count * (WINDOW_SIZE + max(SIZES) + 100_000)
+            if connection._core.link is not None:
+                assert connection._core.link.backlog <= count * (WINDOW_SIZE + max(SIZES) + 100_000)
 
     # Commands
 
@@ -288,7 +288,7 @@ class World:
         connection: Connection | None = self._connections[client]
         if by_server:
             connection = self._server and self._server.connections.get(CLIENTS[client])
-        link = connection and connection.link
+        link = connection and connection._core.link
         if link is not None:
             cut_after(link.stream, Flaw(True, after))
 

@@ -35,7 +35,7 @@ class Ledger:
         """Executed in the moment in which it arrives."""
         self._notes.calls.executed(call)
         connection = heartline.current_connection()
-        if connection.link is not None and connection.link.session._assembly.parts:
+        if connection._core.link is not None and connection._core.link.session._assembly.parts:
             self._notes.note("mark: passed a message in fragments")
         return len(payload)
 
@@ -141,7 +141,7 @@ async def _send(node: Node, notes: Notes, server: heartline.Server, events: Any)
         await node.sleep(node.rng.uniform(0, 1))
         for connection in server.connections.values():
             notes.check_bounds(connection, events)
-            link = connection.link
+            link = connection._core.link
             if notes.quiet.is_set() or link is None or connection.id not in notes.reached:
                 continue
             if link not in streams:

@@ -164,8 +164,8 @@ async def _send(node: Node, notes: Notes, connection: heartline.Connection, even
     while True:
         await node.sleep(node.rng.uniform(0, 1))
         notes.check_bounds(connection, events)
-        if connection.link is not session:
-            session, stream = connection.link, Stream(notes, node.name)
+        if connection._core.link is not session:
+            session, stream = connection._core.link, Stream(notes, node.name)
         if not notes.quiet.is_set():
             stream.send_next(connection, node.rng.choice(SIZES))
 

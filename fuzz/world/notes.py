@@ -76,12 +76,12 @@ class Notes:
 
         ``unread`` are the events that nobody has taken, messages of this connection among them.
         """
-        if connection.link is None:
+        if connection._core.link is None:
             return
         checker = CreditChecker(window=LIMITS.window, largest_message=LARGEST + 100)
         for event in unread._buffer:
             # Of a session that has ended, messages stay to be read, beside the window of the next one.
-            if isinstance(event, heartline.Message) and event._link is connection.link:
+            if isinstance(event, heartline.Message) and event._link is connection._core.link:
                 checker.arrived(connection.id, len(event._frame.payload))
         statistics = connection.statistics()
         assert statistics.unconfirmed <= LIMITS.replay_buffer + LIMITS.write_buffer + 2 * LARGEST
@@ -100,7 +100,7 @@ class Stream:
 
     def send_next(self, connection: Connection, size: int) -> None:
         """Send the next message if there is room for it: then it is in the session."""
-        link = connection.link
+        link = connection._core.link
         if link is None or connection.state not in (ConnectionState.OPEN, ConnectionState.LOST):
             return
         if link.crowded or link.session.outbox.blocked(0):

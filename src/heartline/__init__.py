@@ -6,12 +6,9 @@ and ``testing``.
 """
 
 from heartline.connection import (
-    Backoff,
     Channel,
     Closed,
     Connection,
-    ConnectionState,
-    ConnectionStatistics,
     Lost,
     Message,
     Opened,
@@ -45,6 +42,7 @@ from heartline.errors import (
     StoreError,
     UnknownMethod,
 )
+from heartline.link import Backoff, ConnectionState, ConnectionStatistics
 from heartline.push import (
     NEWEST,
     OLDEST,

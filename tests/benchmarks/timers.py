@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-from heartline.connection import HeartbeatTimer
+from heartline.link import HeartbeatTimer
 from heartline.session import Heartbeat, Role, Session
 from heartline.wire import Limits
 from tests.benchmarks._process import Child

@@ -72,8 +72,8 @@ async def settle() -> None:
 
 def cut(connection: Connection) -> None:
     """Break the link of a connection over memory streams, as a network does: without a goodbye."""
-    assert connection.link is not None
-    connection.link.stream.close()  # type: ignore[attr-defined]
+    assert connection._core.link is not None
+    connection._core.link.stream.close()  # type: ignore[attr-defined]
 
 
 def data(payload: bytes, *, channel: int = 0, number: int = 0, flags: int = 0) -> Frame:

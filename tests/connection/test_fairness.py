@@ -14,7 +14,7 @@ from trio.testing import MockClock
 
 import heartline
 from heartline import Backoff, Channel, Connection, ConnectionState, Heartbeat, Limits, Lost, Server
-from heartline.connection._link import BURST
+from heartline.link._link import BURST
 from heartline.session.messages import CONFIRMATION, MARK
 from heartline.session.outbox import FRAGMENT_SIZE
 from heartline.wire import Frame, FrameDecoder, FrameType, encode

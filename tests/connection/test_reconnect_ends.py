@@ -21,7 +21,7 @@ from heartline import (
     Lost,
     Reconnected,
 )
-from heartline.connection import connect
+from heartline.link import connect
 from heartline.session import GoAway, Role
 
 from .helpers import QUIET, Highest, RawPeer, cut, no_leaks, open_pair, settle

@@ -173,7 +173,7 @@ async def test_credit_that_was_lost_with_its_link_is_told_again(autojump_clock: 
         for number in range(20):
             await client.send(bytes(100))
             await settle()
-            link = client.link
+            link = client._core.link
             assert link is not None
             cut(client)  # before the CREDIT comes
             assert await there.receive() == bytes(100)
@@ -291,7 +291,7 @@ async def test_after_the_window_the_client_gives_the_session_up(autojump_clock: 
             async with trio.open_nursery() as calls:
                 calls.start_soon(call, "sent", 1000)
                 await settle()
-                stream: Any = client.link.stream  # type: ignore[union-attr]
+                stream: Any = client._core.link.stream  # type: ignore[union-attr]
                 stream.close()  # the server's goodbye does not come through
                 scope.cancel()
                 await trio.sleep(1)
@@ -331,10 +331,10 @@ async def test_the_shorter_window_counts(autojump_clock: MockClock) -> None:
         cut(client)
         await trio.sleep(2.9)
         assert server.connections
-        assert client.link is not None
+        assert client._core.link is not None
         await trio.sleep(0.2)
         assert not server.connections
-        assert client.link is None
+        assert client._core.link is None
 
 
 @pytest.mark.parametrize("who", ["client", "server"])
@@ -346,7 +346,7 @@ async def test_a_session_that_one_side_does_not_want_ends_with_its_link(
         cut(client)
         await settle()
         assert not server.connections
-        assert client.link is None
+        assert client._core.link is None
 
 
 async def test_without_reconnect_nobody_waits(autojump_clock: MockClock) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from heartline.connection import _channels, _goodbye
+from heartline.connection import _channels
+from heartline.link import _goodbye
 from heartline.push import _journal, _keys, _part, _publisher, _served, _sqlite
 from heartline.rpc import _faults, _service, _wire
 from heartline.server import _acceptor

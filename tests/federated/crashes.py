@@ -122,8 +122,8 @@ class Steps(trio.abc.Instrument):
 def cut_off(server: heartline.Server) -> None:
     """Break every link, as the end of the process would: nobody says goodbye."""
     for connection in server.connections.values():
-        if connection.link is not None:
-            connection.link.stream.close()  # type: ignore[attr-defined]
+        if connection._core.link is not None:
+            connection._core.link.stream.close()  # type: ignore[attr-defined]
 
 
 async def run_inline(function: Callable[..., Any], *args: Any, **_settings: Any) -> Any:

@@ -49,7 +49,7 @@ async def test_a_lost_learner_is_left_out_and_catches_up(kind: str, tmp_path: Pa
         join(lost, "lost")
         await _registered(server, 2)
         await trainer.train_round()
-        await server.connections["lost"].link.stream.aclose()
+        await server.connections["lost"]._core.link.stream.aclose()
         report = await trainer.train_round()
         assert "steady" in report.samples
         await _registered(server, 2)

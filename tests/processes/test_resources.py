@@ -37,8 +37,8 @@ serve = partial(start, "server", patient=True)
 
 async def cut(connection: Connection) -> None:
     """Reset the link from here, as a network does, and wait until that is known."""
-    assert connection.link is not None
-    stream = connection.link.stream
+    assert connection._core.link is not None
+    stream = connection._core.link.stream
     assert isinstance(stream, trio.SocketStream)
     stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     await trio.aclose_forcefully(stream)

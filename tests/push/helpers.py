@@ -101,8 +101,8 @@ async def is_stuck(operation: Callable[[], Awaitable[Any]]) -> bool:
 
 def cut(connection: Connection) -> None:
     """Break the link of a connection over memory streams, as a network does: without a goodbye."""
-    assert connection.link is not None
-    connection.link.stream.close()  # type: ignore[attr-defined]
+    assert connection._core.link is not None
+    connection._core.link.stream.close()  # type: ignore[attr-defined]
 
 
 def stop_reading(client: Connection) -> None:
@@ -112,8 +112,8 @@ def stop_reading(client: Connection) -> None:
         await trio.sleep_forever()
         raise AssertionError
 
-    assert client.link is not None
-    client.link.stream.receive_some = never  # type: ignore[method-assign, assignment]
+    assert client._core.link is not None
+    client._core.link.stream.receive_some = never  # type: ignore[method-assign, assignment]
 
 
 def run(main: Callable[[], Awaitable[None]]) -> None:

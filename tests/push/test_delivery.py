@@ -31,7 +31,7 @@ URLS = ["tcp://127.0.0.1:0", "ws://127.0.0.1:0", "unix"]
 
 def count_writes(server: Server, name: str) -> list[int]:
     """The lengths of the writes to a client from now on."""
-    link = server.connections[name].link
+    link = server.connections[name]._core.link
     assert link is not None
     stream: Any = link.stream
     writes: list[int] = []
@@ -117,7 +117,7 @@ async def test_a_stream_of_updates_over_sockets(kind: str, tmp_path: Path) -> No
                             await server.publish("topic", [number, bytes(sizes[number % len(sizes)])])
                             if number % 250 == 249:
                                 links = client.statistics().links
-                                link = server.connections["reader"].link
+                                link = server.connections["reader"]._core.link
                                 assert link is not None
                                 await link.stream.aclose()
                                 while client.statistics().links == links:
@@ -205,7 +205,7 @@ async def test_the_statistics_of_topics(autojump_clock: MockClock) -> None:
                     await settle()
                     statistics = server.statistics()
         assert isinstance(statistics, ServerStatistics)
-        size = sum(len(entry.payload) for entry in server._topics.topic("topic").log)  # type: ignore[attr-defined]
+        size = sum(len(entry.payload) for entry in server._publisher.topic("topic").log)  # type: ignore[attr-defined]
         assert statistics.topics == {
             "topic": TopicStatistics(
                 subscribers=2, last_offset=23, retained=23, retained_bytes=size, slowest_lag=23, skipped=0

@@ -317,7 +317,7 @@ async def test_sent_is_when_the_window_let_it_go(autojump_clock: MockClock) -> N
 @pytest.mark.parametrize("size", [10, 60_000, 500_000])
 async def test_sent_is_when_the_transport_has_taken_it(size: int, autojump_clock: MockClock) -> None:
     async with open_pair() as (server, client), client.subscribe("topic"):
-        link = server.connections[client.id].link
+        link = server.connections[client.id]._core.link
         assert link is not None
         stream: Any = link.stream
         send_all = stream.send_all
@@ -341,7 +341,7 @@ async def test_sent_does_not_wait_for_what_others_send(autojump_clock: MockClock
     """A small update goes with the next write, however much else there is to write."""
     async with open_pair() as (server, client), client.subscribe("topic"), client.subscribe("bulk"):
         connection = server.connections[client.id]
-        link = connection.link
+        link = connection._core.link
         assert link is not None
         await server.publish("bulk", bytes(20_000_000))
         await server.publish("topic", 1, wait="sent")
@@ -350,7 +350,7 @@ async def test_sent_does_not_wait_for_what_others_send(autojump_clock: MockClock
 
 async def test_sent_to_a_link_that_breaks_is_missing(autojump_clock: MockClock) -> None:
     async with open_pair() as (server, client), client.subscribe("topic"):
-        link = server.connections[client.id].link
+        link = server.connections[client.id]._core.link
         assert link is not None
         stream: Any = link.stream
 

@@ -72,7 +72,7 @@ async def test_what_has_arrived_is_kept_over_a_loss(autojump_clock: MockClock) -
         await settle()
         cut(client)
         await settle()
-        assert client.link is None
+        assert client._core.link is None
         assert await take_values(topic, 10) == list(range(10))
         await publish(server, [10])
         assert await take_values(topic, 1) == [10]
@@ -158,7 +158,7 @@ def _break_at(client: Connection, part: str, frame_type: int, *, seen: bool) -> 
         raise ConnectionLost("by the test")
 
     # The present link, or the next one if there is none.
-    links = client.statistics().links + (client.link is None)
+    links = client.statistics().links + (client._core.link is None)
     setattr(client, part, _Instead(inner, on_frame=on_frame))
 
 
@@ -183,7 +183,7 @@ async def test_waiting_for_a_link_costs_nothing(autojump_clock: MockClock) -> No
             self.steps += 1
 
     async with open_pair() as (server, client), client.subscribe("topic") as topic:
-        link, far_link = client.link, server.connections[client.id].link
+        link, far_link = client._core.link, server.connections[client.id]._core.link
         assert link is not None
         assert far_link is not None
 

@@ -295,7 +295,7 @@ async def test_leaving_with_a_long_update_under_way(autojump_clock: MockClock) -
     """What was on its way to the subscription that was left is nothing to the next one."""
     long = bytes(500_000)
     async with open_pair() as (server, client):
-        link = server.connections[client.id].link
+        link = server.connections[client.id]._core.link
         assert link is not None
         for _ in range(3):
             async with client.subscribe("topic") as topic:

@@ -131,7 +131,7 @@ async def test_an_update_that_cannot_be_read_is_the_only_one(how: str, autojump_
         assert await take_values(topic, 1) == ["behind"]
         assert topic.position.offset == 2, "that it cannot be read has been seen"
         await settle()
-        assert client.link is not None
+        assert client._core.link is not None
 
 
 @pytest.mark.parametrize("how", UNREADABLE)

@@ -49,8 +49,8 @@ async def open_pair(
 
 def cut(connection: Connection) -> None:
     """Break the link of a connection over memory streams, as a network does: without a goodbye."""
-    assert connection.link is not None
-    stream: Any = connection.link.stream
+    assert connection._core.link is not None
+    stream: Any = connection._core.link.stream
     getattr(stream, "send_stream", stream).close()
 
 

@@ -183,7 +183,7 @@ class TestThreads:
                 await started.wait()
                 nursery.cancel_scope.cancel()
             await settle()
-            assert server.calls.idle
+            assert server._core.idle
             assert not ended.is_set()
             go.set()
         assert ended.is_set(), "leaving the block waits for what it started"

@@ -203,7 +203,7 @@ async def test_retries(autojump_clock: MockClock) -> None:
             fault = CBOR.encode({"kind": "overloaded", "message": "later"}, [])
             await peer.send(Frame(FrameType.FAULT, id=frame.id, payload=fault))
         await trio.testing.wait_all_tasks_blocked()
-        assert client.calls.idle
+        assert client._core.idle
         assert 0 < trio.current_time() <= 1.5
 
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 import heartline
 from heartline import Backoff, CallError, Connection, Limits, Retry, Server, service
 from heartline.errors import Outcome, Overloaded
+from heartline.rpc import Calls
 from tests.rpc.helpers import QUIET, cut, run
 
 
@@ -127,7 +128,7 @@ async def play(plan: list[Call | Cut | Wait], client: Connection, server: Server
                 await trio.sleep(step.seconds)
             elif isinstance(step, Cut):
                 end = connection(step.side)
-                if end is not None and end.link is not None:
+                if end is not None and end._core.link is not None:
                     cut(end)
             elif (end := connection(step.by)) is not None:
                 nursery.start_soon(step.make, end, tag, diary)
@@ -173,8 +174,8 @@ def test_every_call_ends_once_with_its_own_answer_or_the_truth(
                 await trio.sleep(5)
             connections += server.connections.values()
             for connection in connections:
-                assert connection.calls.idle
-                assert connection.calls._tasks == 0  # type: ignore[attr-defined]
+                assert connection._core.idle
+                assert connection._core.part(Calls)._tasks == 0  # type: ignore[attr-defined]
             judge(diary)
 
     run(main)

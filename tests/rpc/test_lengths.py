@@ -54,7 +54,7 @@ class TestLengths:
                 LocalProtocolError, match=r"the peer accepts 307200 bytes \(Limits\.message_size\)"
             ):
                 await busy.take(bytes(300 * KIB))
-            assert client.calls.idle
+            assert client._core.idle
             assert await busy.quick() == 1
 
     @pytest.mark.parametrize("name", ["give", "give_later"])

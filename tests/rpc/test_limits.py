@@ -13,6 +13,7 @@ from trio.testing import MockClock
 import heartline
 from heartline import Limits, service
 from heartline.errors import ConnectionLost, Overloaded
+from heartline.rpc import Calls
 from heartline.rpc._faults import Fault, encode_fault
 from heartline.wire import Frame, FrameType
 from tests.rpc.helpers import QUIET, call_frame, open_pair, raw_client, raw_server, run, settle
@@ -210,13 +211,13 @@ class TestAPeerThatDoesNotRead:
             await settle()
             begun = busy.begun
             assert begun < 10
-            assert served.calls._tasks == 50 - begun  # type: ignore[attr-defined]
+            assert served._core.part(Calls)._tasks == 50 - begun  # type: ignore[attr-defined]
             link = served.require_link()
             link.fail(ConnectionLost("broken"))
-            link.wake_drained()  # before the reader has ended: nothing was cancelled yet
+            link.wake()  # before the reader has ended: nothing was cancelled yet
             await trio.sleep(5)
             assert busy.begun == begun
-            assert served.calls._tasks == 0  # type: ignore[attr-defined]
+            assert served._core.part(Calls)._tasks == 0  # type: ignore[attr-defined]
 
     async def test_a_call_that_waited_and_was_cancelled_is_not_executed(
         self, autojump_clock: MockClock
@@ -255,7 +256,7 @@ class TestAPeerThatDoesNotRead:
                 assert not stuck.cancelled_caught, "it is read, or given up"
                 await settle()
             await trio.sleep(5)
-            assert served.link is None
+            assert served._core.link is None
             assert not server.connections
 
     async def test_a_cancellation_at_such_a_peer(self, autojump_clock: MockClock) -> None:
@@ -270,12 +271,12 @@ class TestAPeerThatDoesNotRead:
 
                 nursery.start_soon(call)
                 await peer.receive()
-                link = client.link
+                link = client._core.link
                 assert link is not None
                 link.session.outbox.size += 100 * MIB  # as if so much waited already
                 scope.cancel()
                 await trio.sleep(3)
-                assert client.link is None
+                assert client._core.link is None
 
     async def test_many_answers_at_once_for_a_peer_that_reads(self, autojump_clock: MockClock) -> None:
         """All calls of the limit, all answered with the longest frame, all within the rules."""

@@ -10,7 +10,6 @@ from trio.testing import MockClock
 
 import heartline
 from heartline import Backoff, ConnectionState, Heartbeat, Limits, method, service
-from heartline.connection import Link
 from heartline.errors import (
     CallError,
     CallInterrupted,
@@ -18,6 +17,8 @@ from heartline.errors import (
     ConnectionLost,
     Outcome,
 )
+from heartline.link import Link
+from heartline.rpc import Calls
 from heartline.wire import HEADER_SIZE, Frame, FrameType
 from tests.rpc.helpers import QUIET, cut, open_pair, raw_client, raw_server, reconnect, settle
 
@@ -87,8 +88,8 @@ class TestPendingCalls:
             assert all(isinstance(error.__cause__, ConnectionLost) for error in ends.errors)
             assert ends.times == [1] * 5, "at once"
             assert (worker.cancelled, worker.cleaned) == (5, 5), "the handlers of a lost link are cancelled"
-            assert client.calls.idle
-            assert server.calls.idle
+            assert client._core.idle
+            assert server._core.idle
 
     async def test_a_silent_peer_ends_them_too(self, autojump_clock: MockClock) -> None:
         beat = Heartbeat(interval=1, timeout=3)
@@ -260,7 +261,7 @@ class TestNotSent:
                 await peer.send(Frame(FrameType.ITEM))
                 await settle()
                 assert len(ends.errors) == 5
-            assert client.calls.idle
+            assert client._core.idle
 
 
 class TestCancelledAsItEnds:
@@ -279,7 +280,7 @@ class TestCancelledAsItEnds:
                         scope.cancel()
                     client.end_session(ConnectionLost("over"))
                     scope.cancel()
-            assert client.calls.idle
+            assert client._core.idle
             assert ends.outcomes == ([] if cancel_first else [Outcome.MAYBE_EXECUTED] * 3)
 
     async def test_the_cancel_itself_ends_the_session(self, autojump_clock: MockClock) -> None:
@@ -294,16 +295,16 @@ class TestCancelledAsItEnds:
                 cut(client)
                 await trio.sleep(1)
                 assert client.state is ConnectionState.LOST
-                assert client.link is not None
-                outbox = client.link.session.outbox
+                assert client._core.link is not None
+                outbox = client._core.link.session.outbox
                 for size in (60_000, 0):
                     while outbox.size + HEADER_SIZE + size <= outbox._stuck:
                         client.post(FrameType.CANCEL, 0, 99, bytes(size))
-                assert client.link is not None
+                assert client._core.link is not None
                 assert ends.outcomes == []
                 scope.cancel()
                 await settle()
-                assert client.link is None
+                assert client._core.link is None
             assert ends.outcomes == [Outcome.MAYBE_EXECUTED]
             assert scope.cancelled_caught
 
@@ -378,14 +379,14 @@ class TestReconnect:
             old = Ends(nursery)
             old.start(client.service("Worker").work, 50, "old")  # takes id 0
             await settle()
-            client.calls._next = 2**32 - 3  # type: ignore[attr-defined]
+            client._core.part(Calls)._next = 2**32 - 3  # type: ignore[attr-defined]
             new = Ends(nursery)
             for number in range(6):
                 new.start(client.service("Worker").work, 1, number)
             await trio.sleep(10)
             assert sorted(new.results) == list(range(6))
             assert old.results == []
-            assert client.calls._next == 4  # type: ignore[attr-defined]
+            assert client._core.part(Calls)._next == 4  # type: ignore[attr-defined]
             await trio.sleep(50)
             assert old.results == ["old"]
 
@@ -400,8 +401,8 @@ async def test_over_a_real_socket() -> None:
             ends.start(client.service("Worker").work, 100)
             while not worker.begun:
                 await trio.sleep(0.001)
-            assert server.link is not None
-            await server.link.stream.aclose()
+            assert server._core.link is not None
+            await server._core.link.stream.aclose()
         assert ends.outcomes == [Outcome.MAYBE_EXECUTED]
         await trio.sleep(0.6)
         assert worker.cleaned == 1

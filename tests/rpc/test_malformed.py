@@ -76,7 +76,7 @@ def test_any_answer_ends_its_call(kind: FrameType, flags: int, payload: bytes, t
             await peer.result(second.id, "fine")
             await settle()
             assert other == ["fine"]
-            assert client.calls.idle
+            assert client._core.idle
 
     run(main)
 

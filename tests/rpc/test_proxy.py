@@ -61,8 +61,8 @@ async def test_a_call_is_an_awaitable_and_does_nothing_before() -> None:
         call: Any = client.service(Calculator).add(1, 2)
         assert inspect.isawaitable(call)
         await trio.testing.wait_all_tasks_blocked()
-        assert client.calls.idle
-        assert server.calls.idle
+        assert client._core.idle
+        assert server._core.idle
         assert await call == 3
 
 

@@ -281,7 +281,7 @@ class TestAttemptsAndDelays:
             heartline.open_connection(server.urls[0], heartbeat=QUIET) as client,
         ):
             await trio.testing.wait_all_tasks_blocked()
-            link = client.link
+            link = client._core.link
             assert link is not None
             link.session.outbox.limits = heartline.session.PeerLimits.of(Limits())
             results: list[Any] = []

@@ -1,50 +1,27 @@
-"""Connections: nursery-scoped objects that own a stream, its session, its heartbeat and its reconnects."""
+"""The connection as users hold it: its messages, channels and events, and what stands on it."""
 
-from heartline.connection._backoff import Backoff
-from heartline.connection._channels import Channel
-from heartline.connection._client import connect, run_client
-from heartline.connection._connection import Connection
-from heartline.connection._current import current_connection
-from heartline.connection._events import (
-    Closed,
-    ConnectionEvent,
-    Events,
-    Lost,
-    Message,
-    Opened,
-    Reconnected,
-)
-from heartline.connection._flusher import Flusher
-from heartline.connection._link import Link
-from heartline.connection._nursery import open_plain_nursery
-from heartline.connection._serving import serve_link
-from heartline.connection._setup import CallsPart, Part, PushPart, Setup
-from heartline.connection._state import ConnectionState, ConnectionStatistics
-from heartline.connection._timer import HeartbeatTimer
+from heartline.connection._channels import Channel, encode_message
+from heartline.connection._connection import Announcer, Connection, current_connection, face_of
+from heartline.connection._events import Closed, ConnectionEvent, Events, Lost, Opened, Reconnected
+from heartline.connection._inbox import SharedInbox
+from heartline.connection._lanes import Lanes
+from heartline.connection._messages import Message, Messages
 
 __all__ = [
-    "Backoff",
-    "CallsPart",
+    "Announcer",
     "Channel",
     "Closed",
     "Connection",
     "ConnectionEvent",
-    "ConnectionState",
-    "ConnectionStatistics",
     "Events",
-    "Flusher",
-    "HeartbeatTimer",
-    "Link",
+    "Lanes",
     "Lost",
     "Message",
+    "Messages",
     "Opened",
-    "Part",
-    "PushPart",
     "Reconnected",
-    "Setup",
-    "connect",
+    "SharedInbox",
     "current_connection",
-    "open_plain_nursery",
-    "run_client",
-    "serve_link",
+    "encode_message",
+    "face_of",
 ]

@@ -10,7 +10,7 @@ opens and closes channels holds no more of them here than ``Limits.channels``, w
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import Any, final
 
 import trio
 
@@ -22,11 +22,9 @@ from heartline.errors import (
     RemoteProtocolError,
     SerializationError,
 )
+from heartline.link import Core, NoPublicConstructor
 from heartline.session import Role
-from heartline.wire import Flag, Frame, FrameType, get_serializer, unwrap, wrap
-
-if TYPE_CHECKING:
-    from heartline.connection._connection import Connection
+from heartline.wire import Flag, Frame, FrameType, Serializer, get_serializer, unwrap, wrap
 
 __all__ = ["Channel", "Channels", "decode_message", "encode_message"]
 
@@ -40,11 +38,10 @@ RESET_REASON_SIZE = 256
 """Bytes of the reason in a RESET that are kept: it is for a person."""
 
 
-def encode_message(connection: Connection, message: Any) -> tuple[int, bytes, int]:
+def encode_message(serializer: Serializer, message: Any) -> tuple[int, bytes, int]:
     """The content id, payload and flags of a message: bytes as they are, anything else serialized."""
     if isinstance(message, (bytes, bytearray)):
         return RAW_BYTES, bytes(message), 0
-    serializer = connection.setup.serializer
     segments: list[Any] = []
     body = serializer.encode(message, segments)
     return (
@@ -69,7 +66,8 @@ def decode_message(frame: Frame) -> Any:
     return serializer.decode(payload, segments)
 
 
-class Channel(trio.abc.Channel[Any]):
+@final
+class Channel(trio.abc.Channel[Any], metaclass=NoPublicConstructor):
     """One channel; a :class:`trio.abc.Channel` of messages: bytes, or any value of the serializer.
 
     It raises what Trio's channels raise: :class:`trio.EndOfChannel` when the peer closed it,
@@ -77,10 +75,11 @@ class Channel(trio.abc.Channel[Any]):
     or the peer reset it.
     """
 
-    def __init__(self, connection: Connection, number: int, name: str) -> None:
+    def __init__(self, channels: Channels, number: int, name: str) -> None:
         self.name = name
-        self.number = number
-        self._connection = connection
+        self._channels = channels
+        self._core = channels.core
+        self._number = number
         self._inbox: deque[Frame] = deque()
         self._lot = trio.lowlevel.ParkingLot()
         self._closed = False
@@ -91,13 +90,15 @@ class Channel(trio.abc.Channel[Any]):
         """Send a message; waits while the peer has no room for it (``Limits.window``)."""
         await trio.lowlevel.checkpoint()
         self._check_open()
-        number, payload, flags = encode_message(self._connection, message)
-        try:
-            await self._connection.wait_room(self.number, self._is_over)
-        except ConnectionLost:
-            pass  # the channel went with its session, and says so
+        number, payload, flags = encode_message(self._core.setup.serializer, message)
+        link = self._core.link
+        if link is not None:  # otherwise the channel went with its session, and says so
+            try:
+                await link.wait(self._number, lambda: link.has_room(self._number) or self._is_over())
+            except ConnectionLost:
+                pass
         self._check_open()
-        self._connection.post(FrameType.DATA, self.number, number, payload, flags)
+        self._core.require_link().put(FrameType.DATA, self._number, number, payload, flags)
 
     def _is_over(self) -> bool:
         return self._closed or self._ended
@@ -130,18 +131,18 @@ class Channel(trio.abc.Channel[Any]):
             while self._inbox:
                 self._give_credit(self._inbox.popleft())
             if not self._ended:
-                self._connection.channels.say_closed(self.number)
+                self._channels._say_closed(self._number)
             self._lot.unpark_all()
         await trio.lowlevel.checkpoint()
 
     def _give_credit(self, frame: Frame) -> None:
         # After the end the number may be another channel's.
         if not self._ended:
-            self._connection.give_credit(self.number, len(frame.payload))
+            self._core.require_link().give_credit(self._number, len(frame.payload))
 
-    # The connection's side
+    # The session's side
 
-    def deliver(self, frame: Frame) -> None:
+    def _deliver(self, frame: Frame) -> None:
         """Take a message that arrived."""
         if self._closed:
             self._give_credit(frame)
@@ -149,12 +150,7 @@ class Channel(trio.abc.Channel[Any]):
             self._inbox.append(frame)
             self._lot.unpark()
 
-    @property
-    def ended(self) -> bool:
-        """Whether the peer, or the connection, ended the channel."""
-        return self._ended
-
-    def end(self, broken: HeartlineError | None) -> None:
+    def _end(self, broken: HeartlineError | None) -> None:
         """The peer, or the connection, ended the channel."""
         self._ended = True
         self._broken = broken
@@ -164,11 +160,11 @@ class Channel(trio.abc.Channel[Any]):
 class Channels:
     """The channels of one session."""
 
-    def __init__(self, connection: Connection, role: Role) -> None:
-        self._connection = connection
+    def __init__(self, core: Core) -> None:
+        self.core = core
         self._open: dict[int, Channel] = {}
         self._said_closed: set[int] = set()
-        self._first = 1 if role is Role.CLIENT else 2
+        self._first = 1 if core.role is Role.CLIENT else 2
         self._next = self._first
         self._incoming: deque[Channel] = deque()
         self._lot = trio.lowlevel.ParkingLot()
@@ -182,25 +178,23 @@ class Channels:
         encoded = name.encode()
         if len(encoded) > NAME_SIZE:
             raise LocalProtocolError(f"a channel's name has at most {NAME_SIZE} bytes, not {len(encoded)}")
-        link = self._connection.require_link()
-        peer = link.session.peer
-        assert peer is not None
-        mine = sum(number % 2 == self._first % 2 for number in self._open)
-        if mine >= peer.limits.channels:
-            raise LocalProtocolError(f"the peer accepts {peer.limits.channels} channels (Limits.channels)")
+        link = self.core.require_link()
+        limit = link.peer_limits.channels
+        if sum(number % 2 == self._first % 2 for number in self._open) >= limit:
+            raise LocalProtocolError(f"the peer accepts {limit} channels (Limits.channels)")
         while self._next in self._open:
             self._advance()
         channel = self._add(self._next, name)
         self._advance()
-        self._connection.post(FrameType.OPEN, channel.number, 0, encoded)
+        link.put(FrameType.OPEN, channel._number, 0, encoded)
         return channel
 
     def _advance(self) -> None:
         self._next = self._first if self._next + 2 > 0xFFFF else self._next + 2
 
     def _add(self, number: int, name: str) -> Channel:
-        channel = self._open[number] = Channel(self._connection, number, name)
-        self._connection.require_link().session.open_channel(number)
+        channel = self._open[number] = Channel._create(self, number, name)
+        self.core.require_link().open_lane(number)
         return channel
 
     async def accept(self) -> Channel:
@@ -211,23 +205,24 @@ class Channels:
                 raise self._gone
             await self._lot.park()
         channel = self._incoming.popleft()
-        if channel.ended and self._gone is None:
+        if channel._ended and self._gone is None:
             self._forget(channel)
         return channel
 
-    def say_closed(self, number: int) -> None:
+    def _say_closed(self, number: int) -> None:
         """Tell the peer that this side has closed the channel."""
         if number in self._open and number not in self._said_closed:
             self._said_closed.add(number)
-            self._connection.post(FrameType.CLOSE, number, 0, b"")
-            self._connection.require_link().wake_drained()  # who waits for room on it waits in vain
+            link = self.core.require_link()
+            link.put(FrameType.CLOSE, number, 0, b"")
+            link.wake()  # a sender that waits for room on it is told
 
     def on_frame(self, frame: Frame) -> None:
         """Handle a lane frame of a channel other than 0; the session has seen that it is open."""
         if frame.type == FrameType.OPEN:
             self._on_open(frame)
         elif frame.type == FrameType.DATA:
-            self._open[frame.channel].deliver(frame)
+            self._open[frame.channel]._deliver(frame)
         else:
             self._on_end(frame, self._open[frame.channel])
 
@@ -237,7 +232,7 @@ class Channels:
         theirs = [number for number in self._open if number % 2 != self._first % 2]
         closing = self._said_closed.intersection(theirs)
         # The answer to a CLOSE can be held up behind half a message, of which the peer may have ``streams``.
-        limits = self._connection.setup.limits
+        limits = self.core.setup.limits
         if len(theirs) - min(len(closing), limits.streams) >= limits.channels:
             raise RemoteProtocolError(
                 f"more than {limits.channels} channels opened by the peer (Limits.channels)"
@@ -256,21 +251,21 @@ class Channels:
         if frame.type == FrameType.RESET:
             reason = frame.payload[:RESET_REASON_SIZE].decode(errors="replace")
             broken = ConnectionLost(f"the peer reset channel {channel.name!r}: {reason}")
-        channel.end(broken)
+        channel._end(broken)
         if channel not in self._incoming:
             self._forget(channel)
 
     def _forget(self, channel: Channel) -> None:
         """Both ends are done with the channel: its number is free."""
         # First forget what waits for credit that will not come, then say CLOSE behind the rest.
-        self._connection.require_link().session.close_channel(channel.number)
-        self.say_closed(channel.number)
-        self._said_closed.discard(channel.number)
-        del self._open[channel.number]
+        self.core.require_link().close_lane(channel._number)
+        self._say_closed(channel._number)
+        self._said_closed.discard(channel._number)
+        del self._open[channel._number]
 
     def on_session_end(self, reason: HeartlineError) -> None:
         """The session is over, and every channel with it."""
         self._gone = reason
         for channel in self._open.values():
-            channel.end(reason)
+            channel._end(reason)
         self._lot.unpark_all()

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar, final
 
 import trio
 
-from heartline.connection._channels import decode_message
 from heartline.errors import HeartlineError
-from heartline.wire import Frame
 
 if TYPE_CHECKING:
     from heartline.connection._connection import Connection
 
-__all__ = ["Closed", "ConnectionEvent", "Events", "Lost", "Message", "Opened", "Reconnected"]
+__all__ = ["Closed", "ConnectionEvent", "Events", "Feeds", "Lost", "Opened", "Reconnected"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,90 +48,87 @@ class Closed:
     reason: HeartlineError
 
 
-class Message:
-    """A message arrived on the default channel."""
+ConnectionEvent: TypeAlias = Opened | Lost | Reconnected | Closed
 
-    __slots__ = ("_frame", "_link", "connection")
-
-    def __init__(self, connection: Connection, frame: Frame) -> None:
-        self.connection: Connection = connection
-        self._frame = frame
-        self._link = connection.link
-
-    @property
-    def value(self) -> Any:
-        """The message: bytes, or a value; raises :class:`SerializationError` if it cannot be decoded."""
-        return decode_message(self._frame)
-
-    def take(self) -> None:
-        """Give its credit back to the sender; done when the message is read."""
-        if self.connection.link is self._link:  # a new session began with a whole window
-            self.connection.give_credit(0, len(self._frame.payload))
+E = TypeVar("E")
 
 
-ConnectionEvent: TypeAlias = Opened | Lost | Reconnected | Closed | Message
-
-T = TypeVar("T")
-
-
-class Events(Generic[T]):
+@final
+class Events(Generic[E]):
     """The events from its making on: an async iterator that ends with the connection or server.
 
-    State events (not messages) are bounded by ``size``: a reader that lags loses the oldest, and
-    ``dropped`` counts them; they tell of a state that can be asked for. Messages are never dropped: the
-    sender's credit comes back only when the reader takes them.
+    It keeps ``Limits.events`` of them: a reader that lags loses the oldest, and ``dropped`` counts them; they
+    tell of a state that can be asked for. Cancelling the wait for the next one loses nothing. Any number of
+    feeds can be read side by side, each by one task.
     """
 
-    __slots__ = ("_buffer", "_lot", "_over", "_size", "_states", "dropped")
+    __slots__ = ("__weakref__", "_buffer", "_lot", "_over", "_size", "dropped")
 
     def __init__(self, size: int) -> None:
-        self._buffer: deque[T] = deque()
+        self._buffer: deque[E] = deque()
         self._lot = trio.lowlevel.ParkingLot()
         self._size = size
-        self._states = 0
         self._over = False
         self.dropped: int = 0
 
-    def send(self, event: T) -> None:
-        """Hand an event to the reader."""
-        if not isinstance(event, Message):
-            self._states += 1
-            if self._states > self._size:
-                self._drop_oldest()
+    def _send(self, event: E) -> None:
+        if len(self._buffer) == self._size:
+            self._buffer.popleft()
+            self.dropped += 1
         self._buffer.append(event)
         self._lot.unpark()
 
-    def _drop_oldest(self) -> None:
-        oldest = next(event for event in self._buffer if not isinstance(event, Message))
-        self._buffer.remove(oldest)
-        self._states -= 1
-        self.dropped += 1
-
-    def take_over(self, older: Events[Any]) -> None:
-        """Take the messages that the reader of ``older`` has not read, and end it."""
-        buffer, older._buffer = older._buffer, deque()
-        for event in buffer:
-            (self if isinstance(event, Message) else older)._buffer.append(event)
-        self._lot.unpark_all()
-        older.end()
-
-    def end(self) -> None:
-        """No event comes any more; the reader still gets those that are here."""
+    def _end(self) -> None:
         self._over = True
         self._lot.unpark_all()
 
-    def __aiter__(self) -> Events[T]:
+    def __aiter__(self) -> Events[E]:
         return self
 
-    async def __anext__(self) -> T:
+    async def __anext__(self) -> E:
         await trio.lowlevel.checkpoint()
         while not self._buffer:
             if self._over:
                 raise StopAsyncIteration
             await self._lot.park()
-        event = self._buffer.popleft()
-        if isinstance(event, Message):
-            event.take()
-        else:
-            self._states -= 1
-        return event
+        return self._buffer.popleft()
+
+
+class Feeds(Generic[E]):
+    """The feeds of one source of events; one that nobody holds any more is forgotten."""
+
+    __slots__ = ("_feeds", "_over")
+
+    def __init__(self) -> None:
+        self._feeds: list[weakref.ref[Events[E]]] = []
+        self._over = False
+
+    def open(self, size: int) -> Events[E]:
+        """A feed of what happens from now on, which keeps so many events."""
+        events: Events[E] = Events(size)
+        self._feeds.append(weakref.ref(events, self._feeds.remove))
+        if self._over:
+            events._end()
+        return events
+
+    def _present(self) -> list[Events[E]]:
+        return [events for feed in self._feeds if (events := feed()) is not None]
+
+    def send(self, event: E) -> None:
+        """Hand an event to every feed."""
+        for events in self._present():
+            events._send(event)
+
+    def end(self) -> None:
+        """No event comes any more; readers still get those that are here."""
+        self._over = True
+        for events in self._present():
+            events._end()
+
+    def __len__(self) -> int:
+        return len(self._feeds)
+
+    @property
+    def dropped(self) -> int:
+        """Events that the present feeds have dropped."""
+        return sum(events.dropped for events in self._present())

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from heartline.connection import current_connection
-from heartline.push import PushLayer, SlowPolicy
-from heartline.rpc import service
+from heartline.link import Core, current
+from heartline.push import Push, SlowPolicy
+from heartline.rpc import Calls, service
 
-__all__ = ["PushService"]
+__all__ = ["PushService", "ask_for_topic"]
 
 
 @service
@@ -17,6 +17,9 @@ class PushService:
 
     def subscribe(self, topic: str, since: Any, policy: SlowPolicy, key: int) -> list[Any]:
         """Begin a subscription; the answer is ``[number, epoch, position]``."""
-        push = current_connection().push
-        assert isinstance(push, PushLayer)
-        return push.serve(topic, since, policy, key)
+        return current.get().part(Push).serve(topic, since, policy, key)
+
+
+async def ask_for_topic(core: Core, topic: str, since: Any, policy: str, key: int) -> Any:
+    """Ask the peer's ``$push`` for a subscription."""
+    return await core.part(Calls).proxy("$push", None).subscribe(topic, since, policy, key)

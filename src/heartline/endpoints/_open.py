@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import ssl
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -12,21 +12,23 @@ from typing import Any
 
 import trio
 
-from heartline.connection import (
+from heartline.connection import Announcer, Connection, Lanes, SharedInbox, face_of
+from heartline.endpoints._builtin import PushService, ask_for_topic
+from heartline.errors import ConfigurationError, ConnectionFailed
+from heartline.link import (
     Backoff,
-    Connection,
+    Core,
     Flusher,
     HeartbeatTimer,
+    Part,
     Setup,
     connect,
     open_plain_nursery,
     run_client,
 )
-from heartline.endpoints._builtin import PushService
-from heartline.errors import ConfigurationError, ConnectionFailed
-from heartline.push import History, Publisher, TopicSettings, make_push
+from heartline.push import History, Publisher, Push, TopicSettings
 from heartline.rpc import Calls, ServiceTable
-from heartline.server import MAX_IDENTITY, Authenticate, Server, serve_stream
+from heartline.server import MAX_IDENTITY, Authenticate, Server, Table, make_server, serve_stream
 from heartline.session import Heartbeat, Role
 from heartline.session.messages import SMALLEST_FRAME
 from heartline.transports import open_listeners, open_stream
@@ -75,22 +77,23 @@ async def open_connection(
     if reconnect is None and isinstance(limits, Limits):  # nobody comes back, so nobody shall wait
         limits = replace(limits, resume_window=0)
     async with open_plain_nursery() as nursery:
-        setup = _setup(nursery, services, None, heartbeat, limits, serializer, rng)
-        connection = Connection(setup, Role.CLIENT)
+        setup = _setup(nursery, heartbeat, limits, serializer, rng, Announcer())
+        setup.parts = _parts(services, None, None)
+        core = Core(setup, Role.CLIENT)
         if isinstance(target, str):
             dial = partial(open_stream, target, tls=tls)
-            connection.address = target
+            core.address = target
         else:
             dial = partial(_give, [target])
-        again = partial(connect, connection, dial, identity=identity, credentials=credentials)
+        again = partial(connect, core, dial, identity=identity, credentials=credentials)
         try:
             link = await again()
-            nursery.start_soon(run_client, connection, link, again, reconnect)
-            await connection.wait_open()
+            nursery.start_soon(run_client, core, link, again, reconnect)
+            await core.wait_open()
             try:
-                yield connection
+                yield face_of(core)
             finally:
-                await connection.aclose()
+                await core.aclose()
         finally:
             nursery.cancel_scope.cancel()
 
@@ -142,28 +145,30 @@ async def open_server(
                 await stack.enter_async_context(listener)
                 listeners.append(listener)
         nursery = await stack.enter_async_context(open_plain_nursery())
-        flusher = Flusher()
-        nursery.start_soon(flusher.run)
-        rng = rng or random.SystemRandom()
+        announcer = Announcer()
+        setup = _setup(nursery, heartbeat, limits, serializer, rng, announcer)
         publisher = Publisher(
-            serializer=get_serializer(serializer),
-            flusher=flusher,
+            serializer=setup.serializer,
+            flusher=setup.flusher,
             history=history,
-            make_epoch=lambda: f"{rng.getrandbits(64):016x}",
+            make_epoch=lambda: f"{setup.rng.getrandbits(64):016x}",
         )
         await publisher.open_topics(topics or {})
         for journal in publisher.journals:
             nursery.start_soon(journal.run)
-        setup = _setup(nursery, services, publisher, heartbeat, limits, serializer, rng)
+        inbox = SharedInbox()
+        setup.parts = _parts(services, publisher, inbox)
+        table = Table(setup)
         addresses = tuple(dict.fromkeys(listener.url for listener in listeners))
-        server = Server(setup, addresses, publisher, flusher)
-        handler = partial(serve_stream, server, authenticate)
+        server = make_server(table, addresses, publisher, announcer, inbox)
+        handler = partial(serve_stream, table, authenticate)
         nursery.start_soon(partial(trio.serve_listeners, handler, listeners, handler_nursery=nursery))
         try:
             yield server
             await server.drain(0)
         finally:
-            server.end()
+            announcer.feeds.end()
+            inbox.end()
             nursery.cancel_scope.cancel()
 
 
@@ -188,13 +193,13 @@ def _check(name: str, value: object, *kinds: type) -> None:
 
 def _setup(
     nursery: trio.Nursery,
-    services: Iterable[Any],
-    publisher: Publisher | None,
     heartbeat: Heartbeat,
     limits: Limits,
     serializer: str,
     rng: random.Random | None,
+    on_change: Announcer,
 ) -> Setup:
+    """What the connections of an endpoint share, but for what stands on them; its tasks run from now on."""
     _check("heartbeat", heartbeat, Heartbeat)
     _check("limits", limits, Limits)
     if limits.frame_size < SMALLEST_FRAME:
@@ -203,14 +208,10 @@ def _setup(
             f"not {limits.frame_size}"
         )
     _check("rng", rng, random.Random, type(None))
-    _check("services", services, Iterable)
-    table = ServiceTable()
-    table.add(PushService(), "$push")
-    for instance in services:
-        table.add(instance)
     rng = rng or random.SystemRandom()
-    timer = HeartbeatTimer(heartbeat, rng)
+    timer, flusher = HeartbeatTimer(heartbeat, rng), Flusher()
     nursery.start_soon(timer.run)
+    nursery.start_soon(flusher.run)
     return Setup(
         limits=limits,
         heartbeat=heartbeat,
@@ -218,6 +219,23 @@ def _setup(
         rng=rng,
         nursery=nursery,
         timer=timer,
-        make_calls=partial(Calls, table),
-        make_push=partial(make_push, publisher),
+        flusher=flusher,
+        parts={},
+        on_change=on_change,
     )
+
+
+def _parts(
+    services: Iterable[Any], publisher: Publisher | None, inbox: SharedInbox | None
+) -> dict[int, Callable[[Core], Part]]:
+    """What stands on each connection of an endpoint: a line per part."""
+    _check("services", services, Iterable)
+    table = ServiceTable()
+    table.add(PushService(), "$push")
+    for instance in services:
+        table.add(instance)
+    return {
+        Lanes.family: partial(Lanes, inbox),
+        Calls.family: partial(Calls, table),
+        Push.family: partial(Push, publisher, ask_for_topic),
+    }

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import trio
 
-from heartline.connection import open_plain_nursery
 from heartline.errors import HeartlineError, RemoteError
 from heartline.federated._attendance import Attendance
 from heartline.federated._journal import LeftOut, Received
 from heartline.federated._round import Round
 from heartline.federated._stub import Order, StaleOrder
+from heartline.link import open_plain_nursery
 
 __all__ = ["collect"]
 

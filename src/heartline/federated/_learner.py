@@ -9,11 +9,12 @@ from typing import Any
 
 import trio
 
-from heartline.connection import Backoff, Connection, open_plain_nursery
+from heartline.connection import Connection
 from heartline.endpoints import open_connection
 from heartline.errors import ConfigurationError, ConnectionFailed, ConnectionRefusedByPeer
 from heartline.federated._model import Evaluation, Model, TrainResult
 from heartline.federated._stub import MODEL_TOPIC, LearnerStub, ModelPush
+from heartline.link import Backoff, open_plain_nursery
 from heartline.push import NEWEST, SlowPolicy
 from heartline.wire import convert
 

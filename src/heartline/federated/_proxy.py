@@ -38,12 +38,12 @@ class LearnerProxy:
     its connection went.
     """
 
-    def __init__(self, connection: Connection, board: Board) -> None:
+    def __init__(self, connection: Connection, board: Board, make_id: Callable[[], str]) -> None:
         self.id: str = connection.id
         """The learner's identity."""
         self._learner: Any = connection.service(LearnerStub)
         self._board = board
-        self._rng = connection.setup.rng
+        self._make_id = make_id
 
     def __repr__(self) -> str:
         return f"<heartline.federated.LearnerProxy {self.id}>"
@@ -82,5 +82,5 @@ class LearnerProxy:
             version=push.version,
             round=push.version + 1,
             config=config or {},
-            id=f"{self._rng.getrandbits(64):016x}",
+            id=self._make_id(),
         )

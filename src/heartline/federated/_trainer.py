@@ -11,13 +11,14 @@ everything it needs to go on where it was, and one whose round was cancelled goe
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import trio
 
-from heartline.connection import Backoff, Connection, ConnectionState
+from heartline.connection import Connection
 from heartline.errors import ConfigurationError
 from heartline.federated._attendance import POLL_INTERVAL, Attendance
 from heartline.federated._collect import collect
@@ -29,8 +30,9 @@ from heartline.federated._proxy import Board, LearnerProxy
 from heartline.federated._round import Round, RoundReport, TrainerStatistics, make_statistics
 from heartline.federated._strategies import FedAvg, Strategy
 from heartline.federated._stub import MODEL_TOPIC, ModelPush, Order
-from heartline.push import History, Receipt
-from heartline.server import Server, WaitFor
+from heartline.link import Backoff, ConnectionState
+from heartline.push import History, Receipt, WaitFor
+from heartline.server import Server
 
 __all__ = ["Trainer"]
 
@@ -46,13 +48,15 @@ outage of hours their next attempt may be so far away."""
 class Trainer:
     """Trains a model over the learners that are connected to a server.
 
-    ``model`` is the initial global model. ``cohort``: how many learners to ask in a round, as a number or as
-    a fraction of those connected; ``None``: all. ``minimum``: results without which a round does not count
-    and is tried again. ``patience``: seconds that a learner may be without a connection that lives, until
-    it is left out; ten, because a reconnect after a blip takes less, with four or five attempts. Training may
-    take as long as it takes. ``round_timeout``: seconds after which a round goes on without those that did
-    not answer all the same; ``None``: no such bound. ``config``: sent with every order, or made for each
-    round by a function of its number. ``seed``: of the sampling of cohorts.
+    ``model`` is the initial global model. ``cohort``: how many learners to ask in a round, as a number or
+    as a fraction of those connected; ``None``: all. ``minimum``: results without which a round does not
+    count and is tried again. ``patience``: seconds that a learner may be without a connection that lives,
+    until it is left out; ten, because a reconnect after a blip takes less, with four or five attempts.
+    Training may take as long as it takes. ``round_timeout``: seconds after which a round goes on without
+    those that did not answer all the same; ``None``: no such bound. ``config``: sent with every order, or
+    made for each round by a function of its number. ``seed``: of the sampling of cohorts. ``rng``: makes
+    the names of orders, which must never come twice; give a seeded one only for a run that is to be
+    repeated.
 
     ``checkpoint``: a file that is written at the start and after each round, with a journal of the round in
     progress beside it (``.journal`` is added to the name). If it exists at the start, training goes on from
@@ -74,10 +78,12 @@ class Trainer:
         config: dict[str, Any] | Callable[[int], dict[str, Any]] | None = None,
         checkpoint: str | Path | None = None,
         seed: int = 0,
+        rng: random.Random | None = None,
     ) -> None:
         check_model(model)
         _check_settings(cohort, minimum, patience, round_timeout)
         self._server = server
+        self._rng = rng or random.SystemRandom()
         self._strategy = strategy or FedAvg()
         self._cohort = cohort
         self._minimum = minimum
@@ -107,7 +113,10 @@ class Trainer:
     @property
     def learners(self) -> dict[str, LearnerProxy]:
         """The learners that are connected and registered, by identity."""
-        return {name: LearnerProxy(connection, self._board) for name, connection in self._present().items()}
+        return {
+            name: LearnerProxy(connection, self._board, self._make_id)
+            for name, connection in self._present().items()
+        }
 
     def statistics(self) -> TrainerStatistics:
         """A snapshot of the round in progress: whom it waits for, and how silent they are."""
@@ -143,7 +152,7 @@ class Trainer:
         """
         await self.start()
         with trio.move_on_after(timeout):
-            while not self._progress.expected <= self._present().keys():  # noqa: ASYNC110 - seconds, at the end
+            while not self._progress.expected <= self._present().keys():  # noqa: ASYNC110 - only at the end
                 await trio.sleep(POLL_INTERVAL)
         return await self._push(last=True, wait="confirmed", timeout=timeout)
 
@@ -254,7 +263,7 @@ class Trainer:
         return receipt
 
     def _make_id(self) -> str:
-        return f"{self._server.setup.rng.getrandbits(64):016x}"
+        return f"{self._rng.getrandbits(64):016x}"
 
 
 def _check_settings(

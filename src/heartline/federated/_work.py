@@ -12,8 +12,7 @@ from typing import Any
 
 import trio
 
-from heartline.connection import Connection, ConnectionState, current_connection
-from heartline.errors import LocalProtocolError
+from heartline.link import ConnectionState, current
 
 __all__ = ["Desk"]
 
@@ -77,10 +76,8 @@ class Desk:
 
 def _watch_link() -> Callable[[], bool]:
     """Whether the link on which the present call came has gone since."""
-    connection: Connection | None = None
-    try:
-        connection = current_connection()
-    except LocalProtocolError:  # called directly, without a connection
+    core = current.get(None)
+    if core is None:  # called directly, without a connection
         return lambda: False
-    link = connection.link
-    return lambda: connection.link is not link or connection.state is not ConnectionState.OPEN
+    link = core.link
+    return lambda: core.link is not link or core.state is not ConnectionState.OPEN

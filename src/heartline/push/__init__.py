@@ -1,7 +1,7 @@
 """Acknowledged push: topics with a bounded history, subscriptions that outlive sessions, receipts."""
 
 from heartline.push._log import Entry, History, TopicLog
-from heartline.push._part import PushLayer, make_push
+from heartline.push._part import Push
 from heartline.push._publisher import Publisher, TopicStatistics
 from heartline.push._receipt import Level, Receipt
 from heartline.push._settings import Fold, TopicSettings
@@ -9,6 +9,7 @@ from heartline.push._sqlite import SqliteStore
 from heartline.push._store import SavedKey, SavedState, SavedTopic, SavedUpdate, Store, StoredUpdate
 from heartline.push._subscription import Subscription
 from heartline.push._types import NEWEST, OLDEST, SNAPSHOT, Position, Since, SlowPolicy, Update
+from heartline.push._waiting import WaitFor
 
 __all__ = [
     "NEWEST",
@@ -20,7 +21,7 @@ __all__ = [
     "Level",
     "Position",
     "Publisher",
-    "PushLayer",
+    "Push",
     "Receipt",
     "SavedKey",
     "SavedState",
@@ -36,5 +37,5 @@ __all__ = [
     "TopicSettings",
     "TopicStatistics",
     "Update",
-    "make_push",
+    "WaitFor",
 ]

@@ -7,12 +7,11 @@ update can arrive before its number is known.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, ClassVar
 
 import trio
 
-from heartline.connection import Connection
 from heartline.errors import (
     ConfigurationError,
     HeartlineError,
@@ -20,6 +19,7 @@ from heartline.errors import (
     Outcome,
     RemoteProtocolError,
 )
+from heartline.link import Core, Unsent
 from heartline.push._log import TopicLog
 from heartline.push._publisher import Publisher
 from heartline.push._served import Served
@@ -29,20 +29,28 @@ from heartline.push._types import SlowPolicy
 from heartline.push._wire import CONFIRM, LEAVE
 from heartline.wire import Frame, FrameType
 
-__all__ = ["MAX_SUBSCRIPTIONS", "PushLayer", "make_push"]
+__all__ = ["MAX_SUBSCRIPTIONS", "Push"]
+
+Subscribe = Callable[[Core, str, Any, str, int], Awaitable[Any]]
+"""``subscribe(core, topic, since, policy, key)`` calls the peer; calls are a part of their own."""
 
 MAX_SUBSCRIPTIONS = 1024
 """Subscriptions of one peer: each may hold a window of updates for it."""
 
 
-class PushLayer:
+class Push:
     """The push part of a connection."""
 
-    __slots__ = ("_connection", "_keys", "_publisher", "_served", "_subscribed")
+    __slots__ = ("_core", "_keys", "_publisher", "_served", "_subscribe", "_subscribed")
 
-    def __init__(self, publisher: Publisher | None, connection: Connection) -> None:
+    family: ClassVar[int] = FrameType.PUSH >> 4
+    idle: ClassVar[bool] = True
+    """Subscriptions go on in a later session."""
+
+    def __init__(self, publisher: Publisher | None, subscribe: Subscribe, core: Core) -> None:
         self._publisher = publisher
-        self._connection = connection
+        self._subscribe = subscribe
+        self._core = core
         self._keys = 0
         self._served: dict[int, Served] = {}
         self._subscribed: dict[int, Subscription] = {}
@@ -52,7 +60,11 @@ class PushLayer:
     def subscribe(self, topic: str, since: Any, policy: Any) -> Subscription:
         """A subscription, to be entered."""
         self._keys += 1
-        return Subscription(self._connection, self, self._keys, topic, since, policy)
+        return Subscription(self._core, self, self._keys, topic, since, policy)
+
+    async def ask(self, topic: str, since: Any, policy: str, key: int) -> Any:
+        """Call the peer to begin a subscription; raises what calls raise."""
+        return await self._subscribe(self._core, topic, since, policy, key)
 
     def attach(self, number: int, subscription: Subscription) -> None:
         """Updates with this number go to this subscription."""
@@ -64,12 +76,12 @@ class PushLayer:
         """The subscription with this key is over; updates that are under way are skipped."""
         if number is not None:
             self._subscribed.pop(number, None)
-        if self._connection.link is not None:
+        if self._core.link is not None:
             self.confirm(key, LEAVE)
 
     def confirm(self, number: int, offset: int) -> None:
         """Tell the publisher that everything up to this offset was handled."""
-        self._connection.post(FrameType.CONFIRM, 0, number, CONFIRM.pack(offset))
+        self._core.require_link().put(FrameType.CONFIRM, 0, number, CONFIRM.pack(offset))
 
     # The publisher's side
 
@@ -92,7 +104,7 @@ class PushLayer:
             _check_state(topic, policy)
         served = Served(
             topic,
-            self._connection,
+            self._core,
             self._number(log),
             key=key,
             policy=policy,
@@ -108,10 +120,10 @@ class PushLayer:
     def _number(self, log: TopicLog) -> int:
         """The topic's own number if it is free in this session, so that updates are encoded once for all."""
         assert self._publisher is not None
-        outbox = self._connection.require_link().session.outbox
+        link = self._core.require_link()
         number = log.number
         # A long update of a subscription that was left may still be under way with its number.
-        while number in self._served or outbox.holds(FrameType.PUSH, 0, number):
+        while number in self._served or link.holds(FrameType.PUSH, 0, number):
             number = self._publisher.next_number()
         return number
 
@@ -146,10 +158,7 @@ class PushLayer:
 
     # Sessions
 
-    def on_session_begin(self) -> None:
-        """Subscriptions of a connection that has a new session find their place again by themselves."""
-
-    def on_session_end(self, reason: HeartlineError, unsent: Callable[[int], set[int]]) -> None:
+    def on_session_end(self, reason: HeartlineError, unsent: Unsent) -> None:
         """Everybody loses the number; subscriptions remember where they are."""
         for served in self._served.values():
             served.topic.leave(served, lost=True)
@@ -157,11 +166,6 @@ class PushLayer:
         subscriptions, self._subscribed = self._subscribed, {}
         for subscription in subscriptions.values():
             subscription.on_session_end()
-
-
-def make_push(publisher: Publisher | None, connection: Connection) -> PushLayer:
-    """The push layer of a connection; ``publisher`` is ``None`` at a client."""
-    return PushLayer(publisher, connection)
 
 
 def _refusal(reason: str) -> InvalidArguments:

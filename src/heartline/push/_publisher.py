@@ -15,8 +15,8 @@ from typing import Any
 
 import trio
 
-from heartline.connection import Flusher
 from heartline.errors import ConfigurationError
+from heartline.link import Flusher
 from heartline.push._journal import Journal
 from heartline.push._keys import make_key
 from heartline.push._log import History, TopicLog
@@ -104,7 +104,7 @@ class Publisher:
     def subscribers(self, name: str) -> frozenset[str]:
         """The ids of the connections that are subscribed to a topic."""
         topic = self._topics.get(name)
-        return frozenset(served.connection.id for served in topic.served) if topic else frozenset()
+        return frozenset(served.core.id for served in topic.served) if topic else frozenset()
 
     def topic(self, name: str, *, for_peer: bool = False) -> Topic:
         """The topic of this name, made if it is new; raises :class:`ConfigurationError`."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from heartline.connection import Connection, Link
-from heartline.errors import ConnectionLost, LocalProtocolError, PushError, RemoteProtocolError
+from heartline.errors import LocalProtocolError, PushError, RemoteProtocolError
+from heartline.link import Core, Link
 from heartline.push._log import Entry
 from heartline.push._receipt import Who
 from heartline.push._store import SavedState
@@ -37,7 +37,7 @@ class Served:
         "_state_size",
         "_stateful",
         "confirmed",
-        "connection",
+        "core",
         "cursor",
         "flowing",
         "number",
@@ -50,7 +50,7 @@ class Served:
     def __init__(
         self,
         topic: Topic,
-        connection: Connection,
+        core: Core,
         number: int,
         *,
         key: int,
@@ -61,9 +61,9 @@ class Served:
         stateful: bool,
     ) -> None:
         self.topic: Topic = topic
-        self.connection: Connection = connection
+        self.core: Core = core
         self.number: int = number
-        self.who: Who = (connection.id, key)
+        self.who: Who = (core.id, key)
         self.policy: SlowPolicy = policy
         self.cursor: int = position + 1
         """The next offset to send."""
@@ -88,7 +88,7 @@ class Served:
 
     def advance(self) -> None:
         """Send what is due and has room in the window."""
-        link = self.connection.link
+        link = self.core.link
         if link is None or not self.flowing:
             return
         log = self.topic.log
@@ -105,7 +105,7 @@ class Served:
                 entry = self._skip(link)
                 if entry is None:
                     break
-            encoded = self._shared and entry.frame and link.session.outbox.put_encoded(entry.frame)
+            encoded = self._shared and entry.frame and link.put_update(entry.frame)
             if not encoded and not self._send(link, entry):
                 break
             self.cursor = entry.offset + 1
@@ -165,12 +165,9 @@ class Served:
     def _send(self, link: Link, entry: Entry | SavedState) -> bool:
         """Send an update the long way; ``False`` when it cannot be sent, which is no concern of others."""
         try:
-            link.session.send(FrameType.PUSH, 0, self.number, entry.payload, entry.flags)
+            link.put(FrameType.PUSH, 0, self.number, entry.payload, entry.flags)
         except LocalProtocolError as error:
             self.end("end", f"update {entry.offset} cannot be sent: {error}")
-            return False
-        except ConnectionLost as error:
-            link.fail(error)
             return False
         return True
 
@@ -185,7 +182,7 @@ class Served:
 
     def _send_state(self) -> None:
         """Send the state after the newest update, whatever the window says: it is what opens it again."""
-        link, state = self.connection.link, self.topic.state
+        link, state = self.core.link, self.topic.state
         if link is None or state is None:  # without a state nothing like this is served
             return
         try:
@@ -207,10 +204,10 @@ class Served:
         self.topic.leave(self, lost=False)
 
     def _notice(self, offset: int, *what: Any) -> None:
-        link = self.connection.link
+        link = self.core.link
         if link is not None:
             try:
-                link.session.send(FrameType.PUSH, 0, self.number, encode_notice(offset, *what))
-            except (LocalProtocolError, ConnectionLost) as error:
-                link.fail(error)  # who cannot even take a notice is no use as a peer
+                link.put(FrameType.PUSH, 0, self.number, encode_notice(offset, *what))
+            except LocalProtocolError as error:
+                link.fail(error)  # its limit of a message is too small even for a notice
             self.topic.flusher.mark(link)

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from heartline.connection import Connection
 from heartline.errors import (
     CallInterrupted,
     ConfigurationError,
@@ -26,12 +25,13 @@ from heartline.errors import (
     SerializationError,
     SlowConsumer,
 )
+from heartline.link import Core
 from heartline.push._types import Position, Since, SlowPolicy, Update
 from heartline.push._wire import LEAVE, NOTICE, decode_update, parse_head, parse_notice
 from heartline.wire import Frame
 
 if TYPE_CHECKING:
-    from heartline.push._part import PushLayer
+    from heartline.push._part import Push
 
 __all__ = ["Subscription"]
 
@@ -71,15 +71,15 @@ class Subscription:
 
     def __init__(
         self,
-        connection: Connection,
-        push: PushLayer,
+        core: Core,
+        push: Push,
         key: int,
         topic: str,
         since: Since,
         policy: SlowPolicy | None,
     ) -> None:
         self.topic = topic
-        self._connection = connection
+        self._core = core
         self._push = push
         self._key = key
         self._policy = SlowPolicy.DROP_OLDEST if policy is None else policy
@@ -214,14 +214,13 @@ class Subscription:
 
     async def _attach(self) -> None:
         """Subscribe, or subscribe again after a loss."""
-        connection = self._connection
-        subscribe = connection.service("$push").subscribe
+        core = self._core
         while True:
-            await connection.wait_open()
-            link = connection.link
+            await core.wait_open()
+            link = core.link
             try:
-                answer = await subscribe(self.topic, self._since, self._policy.value, self._key)
-                if connection.link is link:  # otherwise it was lost again before this task was resumed
+                answer = await self._push.ask(self.topic, self._since, self._policy.value, self._key)
+                if core.link is link:  # otherwise it was lost again before this task was resumed
                     self._begin(answer)
                     return
             except CallInterrupted:
@@ -232,7 +231,7 @@ class Subscription:
                 await trio.sleep(OVERLOADED_PAUSE)
             except BaseException:
                 # Given up, but the peer may have begun it, or be about to.
-                if connection.link is link:
+                if core.link is link:
                     self._push.leave(self._key, None)
                 raise
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
-from heartline.connection import Flusher
 from heartline.errors import PushError
+from heartline.link import Flusher
 from heartline.push._keys import Keys
 from heartline.push._log import TopicLog
 from heartline.push._receipt import Wait

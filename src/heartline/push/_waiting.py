@@ -7,8 +7,8 @@ from typing import Literal
 
 import trio
 
-from heartline.connection import Link
 from heartline.errors import ConnectionLost
+from heartline.link import Link
 from heartline.push._receipt import Level, Receipt, Wait, Who
 from heartline.push._topic import Taken, Topic
 from heartline.wire import FrameType
@@ -20,7 +20,7 @@ WaitFor = Literal["stored", "sent", "confirmed"] | None
 
 async def wait_receipt(topic: Topic, taken: Taken, wait: WaitFor, deadline: float) -> Receipt:
     """Wait for the subscribers of an update that was published, and say who has it."""
-    everyone = frozenset(served.connection.id for served in taken.targets)
+    everyone = frozenset(served.core.id for served in taken.targets)
     missing: set[Who] = set()
     if wait == "sent":
         missing = {served.who for served in taken.targets}
@@ -45,7 +45,7 @@ async def _wait_sent(topic: Topic, taken: Taken, missing: set[Who]) -> None:
     for served in taken.targets:
         while served in topic.served and served.cursor <= taken.offset:
             await topic.changed.park()
-        link = served.connection.link
+        link = served.core.link
         if link is None or served not in topic.served:
             continue
         try:
@@ -73,12 +73,4 @@ async def _wait_confirmed(topic: Topic, taken: Taken, deadline: float) -> set[Wh
 
 async def _wait_taken(link: Link, number: int) -> None:
     """Wait until the transport has taken what is queued under this number; raises :class:`ConnectionLost`."""
-    session = link.session
-    outbox = session.outbox
-    sent = session.sent
-
-    def waits() -> bool:
-        # All small frames go with the next write, whatever else is queued; a long one takes turns.
-        return (session.sent == sent and outbox.small > 0) or outbox.holds(FrameType.PUSH, 0, number)
-
-    await link.wait_drained(waits)
+    await link.wait(object(), link.taken(FrameType.PUSH, number))

@@ -12,15 +12,12 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import outcome
 import trio
 
-from heartline.connection import Connection, ConnectionState
-from heartline.connection._link import SLICE, Link
 from heartline.errors import (
     CallInterrupted,
     CallTimeout,
@@ -32,6 +29,7 @@ from heartline.errors import (
     RemoteProtocolError,
     SerializationError,
 )
+from heartline.link import ConnectionState, Core, Link, Unsent
 from heartline.rpc._faults import Fault, encode_fault, error_of, fault_of
 from heartline.rpc._proxy import make_proxy
 from heartline.rpc._service import Bound, Mode, ServiceTable
@@ -48,11 +46,13 @@ _OPEN, _LOST = ConnectionState.OPEN, ConnectionState.LOST
 class Calls:
     """What is called and what is served on one connection."""
 
-    __slots__ = ("_connection", "_next", "_pending", "_running", "_services", "_tasks")
+    __slots__ = ("_core", "_next", "_pending", "_running", "_services", "_tasks")
 
-    def __init__(self, services: ServiceTable, connection: Connection) -> None:
+    family: ClassVar[int] = FrameType.CALL >> 4
+
+    def __init__(self, services: ServiceTable, core: Core) -> None:
         self._services = services
-        self._connection = connection
+        self._core = core
         self._next = 0
         self._pending: dict[int, trio.lowlevel.Task] = {}
         self._running: dict[int, trio.CancelScope] = {}
@@ -66,17 +66,17 @@ class Calls:
     @property
     def rng(self) -> random.Random:
         """The endpoint's source of jitter."""
-        return self._connection.setup.rng
+        return self._core.setup.rng
 
     @property
     def closed(self) -> bool:
         """Whether no further call can succeed."""
-        return self._connection.state is ConnectionState.CLOSED
+        return self._core.state is ConnectionState.CLOSED
 
     async def wait_link(self) -> None:
         """Wait until there is a link, or never will be."""
         try:
-            await self._connection.wait_open()
+            await self._core.wait_open()
         except HeartlineError:
             pass  # the next call says it better
 
@@ -91,8 +91,8 @@ class Calls:
         """:meth:`call` with a timeout of its own, in seconds, beside the caller's deadline."""
         what = Outcome.NOT_SENT
         with trio.move_on_after(limit):
-            link = self._connection.link
-            if link is not None and self._connection.state in (_OPEN, _LOST):
+            link = self._core.link
+            if link is not None and self._core.state in (_OPEN, _LOST):
                 await self._wait_room(link, name)
             what = Outcome.MAYBE_EXECUTED
             return await self.call(name, *rest)
@@ -105,14 +105,13 @@ class Calls:
 
         The deadline of the scopes around the call travels with it.
         """
-        connection = self._connection
-        link = connection.link
+        core = self._core
+        link = core.link
         pending = self._pending
-        if link is None or (connection.state is not _OPEN and connection.state is not _LOST):
+        if link is None or (core.state is not _OPEN and core.state is not _LOST):
             await trio.lowlevel.checkpoint()
             raise self._not_sent(name)
-        outbox = link.session.outbox
-        if outbox.size >= link.write_buffer or len(pending) >= outbox.limits.calls or not link.up:
+        if link.full or len(pending) >= link.peer_limits.calls or not link.up:
             await self._wait_room(link, name)
         timeout = trio.current_effective_deadline()
         if timeout != math.inf:
@@ -120,19 +119,14 @@ class Calls:
             if timeout <= 0:  # expired, or cancelled, which counts as the deadline -inf: nothing is sent
                 await trio.lowlevel.checkpoint()
                 return await self.call(name, target, args, kwargs, returns)  # it was moved just now
-        payload, flags = encode_call(connection.setup.serializer, target, args, kwargs, timeout)
+        payload, flags = encode_call(core.setup.serializer, target, args, kwargs, timeout)
         number = self._next
         while number in pending:  # after four billion calls the ids begin anew
             number = (number + 1) & 0xFFFFFFFF
         self._next = (number + 1) & 0xFFFFFFFF
-        outbox.put(_CALL, 0, number, payload, flags)
-        lone = not pending
+        # A lone call leaves now; with others in flight it is joined with what this tick brings.
+        link.put(_CALL, 0, number, payload, flags, at_once=not pending)
         pending[number] = trio.lowlevel.current_task()
-        # Alone, or with enough others queued, it leaves now; otherwise joined with what this tick brings.
-        if lone or outbox.waiting >= SLICE:
-            link.flush()
-        else:
-            link.nudge()
 
         def abort(_raise_cancel: object) -> trio.lowlevel.Abort:
             del pending[number]
@@ -143,9 +137,9 @@ class Calls:
         except trio.Cancelled:
             # Not in ``abort``: it must not raise, and Trio calls those of many tasks in the order of a set,
             # which differs from run to run. What goes out on the wire must not depend on it.
-            if connection.link is link:
-                connection.post(_CANCEL, 0, number, b"")
-                connection.leave_when_idle()
+            if core.link is link:
+                link.put(_CANCEL, 0, number, b"")
+                core.leave_when_idle()
             raise
         except CallInterrupted as error:
             raise CallInterrupted(f"{name}: {error}", outcome=error.outcome) from error.__cause__
@@ -162,20 +156,16 @@ class Calls:
 
     async def _wait_room(self, link: Link, name: str) -> None:
         """Wait while the link is down or crowded, or the peer's limit of calls is reached."""
-        outbox, pending = link.session.outbox, self._pending
+        pending, limit = self._pending, link.peer_limits.calls
         try:
-            await link.wait_drained(
-                lambda: (
-                    not link.up or outbox.small >= link.write_buffer or len(pending) >= outbox.limits.calls
-                )
-            )
+            await link.wait("calls", lambda: link.up and not link.crowded and len(pending) < limit)
         except ConnectionLost:
             raise self._not_sent(name) from None
-        if self._connection.link is not link or self._connection.state is not _OPEN:
+        if self._core.link is not link or self._core.state is not _OPEN:
             raise self._not_sent(name)
 
     def _not_sent(self, name: str) -> CallInterrupted:
-        reason = self._connection.closed_error()
+        reason = self._core.closed_error()
         error = CallInterrupted(f"{name} was not called: {reason}", outcome=Outcome.NOT_SENT)
         error.__cause__ = reason
         return error
@@ -189,8 +179,8 @@ class Calls:
             task = self._pending.pop(frame.id, None)
             if task is not None:  # otherwise its caller was cancelled, and the answer crossed the CANCEL
                 trio.lowlevel.reschedule(task, outcome.Value(frame))
-                if self._connection.state is ConnectionState.LEAVING:
-                    self._connection.leave_when_idle()
+                if self._core.state is ConnectionState.LEAVING:
+                    self._core.leave_when_idle()
         elif kind == _CALL:
             self._on_call(frame)
         elif kind == _CANCEL:
@@ -200,10 +190,7 @@ class Calls:
         else:
             raise RemoteProtocolError(f"{FrameType(kind).name} without a call that streams")
 
-    def on_session_begin(self) -> None:
-        """Nothing is owed in a new session."""
-
-    def on_session_end(self, reason: HeartlineError, unsent: Callable[[int], set[int]]) -> None:
+    def on_session_end(self, reason: HeartlineError, unsent: Unsent) -> None:
         """Every call ends: the callers learn what is known, the handlers are cancelled."""
         not_sent = unsent(_CALL)
         for number, task in self._pending.items():
@@ -219,15 +206,14 @@ class Calls:
     # The callee's side
 
     def _on_call(self, frame: Frame) -> None:
-        connection = self._connection
+        core = self._core
         target, timeout, named, content_id, body, segments = decode_call(frame)
         number = frame.id
         if number in self._running:
             raise RemoteProtocolError(f"CALL with id {number}, which is in progress")
-        limit = connection.setup.limits.calls
-        link = connection.require_link()
-        outbox = link.session.outbox
-        if len(self._running) + outbox.answers >= limit or self._tasks >= 2 * limit:
+        limit = core.setup.limits.calls
+        link = core.require_link()
+        if len(self._running) + link.answering >= limit or self._tasks >= 2 * limit:
             self._fault(number, Fault("overloaded", f"{limit} calls are in progress (Limits.calls)"))
             return
         bound = self._services.methods.get(target)
@@ -239,7 +225,7 @@ class Calls:
         except (HeartlineError, TypeError) as error:
             self._fault(number, Fault("arguments", str(error)))
             return
-        if bound.spec.mode is Mode.INLINE and outbox.size < link.write_buffer:
+        if bound.spec.mode is Mode.INLINE and not link.full:
             try:
                 result = bound.function(*args, **kwargs)
             except Exception as error:
@@ -251,7 +237,7 @@ class Calls:
             scope = trio.CancelScope(deadline=trio.current_time() + timeout)
             self._running[number] = scope
             self._tasks += 1
-            connection.spawn(self._run, link, number, scope, timeout, bound, args, kwargs)
+            core.spawn(self._run, link, number, scope, timeout, bound, args, kwargs)
 
     async def _run(
         self,
@@ -277,7 +263,7 @@ class Calls:
                     await trio.lowlevel.checkpoint_if_cancelled()
                     await _wait_writable(link)
                     result = bound.function(*args, **kwargs)
-                if link.session.outbox.size >= link.write_buffer:
+                if link.full:
                     await _wait_writable(link)
         except Exception as error:
             # Outside of the scope, which takes Cancelled out of a group and leaves the errors of cleaning up.
@@ -293,27 +279,26 @@ class Calls:
             self._result(number, bound, result)
         else:
             self._fault(number, fault)
-        self._connection.leave_when_idle()
+        self._core.leave_when_idle()
 
     def _result(self, number: int, bound: Bound, result: Any) -> None:
         try:
-            payload, flags = encode_value(self._connection.setup.serializer, result)
-            self._connection.post(_RESULT, 0, number, payload, flags)
+            payload, flags = encode_value(self._core.setup.serializer, result)
+            self._core.require_link().put(_RESULT, 0, number, payload, flags)
         except (SerializationError, LocalProtocolError) as error:
             self._fault(number, fault_of(bound.function, error))
 
     def _fault(self, number: int, fault: Fault) -> None:
         try:
-            self._connection.post(_FAULT, 0, number, encode_fault(fault))
+            self._core.require_link().put(_FAULT, 0, number, encode_fault(fault))
         except LocalProtocolError as error:  # it accepts hardly anything
-            self._connection.require_link().fail(ConnectionLost(f"the peer cannot be answered: {error}"))
+            self._core.require_link().fail(ConnectionLost(f"the peer cannot be answered: {error}"))
 
 
 async def _wait_writable(link: Link) -> None:
     """Wait until small frames have room on the link."""
-    outbox = link.session.outbox
     try:
-        await link.wait_drained(lambda: outbox.small >= link.write_buffer)
+        await link.wait("answers", lambda: not link.crowded)
     except ConnectionLost:
         await trio.sleep_forever()  # the call is cancelled with the session
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from heartline.connection import Backoff
 from heartline.errors import CallError, ConfigurationError, Outcome, Overloaded
+from heartline.link import Backoff
 
 __all__ = ["Retry"]
 

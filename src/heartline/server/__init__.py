@@ -1,7 +1,8 @@
 """The server: listeners, the table of connections, and what goes to many of them."""
 
-from heartline.server._acceptor import MAX_IDENTITY, serve_stream
-from heartline.server._server import Authenticate, Broadcast, Server, ServerStatistics, WaitFor
+from heartline.server._acceptor import MAX_IDENTITY, Authenticate, serve_stream
+from heartline.server._server import Broadcast, Server, ServerStatistics, make_server
+from heartline.server._table import Table
 
 __all__ = [
     "MAX_IDENTITY",
@@ -9,6 +10,7 @@ __all__ = [
     "Broadcast",
     "Server",
     "ServerStatistics",
-    "WaitFor",
+    "Table",
+    "make_server",
     "serve_stream",
 ]

@@ -5,34 +5,38 @@ from __future__ import annotations
 import inspect
 import logging
 import random
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import trio
 
-from heartline.connection import (
-    Closed,
-    Connection,
+from heartline.errors import ConnectionClosed, ConnectionLost, HeartlineError, RemoteProtocolError
+from heartline.link import (
+    GOODBYE_GRACE,
     ConnectionState,
+    Core,
     Link,
-    Lost,
-    Opened,
-    Reconnected,
+    close_stream,
+    receive_greeting,
+    send_greeting,
     serve_link,
 )
-from heartline.connection._goodbye import GOODBYE_GRACE
-from heartline.connection._handshake import receive_greeting, send_greeting
-from heartline.connection._link import close_stream
-from heartline.errors import ConnectionClosed, ConnectionLost, HeartlineError, RemoteProtocolError
-from heartline.server._server import Authenticate, Server
+from heartline.server._handover import State as HandoverState
+from heartline.server._table import Table
 from heartline.session import CloseCode, Hello, Role, Session, State
 from heartline.session.messages import VERSION
 
-__all__ = ["MAX_IDENTITY", "serve_stream"]
+__all__ = ["MAX_IDENTITY", "Authenticate", "serve_stream"]
 
-logger = logging.getLogger("heartline")
+logger = logging.getLogger("heartline.server")
 
 MAX_IDENTITY = 256
 """Characters in an identity: any name or UUID; it stands in every receipt and log line."""
 
+
+Authenticate = Callable[[Any, "str | None"], "str | Awaitable[str | None] | None"]
+"""``(credentials, identity) -> identity``: who the peer is, or ``None`` to take it at its word; raises
+:class:`PermissionError` to turn it away."""
 
 TOKEN_SIZE = 16
 """Bytes of a token: nobody guesses one of 2**128."""
@@ -47,101 +51,96 @@ class _Refused(Exception):
         self.reason = reason
 
 
-async def serve_stream(server: Server, authenticate: Authenticate | None, stream: trio.abc.Stream) -> None:
-    """The whole life of one accepted stream; no peer's mistake gets out of here."""
-    if server.handshaking >= server.setup.limits.handshakes:
-        server.refused += 1
+async def serve_stream(table: Table, authenticate: Authenticate | None, stream: trio.abc.Stream) -> None:
+    """The whole life of one accepted stream; no error of one stream gets out of here."""
+    limits = table.setup.limits
+    if table.handshaking >= limits.handshakes:
+        table.refused += 1
         await trio.aclose_forcefully(stream)
         return
-    limits = server.setup.limits
-    session = Session(Role.SERVER, limits=limits, heartbeat=server.setup.heartbeat, now=trio.current_time())
-    admitted: Connection | None = None
-    server.handshaking += 1
+    session = Session(Role.SERVER, limits=limits, heartbeat=table.setup.heartbeat, now=trio.current_time())
+    core: Core | None = None
+    table.handshaking += 1
     try:
-        admitted = await _let_in(server, authenticate, stream, session)
+        core = await _let_in(table, authenticate, stream, session)
     finally:
-        server.handshaking -= 1
-        if admitted is None:
-            server.refused += 1
+        table.handshaking -= 1
+        if core is None:
+            table.refused += 1
             await _turn_away(stream, session)
-    if admitted is None:
+    if core is None:
         return
-    if admitted.link is None:
-        server.register(admitted)
-        server.tell(Opened(admitted))
-        link = Link(stream, session, server.setup.nursery, write_buffer=limits.write_buffer)
-        await _serve(server, admitted, link)
+    if core.link is None:
+        table.register(core)
+        link = Link(stream, session, table.setup.nursery, write_buffer=limits.write_buffer)
+        await _serve(table, core, link)
     else:
-        await _resume(server, admitted, admitted.link, stream, session)
+        await _resume(table, core, core.link, stream, session)
 
 
-async def _serve(server: Server, connection: Connection, link: Link) -> None:
+async def _serve(table: Table, core: Core, link: Link) -> None:
     """Serve a link that is up, and when it is lost wait for the stream that takes over.
 
-    Each stream has its own task, and the session goes from one to the next: whoever has it last is here until
-    the connection's last event.
+    Each stream has its own task, and the session goes from one to the next: the last that holds it ends the
+    connection.
     """
     reason: HeartlineError = ConnectionClosed(
         "the server has ended", code=CloseCode.GOING_AWAY, by_peer=False
     )
     granted = False
     try:
-        reason = await serve_link(connection, link)
-        if connection.link is link:
-            server.tell(Lost(connection, reason))
-            server.keep_lost(connection)
+        reason = await serve_link(core, link)
+        if core.link is link:
+            table.keep_lost(core)
             window = link.session.resume_window
             with trio.move_on_after(window):
-                granted = await link.grant_turn()
+                granted = await table.handover(core, link).grant()
             if not granted:
                 late = ConnectionLost(f"no link within {window:g} s (Limits.resume_window)")
-                connection.end_session(link.failure or late)
-                reason = connection.reason or reason
+                core.end_session(link.failure or late)
+                reason = core.reason or reason
     finally:
-        server.lost.discard(connection)
+        table.lost.discard(core)
         if not granted:
-            _finish(server, connection, link, reason)
+            _finish(table, core, reason)
 
 
-async def _resume(
-    server: Server, connection: Connection, link: Link, stream: trio.abc.Stream, session: Session
-) -> None:
+async def _resume(table: Table, core: Core, link: Link, stream: trio.abc.Stream, session: Session) -> None:
     """Take the session over from the stream before, and serve it on this one."""
     hello = session.peer
     assert isinstance(hello, Hello)
     assert hello.resume is not None
-    connection.attempt = hello.attempt
-    turn = link.request_turn()
+    core.attempt = hello.attempt
+    handover = table.handover(core, link)
+    granted = False
     try:
-        if not await turn.wait():
+        granted = await handover.request()
+        if not granted:
             return
-        if link.failure is not None:  # it was closed here, after the turn was granted
-            _finish(server, connection, link, connection.reason or link.failure)
+        if link.failure is not None:  # it was closed here, after it was granted
+            _finish(table, core, core.reason or link.failure)
             return
-        if link.wanted:  # by a newer stream: it is for that one now
-            await link.grant_turn()
+        if handover.state is HandoverState.WANTED:  # by a newer stream: it is for that one now
+            await handover.grant()
             return
-        session.welcome(connection.id, token=_token(), resumed=True, received=link.session.received)
+        session.welcome(core.id, token=_token(), resumed=True, received=link.session.received)
         link.session.resume(session, hello.resume[1])
         link.come_up(stream)
-        connection.address = _address(stream)
+        core.address = _address(stream)
     except RemoteProtocolError as error:
-        _finish(server, connection, link, error)
+        _finish(table, core, error)
         return
     except BaseException:
-        if turn.granted:
-            _finish(server, connection, link, ConnectionLost("the server has ended"))
+        if granted:
+            _finish(table, core, ConnectionLost("the server has ended"))
         raise
-    server.tell(Reconnected(connection, resumed=True))
-    await _serve(server, connection, link)
+    await _serve(table, core, link)
 
 
-def _finish(server: Server, connection: Connection, link: Link, reason: HeartlineError) -> None:
-    """The connection's end, up to its last event."""
-    connection.finish(reason)
-    server.unregister(connection)
-    server.tell(Closed(connection, reason))
-    link.deny_turn()
+def _finish(table: Table, core: Core, reason: HeartlineError) -> None:
+    """The end of a connection."""
+    core.finish(reason)
+    table.unregister(core)
 
 
 def _token() -> bytes:
@@ -158,14 +157,14 @@ async def _turn_away(stream: trio.abc.Stream, session: Session) -> None:
 
 
 async def _let_in(
-    server: Server, authenticate: Authenticate | None, stream: trio.abc.Stream, session: Session
-) -> Connection | None:
+    table: Table, authenticate: Authenticate | None, stream: trio.abc.Stream, session: Session
+) -> Core | None:
     """Shake hands; ``None`` when the peer was refused or went away.
 
     The connection is a new one, welcomed, or one whose session shall go on; that one is welcomed when the
     stream before has ended.
     """
-    limits = server.setup.limits
+    limits = table.setup.limits
     refusal: _Refused | None = None
     with trio.move_on_after(limits.handshake_timeout) as scope:
         try:
@@ -173,15 +172,15 @@ async def _let_in(
             if hello is None:
                 return None
             assert isinstance(hello, Hello), "the session lets nothing else through"
-            identity = await _identify(server, authenticate, hello)
+            identity = await _identify(table, authenticate, hello)
             if hello.resume is not None:
-                return _find(server, identity, hello)
-            connection = Connection(server.setup, Role.SERVER)
-            connection.id = identity
-            connection.address = _address(stream)
-            connection.attempt = hello.attempt
+                return _find(table, identity, hello)
+            core = Core(table.setup, Role.SERVER)
+            core.id = identity
+            core.address = _address(stream)
+            core.attempt = hello.attempt
             session.welcome(identity, token=_token() if hello.resume_window and limits.resume_window else b"")
-            return connection
+            return core
         except _Refused as error:
             refusal = error
         except RemoteProtocolError as error:
@@ -199,18 +198,18 @@ async def _let_in(
     return None
 
 
-def _find(server: Server, identity: str, hello: Hello) -> Connection:
+def _find(table: Table, identity: str, hello: Hello) -> Core:
     """The connection whose session is to go on; raises ``_Refused`` unless the token is that session's."""
-    connection = server.table.get(identity)
-    link = connection.link if connection is not None else None
-    if connection is None or link is None or link.failure is not None or hello.resume is None:
+    core = table.cores.get(identity)
+    link = core.link if core is not None else None
+    if core is None or link is None or link.failure is not None or hello.resume is None:
         raise _Refused(CloseCode.NO_SESSION, "there is no such session, or it has ended")
-    if connection.state is ConnectionState.LEAVING or not link.session.admits(hello.resume, hello.limits):
+    if core.state is ConnectionState.LEAVING or not link.session.admits(hello.resume, hello.limits):
         raise _Refused(CloseCode.NO_SESSION, "the session cannot go on here")
-    return connection
+    return core
 
 
-async def _identify(server: Server, authenticate: Authenticate | None, hello: Hello) -> str:
+async def _identify(table: Table, authenticate: Authenticate | None, hello: Hello) -> str:
     """The id under which the peer is let in; raises ``_Refused``."""
     if hello.version != VERSION:
         raise _Refused(
@@ -220,15 +219,14 @@ async def _identify(server: Server, authenticate: Authenticate | None, hello: He
     if authenticate is not None:
         identity = await _authenticate(authenticate, hello)
     # Nothing is awaited from here to the registration: what is true now holds then.
-    if server.draining.is_set():
+    if table.draining:
         raise _Refused(CloseCode.GOING_AWAY, "the server is draining")
-    full = len(server.table) >= server.setup.limits.connections and identity not in server.table
-    if full and not server.end_first_lost():
-        raise _Refused(CloseCode.OVERLOADED, f"all {len(server.table)} places are taken (Limits.connections)")
-    if identity in server.table and _is_stale(hello.attempt, server.table[identity].attempt):
+    if table.full and identity not in table.cores and not table.end_first_lost():
+        raise _Refused(CloseCode.OVERLOADED, f"all {len(table.cores)} places are taken (Limits.connections)")
+    if identity in table.cores and _is_stale(hello.attempt, table.cores[identity].attempt):
         raise _Refused(CloseCode.NO_SESSION, "a later HELLO of this client has been answered")
     if identity is None:
-        return f"{server.setup.rng.getrandbits(64):016x}"
+        return f"{table.setup.rng.getrandbits(64):016x}"
     if not 0 < len(identity) <= MAX_IDENTITY or not identity.isprintable():
         raise _Refused(CloseCode.PROTOCOL_ERROR, f"an identity has 1 to {MAX_IDENTITY} printable characters")
     return identity

@@ -6,7 +6,7 @@ memory are for those who are there.
 
 from __future__ import annotations
 
-from heartline.connection import Connection
+from heartline.link import Core
 
 __all__ = ["LostConnections"]
 
@@ -17,23 +17,23 @@ class LostConnections:
     __slots__ = ("_sizes", "held")
 
     def __init__(self) -> None:
-        self._sizes: dict[Connection, int] = {}
+        self._sizes: dict[Core, int] = {}
         self.held: int = 0
         """Bytes that were unconfirmed, or waited to be sent, when the links were lost."""
 
-    def add(self, connection: Connection) -> None:
+    def add(self, core: Core) -> None:
         """This one's link was lost just now."""
-        statistics = connection.statistics()
-        size = self._sizes[connection] = statistics.unconfirmed + statistics.backlog
+        statistics = core.statistics()
+        size = self._sizes[core] = statistics.unconfirmed + statistics.backlog
         self.held += size
 
-    def discard(self, connection: Connection) -> None:
+    def discard(self, core: Core) -> None:
         """This one has a link again, or has ended."""
-        self.held -= self._sizes.pop(connection, 0)
+        self.held -= self._sizes.pop(core, 0)
 
-    def take_first(self) -> Connection | None:
+    def take_first(self) -> Core | None:
         """The one that was lost first, which is struck out."""
-        connection = next(iter(self._sizes), None)
-        if connection is not None:
-            self.discard(connection)
-        return connection
+        core = next(iter(self._sizes), None)
+        if core is not None:
+            self.discard(core)
+        return core

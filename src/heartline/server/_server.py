@@ -1,65 +1,34 @@
-"""The server's face: who is connected, and how to reach one or all of them."""
+"""The server as users hold it: who is connected, and how to reach one or all of them."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, final
 
 import trio
 
 from heartline.connection import (
+    Announcer,
     Connection,
     ConnectionEvent,
     Events,
-    Flusher,
-    Setup,
+    Messages,
+    SharedInbox,
+    encode_message,
+    face_of,
 )
-from heartline.connection._channels import encode_message
 from heartline.errors import LocalProtocolError
-from heartline.server._lost import LostConnections
+from heartline.link import Core, NoPublicConstructor
+from heartline.push import History, Publisher, Receipt, TopicStatistics, WaitFor
+from heartline.server._table import Table
 from heartline.session import CloseCode
 from heartline.wire import HEADER, FrameType
 
-if TYPE_CHECKING:
-    from heartline.push import History, Receipt, TopicStatistics
+__all__ = ["Broadcast", "Server", "ServerStatistics", "make_server"]
 
-__all__ = ["Authenticate", "Broadcast", "Server", "ServerStatistics", "Topics", "WaitFor"]
-
-Authenticate = Callable[[Any, "str | None"], "str | Awaitable[str | None] | None"]
-"""``(credentials, identity) -> identity``: who the peer is, or ``None`` to take it at its word; raises
-:class:`PermissionError` to turn it away."""
-
-
-WaitFor = Literal["stored", "sent", "confirmed"] | None
-"""What a publisher waits for."""
-
-
-class Topics(Protocol):
-    """What the push layer gives to a server."""
-
-    async def publish(
-        self, name: str, value: Any, key: str | None, wait: WaitFor, timeout: float | None
-    ) -> Receipt:
-        """Publish an update."""
-        ...
-
-    def declare(self, name: str, *, history: History) -> None:
-        """Make a topic known."""
-        ...
-
-    def state(self, name: str) -> Any:
-        """The state of a topic with a fold."""
-        ...
-
-    def subscribers(self, name: str) -> frozenset[str]:
-        """Who is subscribed."""
-        ...
-
-    def statistics(self) -> Mapping[str, TopicStatistics]:
-        """A snapshot of every topic."""
-        ...
+TURN = 256
+"""Connections that a broadcast is queued for before other tasks run, well under a millisecond."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,63 +56,79 @@ class Broadcast:
     skipped: tuple[str, ...]
 
 
-class Server:
-    """A server; made by :func:`heartline.open_server`."""
+class _Connections(Mapping[str, Connection]):
+    """A view of a table that shows connections as users hold them."""
 
-    def __init__(self, setup: Setup, urls: tuple[str, ...], topics: Topics, flusher: Flusher) -> None:
-        self.urls = urls
-        """The addresses it listens on, with real port numbers."""
-        self.setup = setup
-        self.table: dict[str, Connection] = {}
-        self.connections: Mapping[str, Connection] = MappingProxyType(self.table)
-        """The connections by id, those among them whose link is lost and whose session waits."""
-        self.accepted: int = 0
-        self.refused = 0
-        self.handshaking = 0
-        self.draining: trio.Event = trio.Event()
-        self.lost: LostConnections = LostConnections()
-        self._topics = topics
-        self._flusher = flusher
-        self._events: Events[ConnectionEvent] | None = None
-        self._left = trio.lowlevel.ParkingLot()
-        self._ended = False
+    def __init__(self, cores: Mapping[str, Core]) -> None:
+        self._cores = cores
+
+    def __getitem__(self, key: str) -> Connection:
+        return face_of(self._cores[key])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._cores)
+
+    def __len__(self) -> int:
+        return len(self._cores)
 
     def __repr__(self) -> str:
-        return f"<heartline.Server {' '.join(self.urls)} with {len(self.table)} connections>"
+        return f"<{len(self)} connections>"
+
+
+@final
+class Server(metaclass=NoPublicConstructor):
+    """A server; made by :func:`heartline.open_server`."""
+
+    def __init__(
+        self,
+        table: Table,
+        urls: tuple[str, ...],
+        publisher: Publisher,
+        announcer: Announcer,
+        inbox: SharedInbox,
+    ) -> None:
+        self.urls: tuple[str, ...] = urls
+        """The addresses it listens on, with real port numbers."""
+        self.connections: Mapping[str, Connection] = _Connections(table.cores)
+        """The connections by id, those among them whose link is lost and whose session waits; a view."""
+        self._table = table
+        self._publisher = publisher
+        self._announcer = announcer
+        self._inbox = inbox
+        self._broadcasting = trio.Lock()
+
+    def __repr__(self) -> str:
+        return f"<heartline.Server {' '.join(self.urls)} with {len(self.connections)} connections>"
 
     async def send_to(self, connection_id: str, message: Any) -> None:
         """Send a message to one peer, on its default channel; waits while it has no room.
 
         Raises :class:`LocalProtocolError` when there is no such connection.
         """
-        await self._get(connection_id).send(message)
+        await face_of(self._get_core(connection_id)).send(message)
 
     async def broadcast(self, message: Any) -> Broadcast:
         """Send a message to every peer, encoded once; nobody is waited for.
 
         A peer without room for it is passed by, and named in the answer.
         """
-        await trio.lowlevel.checkpoint()
-        connections = list(self.table.values())
-        if not connections:
-            return Broadcast(0, ())
-        number, payload, flags = encode_message(connections[0], message)
+        setup = self._table.setup
+        number, payload, flags = encode_message(setup.serializer, message)
         frame = HEADER.pack(len(payload), FrameType.DATA, flags, 0, number) + payload
-        skipped = []
-        mark = self._flusher.mark
-        for connection in connections:
-            link = connection.link
-            if link is None or link.crowded:
-                skipped.append(connection.id)
-                continue
-            outbox = link.session.outbox
-            if outbox.offer(frame):
-                mark(link)
-            elif outbox.blocked(0) or len(payload) > outbox.limits.message_size:
-                skipped.append(connection.id)
-            else:  # longer than a frame
-                connection.post(FrameType.DATA, 0, number, payload, flags)
-        return Broadcast(len(connections) - len(skipped), tuple(skipped))
+        sent, skipped = 0, []
+        async with self._broadcasting:  # two broadcasts come in the same order everywhere
+            for count, core in enumerate(list(self._table.cores.values()), 1):
+                link = core.link
+                if link is not None and not link.crowded and link.put_broadcast(frame):
+                    setup.flusher.mark(link)
+                    sent += 1
+                elif _put_long(core, number, payload, flags):
+                    sent += 1
+                else:
+                    skipped.append(core.id)
+                if count % TURN == 0:
+                    await trio.lowlevel.checkpoint()
+        return Broadcast(sent, tuple(skipped))
 
     async def publish(
         self,
@@ -175,42 +160,37 @@ class Server:
         :class:`SerializationError` for a value that cannot be sent, :class:`StoreError` when it could not be
         stored, and :class:`KeyReused` for a key that was published with another value.
         """
-        return await self._topics.publish(topic, value, key, wait, timeout)
+        return await self._publisher.publish(topic, value, key, wait, timeout)
 
     def declare_topic(self, topic: str, *, history: History) -> None:
         """Give a topic a :class:`heartline.History` of its own, before its first update.
 
         A topic with a store or a fold is one of the ``topics`` of :func:`heartline.open_server`.
         """
-        self._topics.declare(topic, history=history)
+        self._publisher.declare(topic, history=history)
 
     def topic_state(self, topic: str) -> Any:
         """The state of a topic with a :class:`heartline.Fold`, after its newest update; not to be changed.
 
         Raises :class:`PushError` when an update could not be applied to it.
         """
-        return self._topics.state(topic)
+        return self._publisher.state(topic)
 
     def subscribers(self, topic: str) -> frozenset[str]:
         """The ids of the connections that are subscribed to a topic."""
-        return self._topics.subscribers(topic)
+        return self._publisher.subscribers(topic)
 
     def events(self) -> Events[ConnectionEvent]:
-        """What happens on all connections from now on, and every message that was not read.
+        """What happens on all connections from now on: an async iterator that ends with the server."""
+        return self._announcer.feeds.open(self._table.setup.limits.events)
 
-        Messages of a connection with a reader of its own (:meth:`Connection.events`) go there. There is one
-        reader at a time: a later call takes over, with what the one before did not read.
+    def messages(self) -> Messages:
+        """The messages of all connections that have no reader of their own; ends with the server.
+
+        Those that came before this is called are among them. A connection has a reader of its own from the
+        first call of :meth:`Connection.receive` on.
         """
-        events: Events[ConnectionEvent] = Events(self.setup.limits.events)
-        if self._events is not None:
-            events.take_over(self._events)
-        self._events = events
-        for connection in self.table.values():
-            connection.shared_events = events
-            connection.hand_messages_to(events)
-        if self._ended:
-            events.end()
-        return events
+        return Messages(self._inbox)
 
     async def close_connection(
         self, connection_id: str, *, code: int = CloseCode.KICKED, reason: str = "closed by the server"
@@ -219,84 +199,61 @@ class Server:
 
         One whose link is lost at the moment cannot be told the code, and comes back to a new session.
         """
-        connection = self._get(connection_id)
-        connection.close(code, reason)
-        while self.table.get(connection_id) is connection:
-            await self._left.park()
+        core = self._get_core(connection_id)
+        core.close(code, reason)
+        await trio.lowlevel.checkpoint()
+        while self._table.cores.get(connection_id) is core:
+            await self._table.left.park()
 
     async def drain(self, timeout: float) -> bool:
         """Let nobody in any more, let what is in progress end within ``timeout`` seconds, then close all.
 
-        Tells whether everything ended by itself.
+        Tells whether everything ended by itself. If it is cancelled the goodbyes stay said.
         """
-        self.draining.set()
-        for connection in list(self.table.values()):
-            connection.close(CloseCode.GOING_AWAY, "the server is draining", drain=timeout)
+        table = self._table
+        table.draining = True
+        await trio.lowlevel.checkpoint()
+        for core in list(table.cores.values()):
+            core.close(CloseCode.GOING_AWAY, "the server is draining", drain=timeout)
         with trio.move_on_after(timeout):
-            while self.table:
-                await self._left.park()
-        in_time = not any(not connection.calls.idle for connection in self.table.values())
-        while self.table:  # each link ends a second after its drain at the latest
-            await self._left.park()
+            while table.cores:
+                await table.left.park()
+        in_time = all(core.idle for core in table.cores.values())
+        while table.cores:  # each link ends a second after its drain at the latest
+            await table.left.park()
         return in_time
 
     def statistics(self) -> ServerStatistics:
         """A snapshot of the server."""
+        table = self._table
         return ServerStatistics(
-            connections=len(self.table),
-            accepted=self.accepted,
-            refused=self.refused,
-            handshaking=self.handshaking,
-            backlog=sum(c.link.backlog for c in self.table.values() if c.link is not None),
-            events_dropped=self._events.dropped if self._events else 0,
-            topics=self._topics.statistics(),
+            connections=len(table.cores),
+            accepted=table.accepted,
+            refused=table.refused,
+            handshaking=table.handshaking,
+            backlog=sum(core.link.backlog for core in table.cores.values() if core.link is not None),
+            events_dropped=self._announcer.feeds.dropped,
+            topics=self._publisher.statistics(),
         )
 
-    def _get(self, connection_id: str) -> Connection:
-        connection = self.table.get(connection_id)
-        if connection is None:
+    def _get_core(self, connection_id: str) -> Core:
+        core = self._table.cores.get(connection_id)
+        if core is None:
             raise LocalProtocolError(f"no connection {connection_id!r}; see Server.connections")
-        return connection
+        return core
 
-    # What the acceptor calls
 
-    def register(self, connection: Connection) -> None:
-        """Let a connection in; an older one with the same id has to go."""
-        old = self.table.pop(connection.id, None)
-        if old is not None:
-            old.close(CloseCode.REPLACED, "a newer connection with the same identity took over")
-        self.table[connection.id] = connection
-        self.accepted += 1
-        connection.shared_events = self._events
+def _put_long(core: Core, number: int, payload: bytes, flags: int) -> bool:
+    """Queue a broadcast that is longer than a frame; ``False`` when there is no room for it."""
+    link = core.link
+    if link is None or not link.has_room(0) or len(payload) > link.peer_limits.message_size:
+        return False
+    link.put(FrameType.DATA, 0, number, payload, flags)
+    return True
 
-    def keep_lost(self, connection: Connection) -> None:
-        """A connection is lost, and its session waits; too many bytes of such sessions end the first ones."""
-        self.lost.add(connection)
-        while self.lost.held > self.setup.limits.lost_buffer and self.end_first_lost():
-            pass
 
-    def end_first_lost(self) -> bool:
-        """End the connection that was lost first, for what it holds; tells whether there was one."""
-        connection = self.lost.take_first()
-        if connection is None:
-            return False
-        connection.close(CloseCode.OVERLOADED, "what it held was needed for others")
-        self.unregister(connection)
-        return True
-
-    def unregister(self, connection: Connection) -> None:
-        """The connection has ended; a newer one with its id stays."""
-        if self.table.get(connection.id) is connection:
-            del self.table[connection.id]
-        self._left.unpark_all()
-
-    def end(self) -> None:
-        """The server has ended, and so do its events."""
-        self._ended = True
-        if self._events is not None:
-            self._events.end()
-
-    def tell(self, event: ConnectionEvent) -> None:
-        """Hand an event to who listens."""
-        if self._events is not None:
-            self._events.send(event)
+def make_server(
+    table: Table, urls: tuple[str, ...], publisher: Publisher, announcer: Announcer, inbox: SharedInbox
+) -> Server:
+    """The server that users hold."""
+    return Server._create(table, urls, publisher, announcer, inbox)

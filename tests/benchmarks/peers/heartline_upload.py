@@ -81,7 +81,7 @@ async def _call(add: Callable[..., object], over: trio.Event, delays: list[float
 
 async def _ping(connection: heartline.Connection, over: trio.Event, delays: list[float]) -> None:
     """Beside the round trip the wait for the line counts: a PING is stamped when it leaves."""
-    link = connection.link
+    link = connection._core.link
     assert link is not None
     pulse = link.session.pulse
     while not over.is_set():

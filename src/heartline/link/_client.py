@@ -13,13 +13,6 @@ from typing import Any, TypeVar
 
 import trio
 
-from heartline.connection._backoff import Backoff
-from heartline.connection._connection import Connection
-from heartline.connection._goodbye import GOODBYE_GRACE
-from heartline.connection._handshake import receive_greeting, send_greeting
-from heartline.connection._link import Link, close_stream
-from heartline.connection._serving import serve_link
-from heartline.connection._state import ConnectionState
 from heartline.errors import (
     ConnectionClosed,
     ConnectionFailed,
@@ -29,12 +22,19 @@ from heartline.errors import (
     ProtocolError,
     RemoteProtocolError,
 )
+from heartline.link._backoff import Backoff
+from heartline.link._core import Core
+from heartline.link._goodbye import GOODBYE_GRACE
+from heartline.link._handshake import receive_greeting, send_greeting
+from heartline.link._link import Link, close_stream
+from heartline.link._serving import serve_link
+from heartline.link._state import ConnectionState
 from heartline.session import CloseCode, Refuse, Role, Session, Welcome
 from heartline.session.session import Event
 
 __all__ = ["connect", "run_client"]
 
-logger = logging.getLogger("heartline")
+logger = logging.getLogger("heartline.link")
 
 Dial = Callable[[], Awaitable[trio.abc.Stream]]
 T = TypeVar("T")
@@ -44,7 +44,7 @@ class _Forgotten(Exception):
     """The server does not know the session that was to be resumed."""
 
 
-async def connect(connection: Connection, dial: Dial, *, identity: str | None, credentials: Any) -> Link:
+async def connect(core: Core, dial: Dial, *, identity: str | None, credentials: Any) -> Link:
     """Open a link and shake hands: for the session that lost its link, or else for a new one.
 
     Raises :class:`ConnectionFailed` (or its subclass for a refusal), or :class:`RemoteProtocolError` when
@@ -52,32 +52,32 @@ async def connect(connection: Connection, dial: Dial, *, identity: str | None, c
     """
     while True:
         try:
-            return await _connect_once(connection, dial, identity, credentials)
+            return await _connect_once(core, dial, identity, credentials)
         except _Forgotten as error:
-            connection.end_session(ConnectionLost(f"the session cannot be resumed: {error}"))
+            core.end_session(ConnectionLost(f"the session cannot be resumed: {error}"))
 
 
-async def _connect_once(connection: Connection, dial: Dial, identity: str | None, credentials: Any) -> Link:
-    limits = connection.setup.limits
+async def _connect_once(core: Core, dial: Dial, identity: str | None, credentials: Any) -> Link:
+    limits = core.setup.limits
     stream: trio.abc.Stream | None = None
     try:
         with trio.fail_after(limits.handshake_timeout):
             stream = await dial()
             session = Session(
-                Role.CLIENT, limits=limits, heartbeat=connection.setup.heartbeat, now=trio.current_time()
+                Role.CLIENT, limits=limits, heartbeat=core.setup.heartbeat, now=trio.current_time()
             )
-            lost = _to_resume(connection)
-            connection.attempt = _next_attempt(connection)
+            lost = _to_resume(core)
+            core.attempt = _next_attempt(core)
             session.hello(
                 # What the server made up is kept over reconnects; what the user said is said again as it was.
-                identity=identity if identity is not None else connection.id or None,
+                identity=identity if identity is not None else core.id or None,
                 credentials=credentials,
                 resume=None if lost is None else lost.session.ticket,
-                attempt=connection.attempt,
+                attempt=core.attempt,
             )
             await send_greeting(stream, session)
             answer = await receive_greeting(stream, session)
-            return _begin(connection, lost, stream, session, _admitted(answer, lost is not None))
+            return _begin(core, lost, stream, session, _admitted(answer, lost is not None))
     except BaseException as error:
         if stream is not None:
             await close_stream(stream, trio.current_time() + GOODBYE_GRACE)
@@ -90,19 +90,19 @@ async def _connect_once(connection: Connection, dial: Dial, identity: str | None
         raise
 
 
-def _next_attempt(connection: Connection) -> tuple[bytes, int]:
-    if connection.attempt is None:
+def _next_attempt(core: Core) -> tuple[bytes, int]:
+    if core.attempt is None:
         # Not from the endpoint's source of chance: a seeded one would give two processes the same name.
         return random.SystemRandom().randbytes(8), 1
-    client, count = connection.attempt
+    client, count = core.attempt
     return client, count + 1
 
 
-def _to_resume(connection: Connection) -> Link | None:
+def _to_resume(core: Core) -> Link | None:
     """The link whose session shall go on; one that cannot is over now."""
-    link = connection.link
+    link = core.link
     if link is not None and link.failure is not None:
-        connection.end_session(link.failure)
+        core.end_session(link.failure)
         return None
     return link
 
@@ -118,30 +118,28 @@ def _admitted(answer: Event | None, resuming: bool) -> Welcome:
     return answer
 
 
-def _begin(
-    connection: Connection, lost: Link | None, stream: trio.abc.Stream, session: Session, answer: Welcome
-) -> Link:
+def _begin(core: Core, lost: Link | None, stream: trio.abc.Stream, session: Session, answer: Welcome) -> Link:
     """The link of the session that the server has in mind."""
-    connection.id = answer.session
+    core.id = answer.session
     if lost is not None and answer.resumed:
-        if connection.link is not lost:
+        if core.link is not lost:
             raise ConnectionLost("the session ended here while the peer resumed it")
         try:
             lost.session.resume(session, answer.received)
         except RemoteProtocolError as error:
-            connection.end_session(error)
+            core.end_session(error)
             raise
         lost.come_up(stream)
         return lost
-    connection.end_session(ConnectionLost("the peer began a new session"))
-    setup = connection.setup
+    core.end_session(ConnectionLost("the peer began a new session"))
+    setup = core.setup
     return Link(stream, session, setup.nursery, write_buffer=setup.limits.write_buffer)
 
 
 async def run_client(
-    connection: Connection, link: Link, again: Callable[[], Awaitable[Link]], backoff: Backoff | None
+    core: Core, link: Link, again: Callable[[], Awaitable[Link]], backoff: Backoff | None
 ) -> None:
-    """Serve ``link``, and after each loss the one that ``again`` makes, until the end of the connection."""
+    """Serve ``link``, and after each loss the one that ``again`` makes, until the end of the core."""
     reason: HeartlineError = ConnectionClosed(
         "the block that the connection lived in was left", code=CloseCode.NORMAL, by_peer=False
     )
@@ -149,40 +147,40 @@ async def run_client(
     try:
         while True:
             opened = trio.current_time()
-            lost = await serve_link(connection, link)
+            lost = await serve_link(core, link)
             if backoff is None or _is_final(lost):
                 reason = lost
                 return
             # A link that did not live for long counts like a failed attempt: the delays go on growing.
-            logger.info("%s: lost: %s", connection.address, lost)
+            logger.info("%s: lost: %s", core.address, lost)
             short_lived = 0 if opened + backoff.maximum < trio.current_time() else short_lived + 1
-            delays = backoff.delays(connection.setup.rng, after=max(0, short_lived - 1))
-            with trio.CancelScope() as connection.dialing:
-                link = await _dial_again(connection, delays, again, lost)
-            logger.info("%s: there is a link again", connection.address)
-            if connection.state is ConnectionState.CLOSED:  # by its user, while this was trying
+            delays = backoff.delays(core.setup.rng, after=max(0, short_lived - 1))
+            with trio.CancelScope() as core.dialing:
+                link = await _dial_again(core, delays, again, lost)
+            logger.info("%s: there is a link again", core.address)
+            if core.state is ConnectionState.CLOSED:  # by its user, while this was trying
                 await link.aclose(grace=GOODBYE_GRACE)
                 return
     except HeartlineError as error:
         reason = error
     finally:
-        connection.finish(reason)
+        core.finish(reason)
 
 
 async def _dial_again(
-    connection: Connection,
+    core: Core,
     delays: Iterator[float],
     again: Callable[[], Awaitable[Link]],
     reason: HeartlineError,
 ) -> Link:
     """Get a new link; when that takes too long the session is over, and the attempts go on without it."""
-    window = connection.link.session.resume_window if connection.link is not None else 0.0
+    window = core.link.session.resume_window if core.link is not None else 0.0
     expiry = trio.current_time() + window
     for attempt, delay in enumerate(delays, 1):
         logger.debug("attempt %d in %.2g s", attempt, delay)
-        await _until(connection, expiry, trio.sleep_until, trio.current_time() + delay)
+        await _until(core, expiry, trio.sleep_until, trio.current_time() + delay)
         try:
-            return await _until(connection, expiry, again)
+            return await _until(core, expiry, again)
         except ConnectionRefusedByPeer as error:
             if error.terminal:
                 raise
@@ -193,16 +191,14 @@ async def _dial_again(
     raise ConnectionFailed("gave up reconnecting (Backoff.attempts)") from reason
 
 
-async def _until(
-    connection: Connection, expiry: float, function: Callable[..., Awaitable[T]], *args: object
-) -> T:
+async def _until(core: Core, expiry: float, function: Callable[..., Awaitable[T]], *args: object) -> T:
     """Await a function; if the session's window ends meanwhile, give the session up and call it anew."""
-    if connection.link is not None:
+    if core.link is not None:
         with trio.move_on_at(expiry):
             return await function(*args)
         late = "no link came in time (Limits.resume_window)"
-        logger.info("%s: the session is over, and another one will begin: %s", connection.address, late)
-        connection.end_session(ConnectionLost(late))
+        logger.info("%s: the session is over, and another one will begin: %s", core.address, late)
+        core.end_session(ConnectionLost(late))
     return await function(*args)
 
 

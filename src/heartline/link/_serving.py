@@ -4,30 +4,30 @@ from __future__ import annotations
 
 import logging
 
-from heartline.connection._connection import Connection
-from heartline.connection._current import current
-from heartline.connection._goodbye import say_why
-from heartline.connection._link import Link
 from heartline.errors import ConnectionLost, HeartlineError, RemoteProtocolError
+from heartline.link._core import Core
+from heartline.link._current import current
+from heartline.link._goodbye import say_why
+from heartline.link._link import Link
 from heartline.session import CloseCode, Role
 
 __all__ = ["serve_link"]
 
-logger = logging.getLogger("heartline")
+logger = logging.getLogger("heartline.link")
 
 
-async def serve_link(connection: Connection, link: Link) -> HeartlineError:
+async def serve_link(core: Core, link: Link) -> HeartlineError:
     """Serve the link's stream until that ends; the reason is returned.
 
-    Afterwards :attr:`Connection.link` is ``None`` if the session has ended with it; otherwise another stream
+    Afterwards :attr:`Core.link` is ``None`` if the session has ended with it; otherwise another stream
     may resume it.
     """
-    current.set(connection)
+    current.set(core)
     reason: HeartlineError | None = None
     try:
         with link.scope:
-            connection.begin_link(link)
-            await link.read(connection.handle)
+            core.begin_link(link)
+            await link.read(core.handle)
     except RemoteProtocolError as error:
         reason = error
         say_why(link, CloseCode.PROTOCOL_ERROR, str(error))
@@ -35,15 +35,15 @@ async def serve_link(connection: Connection, link: Link) -> HeartlineError:
         link.lose(error)
     except Exception:
         # One peer's connection must not take the others with it: the server lives on.
-        logger.exception("internal error on the connection %s", connection.id)
+        logger.exception("internal error on the connection %s", core.id)
         reason = ConnectionLost("internal error, see the log")
         say_why(link, CloseCode.INTERNAL_ERROR, "internal error")
     except BaseException:  # Cancelled, or Ctrl-C in a method that was running here
         reason = ConnectionLost("the block that the connection lived in was left")
-        if connection.role is Role.SERVER:
+        if core.role is Role.SERVER:
             say_why(link, CloseCode.GOING_AWAY, "the server has ended")
         raise
     finally:
-        await connection.end_link(link, reason)
-    assert connection.reason is not None, "the link has ended, and no other one came yet"
-    return connection.reason
+        await core.end_link(link, reason)
+    assert core.reason is not None, "the link has ended, and no other one came yet"
+    return core.reason

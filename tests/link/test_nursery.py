@@ -6,9 +6,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from heartline.connection import open_plain_nursery
-
-from .helpers import no_leaks
+from heartline.link import open_plain_nursery
+from tests.connection.helpers import no_leaks
 
 
 class Problem(Exception):

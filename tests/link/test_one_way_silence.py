@@ -9,8 +9,7 @@ from trio.testing import MockClock
 import heartline
 from heartline import ConnectionLost, ConnectionState, Heartbeat, Lost
 from heartline.testing import memory_pair
-
-from .helpers import BRISK
+from tests.connection.helpers import BRISK
 
 
 class Deaf:

@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from heartline import ConnectionLost
-from heartline.connection import Flusher
-from heartline.connection import _flusher as module
-
-from .helpers import run, settle
+from heartline.link import Flusher
+from heartline.link import _flusher as module
+from tests.connection.helpers import run, settle
 
 
 class FakeLink:

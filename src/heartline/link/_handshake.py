@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import trio
 
-from heartline.connection._link import READ_SIZE
 from heartline.errors import ConnectionLost, RemoteProtocolError
+from heartline.link._link import READ_SIZE
 from heartline.session import Session
 from heartline.session.session import Event
 

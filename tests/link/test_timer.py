@@ -19,12 +19,11 @@ from trio.testing import MockClock
 
 from fuzz.session_states import LIMITS, Place, session_at
 from heartline import ConnectionLost, Heartbeat
-from heartline.connection import HeartbeatTimer
-from heartline.connection._timer import SECOND_LOOK, SWEEP
+from heartline.link import HeartbeatTimer
+from heartline.link._timer import SECOND_LOOK, SWEEP
 from heartline.session import Role, State
 from heartline.session.listening import Listening
-
-from .helpers import run
+from tests.connection.helpers import run
 
 GRAIN = 1 / 128
 """Of a wait, by which a deadline may come late."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import trio
 
-from heartline.connection._link import Link
+from heartline.link._link import Link
 from heartline.session import CloseCode, State
 
 __all__ = ["GOODBYE_GRACE", "Goodbye", "say_why"]

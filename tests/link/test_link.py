@@ -16,13 +16,12 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from heartline import ConnectionLost, Limits
-from heartline.connection import Link
+from heartline.link import Link
 from heartline.session import Role, Session
 from heartline.session.session import Event
 from heartline.testing import memory_pair
 from heartline.wire import FrameType
-
-from .helpers import QUIET, settle
+from tests.connection.helpers import QUIET, settle
 
 CALL = FrameType.CALL
 LARGE = Limits(resume_window=0, write_buffer=1 << 26)

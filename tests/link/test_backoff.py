@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heartline import Backoff, ConfigurationError
-
-from .helpers import Highest
+from tests.connection.helpers import Highest
 
 backoffs = st.builds(
     lambda initial, growth, factor, attempts: Backoff(

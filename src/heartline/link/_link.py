@@ -1,30 +1,39 @@
-"""A session and the stream that it has at the moment: the only place that moves bytes.
+"""The link: one session and the stream that carries it at the moment.
 
-A link lives as long as its session. It is *up* while it has a stream; when that is lost it goes down, and
-with another one it comes up again. Whoever queues messages need not know: they wait in the session meanwhile.
+A link outlives its stream: when that is lost the link is down, and another stream may bring it up again; what
+is sent waits in the session meanwhile.
 
 The reader task takes what the stream has, decodes all of it, lets every frame be handled, and only then
 writes, once, what the handlers queued (it is *corked* meanwhile). Where the stream is a plain socket the
 bytes are handed to the kernel directly, without a task switch; what the kernel does not take at once, and
 everything on other streams, goes through a writer task, which exists from the first time it is needed.
+
+The layers above send with the verbs in the second part of the class and never reach into the session.
+Whoever can wait does so before it sends, in one of the link's queues (see :mod:`heartline.link._waiting`):
+callers, senders of messages, answers of handlers. What cannot wait, because the peer asked for it in the
+middle of a read, is queued; a peer that makes this side queue more of that than ``STUCK_LIMIT`` does not
+read, and its session ends.
 """
 
 from __future__ import annotations
 
+import enum
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 
 import trio
 
 from heartline.errors import ConnectionLost, HeartlineError, RemoteProtocolError
-from heartline.session import Session
+from heartline.link._state import LINK_TRANSITIONS, LinkState, LinkStep
+from heartline.link._waiting import Queues
+from heartline.session import PeerLimits, Session
 from heartline.session.outbox import Buffer
 from heartline.session.session import Event
 
-__all__ = ["Link", "Turn", "close_stream"]
+__all__ = ["Link", "close_stream"]
 
-logger = logging.getLogger("heartline")
+logger = logging.getLogger("heartline.link")
 
 READ_SIZE = 256 * 1024
 """Bytes per read: a whole burst of small frames, or one large frame, in one system call."""
@@ -36,40 +45,38 @@ SLICE = 16
 """Frames that are handled between two writes: while this side works on the next slice, the peer already works
 on the answers to the last one."""
 
+TURN = 256
+"""Frames that are handled before other tasks run: a few milliseconds, whatever a peer sends in one read."""
+
 Handle = Callable[[list[Event]], None]
 
+_UP = LinkState.UP
 
-class Turn:
-    """A new stream's wait for the one before it to be given up."""
 
-    __slots__ = ("_ended", "granted")
+class _Writing(enum.Enum):
+    """Where the writing stands, by the writer task or by what closes the link."""
 
-    def __init__(self) -> None:
-        self._ended = trio.Event()
-        self.granted: bool = False
-        """Whether the link is now for the new stream's task to serve."""
+    IDLE = "idle"
+    """Whoever queues something may write it."""
+    DUE = "due"
+    """The writer task was woken, or waits for the stream between two writes."""
+    BUSY = "busy"
+    """A write is under way."""
+    TORN = "torn"
+    """A write was cancelled half way: nothing that follows would be understood."""
 
-    def end(self, *, granted: bool) -> None:
-        """The wait is over."""
-        self.granted = granted
-        self._ended.set()
 
-    async def wait(self) -> bool:
-        """Wait for the end of it; tells whether the turn was granted."""
-        await self._ended.wait()
-        return self.granted
+_IDLE, _DUE, _BUSY, _TORN = _Writing
 
 
 class Link:
     """Moves bytes between one session and its stream."""
 
     __slots__ = (
-        "_drained",
         "_fd",
         "_nursery",
         "_parked",
-        "_torn",
-        "_turn",
+        "_queues",
         "_unwritten",
         "_writer_scope",
         "_writing",
@@ -78,8 +85,8 @@ class Link:
         "loss",
         "scope",
         "session",
+        "state",
         "stream",
-        "up",
         "watch",
         "write_buffer",
     )
@@ -89,50 +96,173 @@ class Link:
     ) -> None:
         self.session: Session = session
         self.write_buffer: int = write_buffer
+        """Bytes of small frames that wait for the peer before senders wait (``Limits.write_buffer``)."""
         self.corked: bool = False
         self.failure: HeartlineError | None = None
-        """Why the session cannot go on, as far as this side knows."""
+        """Why the link is over."""
         self.watch: int = -1
         """The heartbeat timer's number for this link."""
         self._nursery = nursery
-        self._turn: Turn | None = None
         self._parked: trio.lowlevel.Task | None = None
-        self._writing = False
         self._writer_scope: trio.CancelScope | None = None
-        self._drained: trio.lowlevel.ParkingLot | None = None
-        self.come_up(stream)
+        self._queues: Queues | None = None
+        self._use(stream)
 
-    def come_up(self, stream: trio.abc.Stream) -> None:
-        """Use this stream from now on."""
+    def _use(self, stream: trio.abc.Stream) -> None:
         self.stream: trio.abc.Stream = stream
-        self.up: bool = True
+        self.state: LinkState = _UP
         self.loss: HeartlineError | None = None
         """Why the stream is not used any more."""
         self.scope: trio.CancelScope = trio.CancelScope()
         """The reader runs in it: moving its deadline is how a link is told to end."""
         self._fd = stream.socket.fileno() if type(stream) is trio.SocketStream else -1
-        self._torn = False
-        """A write was cancelled half way: nothing that follows would be understood."""
+        self._writing = _IDLE
         self._unwritten: bytes | memoryview = b""
-        self.wake_drained()
+
+    # What the layers above send
+
+    def put(
+        self,
+        frame_type: int,
+        channel: int,
+        number: int,
+        payload: bytes,
+        flags: int = 0,
+        *,
+        at_once: bool = False,
+    ) -> None:
+        """Queue a message; it leaves at the end of this tick, joined with whatever else the tick brings.
+
+        ``at_once``, or when enough others wait already, it leaves now. Raises :class:`LocalProtocolError`
+        when the peer would refuse it: longer than its limit, or on a channel that is not open.
+        """
+        outbox = self.session.outbox
+        try:
+            outbox.put(frame_type, channel, number, payload, flags)
+        except ConnectionLost as error:
+            self.fail(error)  # it ends the session of the peer that does not read, not the task that is here
+            return
+        if self.corked:
+            return
+        if at_once or outbox.waiting >= SLICE:
+            self.flush()
+        else:
+            self.nudge()
+
+    def put_update(self, frame: bytes) -> bool:
+        """Queue a PUSH frame that was encoded for many peers; ``False`` when it has to go by :meth:`put`.
+
+        The flusher, which is to be told, writes it.
+        """
+        return self.session.outbox.put_encoded(frame)
+
+    def put_broadcast(self, frame: bytes) -> bool:
+        """Queue a DATA frame for channel 0 that was encoded for many peers; ``False`` when it has no room.
+
+        The flusher, which is to be told, writes it.
+        """
+        return self.session.outbox.offer(frame)
+
+    def open_lane(self, channel: int) -> None:
+        """Open a channel, or our direction of one that the peer opened."""
+        self.session.open_channel(channel)
+
+    def close_lane(self, channel: int) -> None:
+        """Forget a channel that the peer ended: what was not begun on it is not sent any more."""
+        self.session.close_channel(channel)
+
+    def give_credit(self, channel: int, length: int) -> None:
+        """The reader took a message of this length: the peer may send as much again."""
+        self.session.consume(channel, length)
+        self.nudge()
+
+    def holds(self, frame_type: int, channel: int, number: int) -> bool:
+        """Whether a long message of this key is under way."""
+        return self.session.outbox.holds(frame_type, channel, number)
+
+    def taken(self, frame_type: int, number: int) -> Callable[[], bool]:
+        """A question for :meth:`wait`: whether all that is queued now under this number has left."""
+        session, outbox = self.session, self.session.outbox
+        sent = session.sent
+        # All small frames go with the next write, whatever else is queued; a long one takes turns.
+        return lambda: (session.sent != sent or not outbox.small) and not outbox.holds(frame_type, 0, number)
+
+    def withdraw(self, frame_type: int) -> set[int]:
+        """Take back the queued messages of this type of which the peer cannot have seen a byte; their ids."""
+        return self.session.outbox.withdraw(frame_type)
+
+    # What they ask before
+
+    @property
+    def up(self) -> bool:
+        """Whether there is a stream in use."""
+        return self.state is _UP
+
+    @property
+    def peer_limits(self) -> PeerLimits:
+        """What the peer accepts."""
+        return self.session.outbox.limits
+
+    @property
+    def backlog(self) -> int:
+        """Bytes that wait for the peer to read."""
+        return self.session.outbox.size + len(self._unwritten)
+
+    @property
+    def full(self) -> bool:
+        """Whether so many bytes wait, in messages of any length, that a look at :attr:`crowded` is due."""
+        return self.session.outbox.size >= self.write_buffer
+
+    @property
+    def crowded(self) -> bool:
+        """Whether senders should wait before they queue more.
+
+        Long messages do not count: each sender has one at most, and small ones pass them.
+        """
+        return self.session.outbox.small + len(self._unwritten) >= self.write_buffer
+
+    @property
+    def answering(self) -> int:
+        """Long answers to the peer's calls that wait or are under way."""
+        return self.session.outbox.answers
+
+    def has_room(self, channel: int) -> bool:
+        """Whether a message on this channel may be queued: the peer has room for it, and so has the link."""
+        return not (self.crowded or self.session.outbox.blocked(channel))
+
+    async def wait(self, what: Hashable, can_go_on: Callable[[], bool]) -> None:
+        """Wait in the queue for ``what`` until ``can_go_on``; it is asked after each write and each read.
+
+        Raises :class:`ConnectionLost` when the link is over first. Cancelling leaves the queue. Not a
+        checkpoint when there is nothing to wait for.
+        """
+        if self._queues is None:
+            self._queues = Queues()
+        await self._queues.wait(what, lambda: self.failure is not None or can_go_on())
+        if self.failure is not None:
+            raise ConnectionLost("the session ended while the message waited for the peer") from self.failure
+
+    def wake(self) -> None:
+        """Something may have changed for those who wait."""
+        if self._queues is not None:
+            self._queues.wake()
 
     # Writing
 
     def nudge(self) -> None:
         """Write what is queued when this tick is over, joined with whatever else it brings."""
-        if self.corked or self._writing or not self.up:
+        if self.corked or self._writing is not _IDLE or self.state is not _UP:
             return
+        self._writing = _DUE
         if self._parked is not None:
             task, self._parked = self._parked, None
-            self._writing = True
             trio.lowlevel.reschedule(task)
         else:
-            self._writing = True
             self._nursery.start_soon(self._write_loop)
 
     def flush(self) -> None:
         """Write what is queued now if the stream takes it without waiting."""
-        if self.corked or self._writing or not self.up or not self.session.has_output:
+        if self.corked or self._writing is not _IDLE or self.state is not _UP or not self.session.has_output:
             return
         if self._fd < 0:
             self.nudge()
@@ -151,7 +281,7 @@ class Link:
         elif self.session.has_turns:
             self.nudge()
         else:
-            self.wake_drained()
+            self.wake()
 
     # Ctrl-C in the middle of a write would tear the stream, and no goodbye could follow. So it is for the
     # main task.
@@ -162,13 +292,12 @@ class Link:
             try:
                 while True:
                     try:
-                        if self.up:
+                        if self.state is _UP:
                             await self._write_all()
                     finally:
                         # Only here: cancelled while it is parked, it must not speak for another writer.
-                        self._writing = False
-                        self.wake_drained()
-                    if not self.up:
+                        self._end_writing()
+                    if self.state is not _UP:
                         return
                     await self._park()
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
@@ -183,10 +312,14 @@ class Link:
     async def _write_all(self) -> None:
         while data := self._unwritten or _join(self.session.take(BURST, trio.current_time())):
             self._unwritten = data  # it counts as waiting until the stream has it
-            self._torn = True
+            self._writing = _BUSY
             await self.stream.send_all(data)
-            self._torn, self._unwritten = False, b""
-            self.wake_drained()
+            self._writing, self._unwritten = _DUE, b""
+            self.wake()
+
+    def _end_writing(self) -> None:
+        self._writing = _IDLE if self._writing is _DUE else _TORN
+        self.wake()
 
     async def _park(self) -> None:
         self._parked = trio.lowlevel.current_task()
@@ -197,45 +330,18 @@ class Link:
 
         await trio.lowlevel.wait_task_rescheduled(abort)
 
-    @property
-    def backlog(self) -> int:
-        """Bytes that wait for the peer to read."""
-        return self.session.outbox.size + len(self._unwritten)
-
-    @property
-    def crowded(self) -> bool:
-        """Whether senders should wait before they queue more.
-
-        Long messages do not count: each sender has one at most, and small ones pass them.
-        """
-        return self.session.outbox.small + len(self._unwritten) >= self.write_buffer
-
-    async def wait_drained(self, condition: Callable[[], bool]) -> None:
-        """Wait until ``condition`` no longer holds; it is looked at after each write and each read.
-
-        Raises :class:`ConnectionLost` when the session ends first.
-        """
-        while self.failure is None and condition():
-            await self._wait_drained()
-        if self.failure is not None:
-            raise ConnectionLost("the session ended while the message waited for the peer") from self.failure
-
-    async def _wait_drained(self) -> None:
-        if self._drained is None:
-            self._drained = trio.lowlevel.ParkingLot()
-        await self._drained.park()
-
-    def wake_drained(self) -> None:
-        """Let who waits in :meth:`wait_drained` look again."""
-        if self._drained is not None:
-            self._drained.unpark_all()
+    async def _wait_writer(self) -> None:
+        """Wait until the writer task has nothing more to do with the stream."""
+        if self._queues is None:
+            self._queues = Queues()
+        await self._queues.wait("writer", lambda: self._writing in (_IDLE, _TORN))
 
     # Reading
 
     async def read(self, handle: Handle) -> None:
         """Read and handle until the peer ends the stream; protocol errors are raised."""
         if self.session.holds_back or self.session.failed:  # behind the handshake, in the same bytes
-            self._received(b"", handle)
+            await self._receive(b"", handle)
         if self._fd >= 0:
             await self._read_socket(handle)
         else:
@@ -254,7 +360,7 @@ class Link:
         while True:
             try:
                 await trio.lowlevel.wait_readable(fd)
-                if not self.up:
+                if self.state is not _UP:
                     return  # the descriptor may have been closed meanwhile, and be another file's
                 data = os.read(fd, READ_SIZE)
             except BlockingIOError:
@@ -263,7 +369,7 @@ class Link:
                 raise ConnectionLost(f"the link broke while reading: {error}") from error
             if not data:
                 return
-            self._received(data, handle)
+            await self._receive(data, handle)
 
     async def _read_stream(self, handle: Handle) -> None:
         while True:
@@ -271,19 +377,22 @@ class Link:
                 data = await self.stream.receive_some(READ_SIZE)
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
                 raise ConnectionLost(f"the link broke while reading: {error.__cause__ or error}") from error
-            if not data or not self.up:  # lost meanwhile: what came is sent again on the next stream
+            if not data or self.state is not _UP:  # lost meanwhile: what came is sent again on the next one
                 return
-            self._received(bytes(data), handle)
+            await self._receive(bytes(data), handle)
 
-    def _received(self, data: bytes, handle: Handle) -> None:
+    async def _receive(self, data: bytes, handle: Handle) -> None:
         events = self.session.receive(data, trio.current_time())
         if self.session.failed:
             self._handle(events, handle)
             events = self.session.receive(b"", trio.current_time())
         for start in range(0, len(events), SLICE):
+            if start and start % TURN == 0:
+                # Shielded: the session has counted these frames, so every one of them has to be handled.
+                await trio.lowlevel.cancel_shielded_checkpoint()
             self._handle(events[start : start + SLICE] if len(events) > SLICE else events, handle)
         self.flush()  # also what the session answers by itself, such as a PONG
-        self.wake_drained()
+        self.wake()
 
     def _handle(self, events: list[Event], handle: Handle) -> None:
         self.corked = True
@@ -295,19 +404,30 @@ class Link:
 
     # The end of a stream, and of the session
 
+    def _step(self, step: LinkStep) -> None:
+        self.state = LINK_TRANSITIONS[self.state, step]
+
     def lose(self, error: HeartlineError) -> None:
         """The stream is not to be used any more, for this reason; the reader's scope is cancelled."""
-        if self.up:
-            self.up = False
+        if self.state is _UP:
+            self._step(LinkStep.LOSE)
             self.loss = error
         self.scope.cancel()
+
+    def come_up(self, stream: trio.abc.Stream) -> None:
+        """Use this stream from now on."""
+        self._step(LinkStep.COME_UP)
+        self._use(stream)
+        self.wake()
 
     def fail(self, error: HeartlineError) -> None:
         """The session cannot go on, for this reason, with any stream."""
         if self.failure is None:
             self.failure = error
-        self.lose(error)
-        self.wake_drained()
+            self.loss = self.loss or error
+            self._step(LinkStep.FAIL)
+        self.scope.cancel()
+        self.wake()
 
     async def go_down(self, *, grace: float) -> None:
         """Close the lost stream, within ``grace`` seconds even when cancelled; another one may follow."""
@@ -315,38 +435,9 @@ class Link:
         if self._writer_scope is not None:
             self._writer_scope.cancel()
         with trio.CancelScope(shield=True, deadline=deadline):
-            while self._writing:
-                await self._wait_drained()
+            await self._wait_writer()
         self._unwritten = b""
         await close_stream(self.stream, deadline)
-
-    def request_turn(self) -> Turn:
-        """Another stream is to take this one's place: it is lost, and an earlier request is void."""
-        self.deny_turn()
-        turn = self._turn = Turn()
-        self.lose(ConnectionLost("another link took its place"))
-        self.wake_drained()
-        return turn
-
-    async def grant_turn(self) -> bool:
-        """Wait for a request, and grant it; not when the session cannot go on."""
-        while self._turn is None and self.failure is None:
-            await self._wait_drained()
-        if self._turn is None or self.failure is not None:
-            return False
-        self._turn.end(granted=True)
-        self._turn = None
-        return True
-
-    def deny_turn(self) -> None:
-        """Nothing comes of the last request."""
-        if self._turn is not None:
-            self._turn.end(granted=False)
-            self._turn = None
-
-    def withdraw(self, frame_type: int) -> set[int]:
-        """Take back the queued messages of this type of which the peer cannot have seen a byte; their ids."""
-        return self.session.outbox.withdraw(frame_type)
 
     async def aclose(self, *, grace: float) -> None:
         """Write what is queued and close the stream, all within ``grace`` seconds, even when cancelled."""
@@ -359,14 +450,18 @@ class Link:
     async def _write_rest(self, deadline: float) -> None:
         with trio.CancelScope(shield=True, deadline=deadline):
             try:
-                while self._writing:
-                    await self._wait_drained()
-                self._writing = True  # from now on this is the writer
-                if not self._torn:
-                    await self._write_all()
+                await self._wait_writer()
+                if self._writing is _IDLE:
+                    await self._write_here()
             except (HeartlineError, trio.BrokenResourceError, trio.ClosedResourceError):
                 pass  # what could not be written is lost with the link; the close goes on
-        self._writing = False
+
+    async def _write_here(self) -> None:
+        self._writing = _DUE  # from now on this task is the writer
+        try:
+            await self._write_all()
+        finally:
+            self._end_writing()
 
 
 async def close_stream(stream: trio.abc.Stream, deadline: float) -> None:

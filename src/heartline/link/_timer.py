@@ -22,14 +22,14 @@ from math import ceil, inf, sqrt
 
 import trio
 
-from heartline.connection._link import Link
 from heartline.errors import ConnectionLost
+from heartline.link._link import Link
 from heartline.session import Heartbeat
 from heartline.session.listening import Listening
 
 __all__ = ["HeartbeatTimer"]
 
-logger = logging.getLogger("heartline")
+logger = logging.getLogger("heartline.link")
 
 TICKS = 2**16
 """Per second: finer than 1/128 of the shortest interval, a power of two so that slots have exact times."""

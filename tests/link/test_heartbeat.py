@@ -12,8 +12,7 @@ from heartline.session import Role
 from heartline.session.messages import MARK
 from heartline.transports import open_stream
 from heartline.wire import Frame, FrameType
-
-from .helpers import BRISK, QUIET, RawPeer, data, open_pair, open_to_raw, settle
+from tests.connection.helpers import BRISK, QUIET, RawPeer, data, open_pair, open_to_raw, settle
 
 PING, PONG = FrameType.PING, FrameType.PONG
 

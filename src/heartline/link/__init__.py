@@ -1,0 +1,56 @@
+"""The engine below a connection: its links, its heartbeat, its reconnects and its goodbye.
+
+What stands on it is written against :class:`Core` and :class:`Link`, and given to it as a :class:`Part`.
+"""
+
+from heartline.link._backoff import Backoff
+from heartline.link._client import connect, run_client
+from heartline.link._construction import NoPublicConstructor
+from heartline.link._core import Core
+from heartline.link._current import current
+from heartline.link._flusher import Flusher
+from heartline.link._goodbye import GOODBYE_GRACE
+from heartline.link._handshake import receive_greeting, send_greeting
+from heartline.link._link import Link, close_stream
+from heartline.link._nursery import open_plain_nursery
+from heartline.link._serving import serve_link
+from heartline.link._setup import Change, Part, Setup, Unsent
+from heartline.link._state import (
+    CONNECTION_TRANSITIONS,
+    LINK_TRANSITIONS,
+    ConnectionState,
+    ConnectionStatistics,
+    ConnectionStep,
+    LinkState,
+    LinkStep,
+)
+from heartline.link._timer import HeartbeatTimer
+
+__all__ = [
+    "CONNECTION_TRANSITIONS",
+    "GOODBYE_GRACE",
+    "LINK_TRANSITIONS",
+    "Backoff",
+    "Change",
+    "ConnectionState",
+    "ConnectionStatistics",
+    "ConnectionStep",
+    "Core",
+    "Flusher",
+    "HeartbeatTimer",
+    "Link",
+    "LinkState",
+    "LinkStep",
+    "NoPublicConstructor",
+    "Part",
+    "Setup",
+    "Unsent",
+    "close_stream",
+    "connect",
+    "current",
+    "open_plain_nursery",
+    "receive_greeting",
+    "run_client",
+    "send_greeting",
+    "serve_link",
+]

@@ -1,0 +1,21 @@
+"""Classes whose objects come from a factory alone: nobody else could give them a life that ends."""
+
+from __future__ import annotations
+
+from abc import ABCMeta
+from typing import Any, TypeVar
+
+__all__ = ["NoPublicConstructor"]
+
+T = TypeVar("T")
+
+
+class NoPublicConstructor(ABCMeta):
+    """Calling a class of this kind raises :class:`TypeError`; its factory calls ``_create``."""
+
+    def __call__(cls, *_args: object, **_settings: object) -> Any:
+        """Refuse."""
+        raise TypeError(f"{cls.__module__}.{cls.__qualname__} has no public constructor: {cls.__doc__}")
+
+    def _create(cls: type[T], *args: Any, **settings: Any) -> T:
+        return type.__call__(cls, *args, **settings)  # type: ignore[no-any-return]

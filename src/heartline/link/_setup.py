@@ -1,0 +1,78 @@
+"""What all connections of one endpoint share, and what stands on a connection."""
+
+from __future__ import annotations
+
+import enum
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+import trio
+
+from heartline.errors import HeartlineError
+from heartline.session import Heartbeat
+from heartline.wire import Frame, Limits, Serializer
+
+if TYPE_CHECKING:
+    from heartline.link._core import Core
+    from heartline.link._flusher import Flusher
+    from heartline.link._timer import HeartbeatTimer
+
+__all__ = ["Change", "Part", "Setup", "Unsent"]
+
+Unsent = Callable[[int], set[int]]
+"""``unsent(frame_type)`` takes back the messages of a type that never left; gives their ids."""
+
+
+class Part(Protocol):
+    """A protocol that stands on a connection: it gets the frames of its family.
+
+    A connection makes a part when it is first asked for, or when the first frame of its family comes.
+    """
+
+    family: ClassVar[int]
+    """The upper four bits of its frames' types."""
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is in progress that a drain should wait for."""
+        ...
+
+    def on_frame(self, frame: Frame) -> None:
+        """Handle a frame; raises :class:`RemoteProtocolError` when the peer broke the rules."""
+        ...
+
+    def on_session_end(self, reason: HeartlineError, unsent: Unsent) -> None:
+        """The session is over: what was in progress ends."""
+        ...
+
+
+class Change(enum.Enum):
+    """What happens to a connection."""
+
+    OPENED = "opened"
+    """It has its first link."""
+    LOST = "lost"
+    RESUMED = "resumed"
+    """It has another link, on which its session goes on."""
+    RENEWED = "renewed"
+    """It has another link, and a new session."""
+    CLOSED = "closed"
+
+
+@dataclass(slots=True, kw_only=True)
+class Setup:
+    """Settings and collaborators of one endpoint."""
+
+    limits: Limits
+    heartbeat: Heartbeat
+    serializer: Serializer
+    rng: random.Random
+    nursery: trio.Nursery
+    timer: HeartbeatTimer
+    flusher: Flusher
+    parts: Mapping[int, Callable[[Core], Part]]
+    """What makes the part of a frame family."""
+    on_change: Callable[[Core, Change, HeartlineError | None], None]
+    """Is told what happens to each connection; with the reason of a loss or an end."""

@@ -1,0 +1,84 @@
+"""Waiting at a link: for room, for the writer, for a stream that takes over.
+
+Those who wait for the same thing stand in a queue. Whenever something may have changed, the first of each
+queue is asked whether it can go on, and only then woken; when it has gone on it wakes the next. So they go
+on in order, as many as there is room for, and a change costs one question per queue, however many wait.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+
+import trio
+
+__all__ = ["Queues"]
+
+
+class _Waiter:
+    """One task in a queue."""
+
+    __slots__ = ("can_go_on", "task", "woken")
+
+    def __init__(self, task: trio.lowlevel.Task, can_go_on: Callable[[], bool]) -> None:
+        self.task = task
+        self.can_go_on = can_go_on
+        self.woken = False
+
+
+# Ordered by arrival; unlike a plain dictionary it gives its first in constant time whatever was deleted.
+_Queue = OrderedDict[_Waiter, None]
+
+
+class Queues:
+    """The tasks that wait at one link, by what they wait for."""
+
+    __slots__ = ("_queues",)
+
+    def __init__(self) -> None:
+        self._queues: dict[Hashable, _Queue] = {}
+
+    # Ctrl-C must not strike between standing in the queue and sleeping there.
+    @trio.lowlevel.enable_ki_protection
+    async def wait(self, what: Hashable, can_go_on: Callable[[], bool]) -> None:
+        """Stand in the queue for this until ``can_go_on``; cancelling leaves the queue.
+
+        Not a checkpoint when nobody waits and it can go on at once.
+        """
+        queue = self._queues.get(what)
+        if queue is None:
+            if can_go_on():
+                return
+            queue = self._queues[what] = OrderedDict()
+        waiter = _Waiter(trio.lowlevel.current_task(), can_go_on)
+        queue[waiter] = None
+
+        def abort(_raise_cancel: object) -> trio.lowlevel.Abort:
+            waiter.woken = True  # by Trio, and it leaves the queue when it runs
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        try:
+            while True:
+                waiter.woken = False
+                await trio.lowlevel.wait_task_rescheduled(abort)
+                if can_go_on():
+                    break
+        finally:
+            del queue[waiter]
+            if queue:
+                _wake_first(queue)
+            elif self._queues.get(what) is queue:
+                del self._queues[what]
+
+    def wake(self) -> None:
+        """Something may have changed: let the first of each queue go on if it can."""
+        for queue in self._queues.values():
+            _wake_first(queue)
+
+
+def _wake_first(queue: _Queue) -> None:
+    first = next(iter(queue))
+    # One that was woken has not run yet: it stays in front, so that nobody who comes now passes it.
+    if not first.woken and first.can_go_on():
+        first.woken = True
+        trio.lowlevel.reschedule(first.task)

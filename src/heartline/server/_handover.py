@@ -1,0 +1,112 @@
+"""How a session goes from one stream to the next, on a server.
+
+Each stream has a task of its own. The task that *holds* the session serves it on its stream, and when that
+is lost waits for another one. A new stream that wants the session asks for it: the stream before is lost
+then, if it is not yet, and its task hands the session over as soon as it has let go of the stream. There is
+one request at a time: a newer one voids the one before, and whoever was handed a session that is wanted
+already hands it on at once. A request is withdrawn when its task ends. At the end of the session nobody
+gets it any more.
+"""
+
+from __future__ import annotations
+
+import enum
+
+import trio
+
+from heartline.errors import ConnectionLost
+from heartline.link import Link
+
+__all__ = ["TRANSITIONS", "Handover", "State", "Step"]
+
+
+class State(enum.Enum):
+    """Where the session of one link stands."""
+
+    HELD = "held"
+    """One task has it, nobody else wants it."""
+    WANTED = "wanted"
+    """One task has it, another one waits for it."""
+    OVER = "over"
+
+
+class Step(enum.Enum):
+    """What moves it."""
+
+    REQUEST = "request"
+    WITHDRAW = "withdraw"
+    GRANT = "grant"
+    END = "end"
+
+
+TRANSITIONS: dict[tuple[State, Step], State] = {
+    (State.HELD, Step.REQUEST): State.WANTED,
+    (State.WANTED, Step.REQUEST): State.WANTED,
+    (State.WANTED, Step.WITHDRAW): State.HELD,
+    (State.WANTED, Step.GRANT): State.HELD,
+    (State.HELD, Step.END): State.OVER,
+    (State.WANTED, Step.END): State.OVER,
+}
+
+
+class _Request:
+    """The wait of one task for the session."""
+
+    def __init__(self) -> None:
+        self.granted = False
+        self.ended = trio.Event()
+
+    def end(self, *, granted: bool) -> None:
+        self.granted = granted
+        self.ended.set()
+
+
+class Handover:
+    """The session of one link, and who has it."""
+
+    __slots__ = ("_link", "_request", "state")
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._request: _Request | None = None
+        self.state: State = State.HELD
+
+    def _step(self, step: Step, *, granted: bool = False) -> None:
+        """Take a step; it is the end of the request that there was, if there was one."""
+        self.state = TRANSITIONS[self.state, step]
+        request, self._request = self._request, None
+        if request is not None:
+            request.end(granted=granted)
+
+    async def request(self) -> bool:
+        """Want the session for another stream; tells whether this task holds it now.
+
+        If it is cancelled the request is withdrawn, unless it was granted: then the caller has to end the
+        session.
+        """
+        if self.state is State.OVER:
+            return False
+        self._step(Step.REQUEST)
+        request = self._request = _Request()
+        self._link.lose(ConnectionLost("another link took its place"))
+        self._link.wake()
+        try:
+            await request.ended.wait()
+        finally:
+            if request is self._request:
+                self._step(Step.WITHDRAW)
+        return request.granted
+
+    async def grant(self) -> bool:
+        """Wait for a request, and hand the session over; ``False`` when the session cannot go on."""
+        try:
+            await self._link.wait(self, lambda: self.state is State.WANTED)
+        except ConnectionLost:
+            return False
+        self._step(Step.GRANT, granted=True)
+        return True
+
+    def end(self) -> None:
+        """The session has ended: nothing comes of a request."""
+        if self.state is not State.OVER:
+            self._step(Step.END)
