@@ -15,15 +15,13 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from heartline.errors import (
-    ConfigurationError,
     ConnectionLost,
     HeartlineError,
     LocalProtocolError,
     RemoteProtocolError,
-    SerializationError,
 )
 from heartline.session import Role
-from heartline.wire import Flag, Frame, FrameType, get_serializer, unwrap, wrap
+from heartline.wire import Flag, Frame, FrameType, decode_body, encode_body
 
 if TYPE_CHECKING:
     from heartline.connection._connection import Connection
@@ -32,6 +30,8 @@ __all__ = ["Channel", "Channels", "decode_message", "encode_message"]
 
 RAW_BYTES = 0
 """The id of a DATA frame whose payload is the message itself; any other id is a serializer's content id."""
+
+_RAW = int(Flag.RAW)
 
 NAME_SIZE = 256
 """Bytes of a channel's name: any path or UUID."""
@@ -45,28 +45,15 @@ def encode_message(connection: Connection, message: Any) -> tuple[int, bytes, in
     if isinstance(message, (bytes, bytearray)):
         return RAW_BYTES, bytes(message), 0
     serializer = connection.setup.serializer
-    segments: list[Any] = []
-    body = serializer.encode(message, segments)
-    return (
-        (serializer.content_id, wrap(body, segments), Flag.RAW)
-        if segments
-        else (serializer.content_id, body, 0)
-    )
+    payload, flags = encode_body(serializer, message)
+    return serializer.content_id, payload, flags
 
 
 def decode_message(frame: Frame) -> Any:
     """The message of a DATA frame; raises :class:`SerializationError`."""
-    segments: list[Any] = []
-    payload = frame.payload
-    if frame.flags & Flag.RAW:
-        payload, segments = unwrap(payload)
-    if frame.id == RAW_BYTES:
-        return bytes(payload)
-    try:
-        serializer = get_serializer(frame.id)
-    except ConfigurationError as error:
-        raise SerializationError(f"the peer used another serializer: {error}") from None
-    return serializer.decode(payload, segments)
+    if frame.id == RAW_BYTES and not frame.flags & _RAW:
+        return bytes(frame.payload)
+    return decode_body(frame.id, frame.payload, frame.flags)
 
 
 class Channel(trio.abc.Channel[Any]):
