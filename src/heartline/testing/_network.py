@@ -10,11 +10,10 @@ from typing import Protocol
 import trio
 
 from heartline.errors import ConnectionFailed
+from heartline.testing._life import Life, current_life
+from heartline.testing._route import Route
+from heartline.testing._stream import WorldStream
 from heartline.transports import Listener
-
-from ._life import Life, current_life
-from ._route import Route
-from ._stream import WorldStream
 
 __all__ = ["BACKLOG", "WorldNetwork"]
 

@@ -19,11 +19,10 @@ import ssl
 import trio
 
 from heartline.errors import ConnectionFailed
-
-from . import memory, tcp, unix, websocket
-from . import tls as _tls
-from ._listener import Listener
-from ._registry import OpenListeners, OpenStream, find, register
+from heartline.transports import memory, tcp, unix, websocket
+from heartline.transports import tls as _tls
+from heartline.transports._listener import Listener
+from heartline.transports._registry import OpenListeners, OpenStream, find, register
 
 __all__ = ["Listener", "OpenListeners", "OpenStream", "open_listeners", "open_stream", "register"]
 

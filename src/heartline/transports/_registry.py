@@ -14,9 +14,8 @@ from typing import Protocol
 import trio
 
 from heartline.errors import ConfigurationError
-
-from ._listener import Listener
-from ._url import SCHEME, split_scheme
+from heartline.transports._listener import Listener
+from heartline.transports._url import SCHEME, split_scheme
 
 __all__ = ["OpenListeners", "OpenStream", "find", "register"]
 

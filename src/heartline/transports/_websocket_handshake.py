@@ -11,8 +11,7 @@ from wsproto.events import AcceptConnection, Event, RejectConnection, RejectData
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
 from heartline.errors import ConfigurationError
-
-from ._url import NetworkURL
+from heartline.transports._url import NetworkURL
 
 SUBPROTOCOL = "heartline"
 """Offered by clients, chosen by servers if offered: a client of another make need not know it."""

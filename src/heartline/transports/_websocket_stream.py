@@ -19,7 +19,7 @@ from wsproto.connection import ConnectionState
 from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessage
 from wsproto.frame_protocol import CloseReason
 
-from ._conflict import ConflictDetector
+from heartline.transports._conflict import ConflictDetector
 
 MAX_MESSAGE = 1024 * 1024
 """Bytes of an outgoing message: the least that common peers and proxies let through by default."""
@@ -55,13 +55,18 @@ class WebSocketStream(trio.abc.Stream):
         self._handshaking = trio.Lock()
         self._closed = False
         self._received = bytearray()
-        self._incoming_end: str | None = None  # why no more bytes come: "" after a clean close
-        self._outgoing_end: str | None = None  # why no more bytes can be sent
-        self._torn = False  # half a frame was written: nothing may follow it
-        self._owed: Pong | CloseConnection | None = None  # an answer that waits for its turn
+        self._incoming_end: str | None = None
+        """Why no more bytes come: ``""`` after a clean close."""
+        self._outgoing_end: str | None = None
+        """Why no more bytes can be sent."""
+        self._torn = False
+        """Half a frame was written: nothing may follow it."""
+        self._owed: Pong | CloseConnection | None = None
+        """An answer that waits for its turn."""
         self._receiving = ConflictDetector("another task is receiving on this WebSocketStream")
         self._sending = ConflictDetector("another task is sending on this WebSocketStream")
-        self._frames = trio.Lock()  # keeps apart the frames of send_all and the answers of receive_some
+        self._frames = trio.Lock()
+        """Keeps apart the frames of ``send_all`` and the answers of ``receive_some``."""
 
     async def do_handshake(self) -> None:
         """Do the opening handshake, unless it is done; any I/O does so by itself.

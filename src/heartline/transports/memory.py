@@ -10,10 +10,9 @@ from typing import Protocol, final
 import trio
 
 from heartline.errors import ConfigurationError, ConnectionFailed
-
-from ._conflict import ConflictDetector
-from ._listener import Listener
-from ._url import parse_memory, refuse_tls
+from heartline.transports._conflict import ConflictDetector
+from heartline.transports._listener import Listener
+from heartline.transports._url import parse_memory, refuse_tls
 
 __all__ = [
     "MemoryNetwork",

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import trio
 
-from ._listener import Listener
-from ._url import NetworkURL, parse_network, refuse_tls
+from heartline.transports._listener import Listener
+from heartline.transports._url import NetworkURL, parse_network, refuse_tls
 
 __all__ = ["open_listeners", "open_stream"]
 

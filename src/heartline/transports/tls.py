@@ -13,10 +13,9 @@ import ssl
 import trio
 
 from heartline.errors import ConfigurationError
-
-from . import tcp
-from ._listener import Listener
-from ._url import NetworkURL, parse_network
+from heartline.transports import tcp
+from heartline.transports._listener import Listener
+from heartline.transports._url import NetworkURL, parse_network
 
 __all__ = ["open_listeners", "open_stream"]
 

@@ -13,9 +13,8 @@ from contextlib import ExitStack
 import trio
 
 from heartline.errors import ConfigurationError
-
-from ._listener import Listener
-from ._url import refuse_tls, split_scheme
+from heartline.transports._listener import Listener
+from heartline.transports._url import refuse_tls, split_scheme
 
 __all__ = ["open_listeners", "open_stream"]
 

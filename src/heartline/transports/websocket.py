@@ -13,12 +13,12 @@ import trio
 import wsproto
 from wsproto.connection import ConnectionType
 
-from . import tcp
-from . import tls as tls_transport
-from ._listener import Listener
-from ._url import NetworkURL, parse_network, refuse_tls
-from ._websocket_handshake import answer_request, await_acceptance, begin_request
-from ._websocket_stream import WebSocketStream
+from heartline.transports import tcp
+from heartline.transports import tls as tls_transport
+from heartline.transports._listener import Listener
+from heartline.transports._url import NetworkURL, parse_network, refuse_tls
+from heartline.transports._websocket_handshake import answer_request, await_acceptance, begin_request
+from heartline.transports._websocket_stream import WebSocketStream
 
 __all__ = ["WebSocketStream", "open_listeners", "open_stream"]
 
