@@ -20,6 +20,7 @@ from trio.testing import MockClock
 import heartline
 from heartline import ConnectionState, Heartbeat, Lost
 from heartline.session.listening import TURNS
+from tests.opening import open_stream
 
 from .helpers import BRISK, RawPeer, data, listen, open_to_raw, settle, url_of
 
@@ -75,7 +76,7 @@ async def test_a_link_that_was_added_in_a_stall(autojump_clock: MockClock) -> No
 async def test_a_stall_in_the_handshake(autojump_clock: MockClock) -> None:
     """The HELLO waits in the stream: it counts, though the time for the handshake is over."""
     async with heartline.open_server("memory://", heartbeat=BRISK) as server:
-        stream = await heartline.transports.open_stream(server.urls[0])
+        stream = await open_stream(server.urls[0])
         peer = RawPeer.of(stream, heartline.session.Role.CLIENT)
         peer.session.hello(identity="slow")
         await settle()

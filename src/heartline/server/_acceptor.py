@@ -25,6 +25,7 @@ from heartline.errors import ConnectionClosed, ConnectionLost, HeartlineError, R
 from heartline.server._server import Authenticate, Server
 from heartline.session import CloseCode, Hello, Role, Session, State
 from heartline.session.messages import VERSION
+from heartline.transports import describe
 
 __all__ = ["MAX_IDENTITY", "serve_stream"]
 
@@ -124,7 +125,7 @@ async def _resume(
         session.welcome(connection.id, token=_token(), resumed=True, received=link.session.received)
         link.session.resume(session, hello.resume[1])
         link.come_up(stream)
-        connection.address = _address(stream)
+        connection.address = describe(stream).address
     except RemoteProtocolError as error:
         _finish(server, connection, link, error)
         return
@@ -178,7 +179,7 @@ async def _let_in(
                 return _find(server, identity, hello)
             connection = Connection(server.setup, Role.SERVER)
             connection.id = identity
-            connection.address = _address(stream)
+            connection.address = describe(stream).address
             connection.attempt = hello.attempt
             session.welcome(identity, token=_token() if hello.resume_window and limits.resume_window else b"")
             return connection
@@ -254,17 +255,3 @@ async def _authenticate(authenticate: Authenticate, hello: Hello) -> str | None:
         logger.exception("authenticate failed")
         raise _Refused(CloseCode.INTERNAL_ERROR, "the server could not check the credentials") from None
     return hello.identity if identity is None else identity
-
-
-def _address(stream: trio.abc.Stream) -> str:
-    """The peer's address as text, as far as the stream knows it."""
-    while not isinstance(stream, trio.SocketStream):
-        inner = getattr(stream, "transport_stream", None)
-        if inner is None:
-            return type(stream).__name__
-        stream = inner
-    try:
-        name = stream.socket.getpeername()
-    except OSError:
-        return "gone"
-    return f"{name[0]}:{name[1]}" if isinstance(name, tuple) else "unix"
