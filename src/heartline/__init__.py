@@ -61,6 +61,7 @@ from heartline.push import (
 from heartline.rpc import Retry, method, service
 from heartline.server import Broadcast, Server, ServerStatistics
 from heartline.session import CloseCode, Heartbeat
+from heartline.transports import TransportOptions
 from heartline.wire import Limits
 
 __all__ = [
@@ -116,6 +117,7 @@ __all__ = [
     "StoreError",
     "Subscription",
     "TopicSettings",
+    "TransportOptions",
     "UnknownMethod",
     "Update",
     "current_connection",

@@ -15,7 +15,7 @@ import trio
 
 import heartline
 from heartline import Backoff, Connection, ConnectionState, Limits
-from heartline.transports import open_stream
+from tests.opening import open_stream
 
 from ._process import Program, start, until, url_to_listen
 

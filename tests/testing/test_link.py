@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from heartline.errors import ConnectionFailed
 from heartline.testing import Link, Node, World
 from heartline.testing._flow import CAPACITY
-from heartline.transports import open_listeners, open_stream
+from tests.opening import open_listeners, open_stream
 
 from .helpers import across, exact, open_pair, read
 

@@ -9,9 +9,11 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from heartline.testing import Link, World, check_listener, check_stream
+from heartline import transports
+from heartline.testing import Link, Node, World, check_listener, check_stream
 from heartline.testing._flow import ANNOUNCED, CAPACITY, PIECE_SIZE
-from heartline.transports import Listener, open_listeners, open_stream
+from heartline.transports import Listener, TransportContext
+from tests.opening import open_listeners, open_stream
 
 from .helpers import Pair, across, exact, open_pair, read
 
@@ -20,26 +22,36 @@ from .helpers import Pair, across, exact, open_pair, read
 def test_it_keeps_the_rules_of_streams() -> None:
     async def main(world: World) -> None:
         world.link("world", world.node("a")).configure(latency=0.001, jitter=0.0005, bandwidth=1e8)
+        put, accepted = trio.open_memory_channel[trio.abc.Stream](1)
 
-        async def make_clogged() -> Pair:
-            pair = await open_pair(world)
+        async def serve(_node: Node) -> None:
+            (listener,) = await open_listeners("memory://a")
+            while True:
+                await put.send(await listener.accept())
+
+        async def make_pair(context: TransportContext) -> Pair:
+            return await transports.open_stream("memory://a", context), await accepted.receive()
+
+        async def make_clogged(context: TransportContext) -> Pair:
+            pair = await make_pair(context)
             for stream in pair:
                 with trio.move_on_after(1):
                     while True:
                         await stream.send_all(bytes(10_000))
             return pair
 
-        await check_stream(lambda: open_pair(world), make_clogged)
+        world.node("a").start(serve)
+        await check_stream(make_pair, make_clogged)
 
     World(1).run(main)
 
 
 def test_it_keeps_the_rules_of_listeners() -> None:
-    async def listen() -> Listener:
-        return (await open_listeners("memory://"))[0]
+    async def listen(context: TransportContext) -> Listener:
+        return (await transports.open_listeners("memory://", context))[0]
 
     async def main(world: World) -> None:
-        await check_listener(listen, open_stream)
+        await check_listener(listen, transports.open_stream)
 
     World(1).run(main)
 

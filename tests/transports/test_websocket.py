@@ -28,10 +28,10 @@ from wsproto.frame_protocol import FrameProtocol
 
 from heartline.errors import ConfigurationError, ConnectionFailed
 from heartline.testing import memory_pair
-from heartline.transports import open_listeners, open_stream
 from heartline.transports._url import NetworkURL
 from heartline.transports._websocket_handshake import begin_request
 from heartline.transports._websocket_stream import MAX_MESSAGE, PATIENCE, WebSocketStream
+from tests.opening import open_listeners, open_stream
 
 from .conftest import websocket_over
 

@@ -25,6 +25,7 @@ from heartline.server._handover import State as HandoverState
 from heartline.server._table import Table
 from heartline.session import CloseCode, Hello, Role, Session, State
 from heartline.session.messages import VERSION
+from heartline.transports import describe
 
 __all__ = ["MAX_IDENTITY", "Authenticate", "serve_stream"]
 
@@ -126,7 +127,7 @@ async def _resume(table: Table, core: Core, link: Link, stream: trio.abc.Stream,
         session.welcome(core.id, token=_token(), resumed=True, received=link.session.received)
         link.session.resume(session, hello.resume[1])
         link.come_up(stream)
-        core.address = _address(stream)
+        core.address = describe(stream).address
     except RemoteProtocolError as error:
         _finish(table, core, error)
         return
@@ -177,7 +178,7 @@ async def _let_in(
                 return _find(table, identity, hello)
             core = Core(table.setup, Role.SERVER)
             core.id = identity
-            core.address = _address(stream)
+            core.address = describe(stream).address
             core.attempt = hello.attempt
             session.welcome(identity, token=_token() if hello.resume_window and limits.resume_window else b"")
             return core
@@ -252,17 +253,3 @@ async def _authenticate(authenticate: Authenticate, hello: Hello) -> str | None:
         logger.exception("authenticate failed")
         raise _Refused(CloseCode.INTERNAL_ERROR, "the server could not check the credentials") from None
     return hello.identity if identity is None else identity
-
-
-def _address(stream: trio.abc.Stream) -> str:
-    """The peer's address as text, as far as the stream knows it."""
-    while not isinstance(stream, trio.SocketStream):
-        inner = getattr(stream, "transport_stream", None)
-        if inner is None:
-            return type(stream).__name__
-        stream = inner
-    try:
-        name = stream.socket.getpeername()
-    except OSError:
-        return "gone"
-    return f"{name[0]}:{name[1]}" if isinstance(name, tuple) else "unix"

@@ -8,9 +8,8 @@ from typing import final
 
 import trio
 
+from heartline.testing._flow import CAPACITY, Flow
 from heartline.transports._conflict import ConflictDetector
-
-from ._flow import CAPACITY, Flow
 
 __all__ = ["WorldStream"]
 

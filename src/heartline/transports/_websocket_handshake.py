@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
+from typing import NoReturn
 
 import trio
 import wsproto
@@ -11,8 +12,9 @@ from wsproto.events import AcceptConnection, Event, RejectConnection, RejectData
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
 from heartline.errors import ConfigurationError
-
-from ._url import NetworkURL
+from heartline.transports._context import TransportOptions
+from heartline.transports._url import NetworkURL
+from heartline.transports._websocket_request import UpgradeRequest, read_request
 
 SUBPROTOCOL = "heartline"
 """Offered by clients, chosen by servers if offered: a client of another make need not know it."""
@@ -47,9 +49,14 @@ async def await_acceptance(
 
 
 async def answer_request(
-    protocol: wsproto.WSConnection, inner: trio.abc.Stream, write: Write, *, path: str
-) -> None:
-    """Read the client's request and accept it; one that asks for something else gets a 4xx.
+    protocol: wsproto.WSConnection,
+    inner: trio.abc.Stream,
+    write: Write,
+    *,
+    path: str,
+    options: TransportOptions,
+) -> UpgradeRequest:
+    """Read the client's request and accept it; one that may not have what it asks for gets a 4xx.
 
     Cancelled while reading, it can be called again. Raises ``trio.BrokenResourceError`` for a request that
     was turned down.
@@ -64,10 +71,14 @@ async def answer_request(
         await _reject(protocol, write, 400, "a header is not ASCII")
     else:
         assert isinstance(event, Request)
+        request = read_request(event)
+        if request.origin is not None and not options.allows(request.origin):
+            await _reject(protocol, write, 403, "pages of this origin may not connect (allowed_origins)")
         if event.target.partition("?")[0] != path:
             await _reject(protocol, write, 404, f"nothing at this path, try {path}")
         chosen = SUBPROTOCOL if SUBPROTOCOL in event.subprotocols else None
         await write(protocol.send(AcceptConnection(subprotocol=chosen)))
+        return request
 
 
 async def _next_event(protocol: wsproto.WSConnection, inner: trio.abc.Stream) -> Event:
@@ -86,7 +97,7 @@ async def _reject(
     status: int,
     reason: str,
     headers: Iterable[tuple[bytes, bytes]] = (),
-) -> None:
+) -> NoReturn:
     body = f"This port speaks WebSocket: {reason}\n".encode()
     fields = [
         *headers,
