@@ -26,7 +26,7 @@ from heartline.endpoints._builtin import PushService
 from heartline.errors import ConfigurationError, ConnectionFailed
 from heartline.push import History, Publisher, TopicSettings, make_push
 from heartline.rpc import Calls, ServiceTable
-from heartline.server import MAX_IDENTITY, Authenticate, Server, serve_stream
+from heartline.server import MAX_IDENTITY, Authenticate, Server, accept_streams
 from heartline.session import Heartbeat, Role
 from heartline.session.messages import SMALLEST_FRAME
 from heartline.transports import open_listeners, open_stream
@@ -157,8 +157,8 @@ async def open_server(
         setup = _setup(nursery, services, publisher, heartbeat, limits, serializer, rng)
         addresses = tuple(dict.fromkeys(listener.url for listener in listeners))
         server = Server(setup, addresses, publisher, flusher)
-        handler = partial(serve_stream, server, authenticate)
-        nursery.start_soon(partial(trio.serve_listeners, handler, listeners, handler_nursery=nursery))
+        for listener in listeners:
+            nursery.start_soon(accept_streams, server, authenticate, listener)
         try:
             yield server
             await server.drain(0)

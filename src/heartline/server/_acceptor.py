@@ -26,7 +26,7 @@ from heartline.server._server import Authenticate, Server
 from heartline.session import CloseCode, Hello, Role, Session, State
 from heartline.session.messages import VERSION
 
-__all__ = ["MAX_IDENTITY", "serve_stream"]
+__all__ = ["MAX_IDENTITY", "accept_streams", "serve_stream"]
 
 logger = logging.getLogger("heartline")
 
@@ -36,6 +36,10 @@ MAX_IDENTITY = 256
 
 TOKEN_SIZE = 16
 """Bytes of a token: nobody guesses one of 2**128."""
+
+ACCEPT_PAUSE = 0.1
+"""Seconds between an accept that failed and the next one: descriptors that ran out may be free again by then,
+and a listener that always fails does not fill the log."""
 
 
 class _Refused(Exception):
@@ -47,11 +51,44 @@ class _Refused(Exception):
         self.reason = reason
 
 
+async def accept_streams(
+    server: Server, authenticate: Authenticate | None, listener: trio.abc.Listener[trio.abc.Stream]
+) -> None:
+    """Accept until cancelled, which closes the listener; each stream is served in a task of its own.
+
+    An accept that fails is logged, and the next one tried: that stream may have failed, or the system may be
+    short of descriptors. Raises :class:`trio.ClosedResourceError` when somebody closed the listener.
+    """
+    async with listener:
+        while True:
+            try:
+                stream = await listener.accept()
+            except trio.ClosedResourceError:
+                raise
+            except Exception:
+                logger.exception("a listener could not accept a stream; it tries again in %g s", ACCEPT_PAUSE)
+                await trio.sleep(ACCEPT_PAUSE)
+            else:
+                server.setup.nursery.start_soon(serve_stream, server, authenticate, stream)
+
+
 async def serve_stream(server: Server, authenticate: Authenticate | None, stream: trio.abc.Stream) -> None:
-    """The whole life of one accepted stream; no peer's mistake gets out of here."""
+    """The whole life of one accepted stream.
+
+    No error gets out of here, be it a peer's, a bug of the stream's own code or one of ours: other streams
+    live in the same nursery.
+    """
+    try:
+        await _serve_stream(server, authenticate, stream)
+    except* Exception:  # may come in a group beside a cancellation, which goes on
+        logger.exception("internal error while serving a stream")
+    finally:
+        await close_stream(stream, trio.current_time())
+
+
+async def _serve_stream(server: Server, authenticate: Authenticate | None, stream: trio.abc.Stream) -> None:
     if server.handshaking >= server.setup.limits.handshakes:
         server.refused += 1
-        await trio.aclose_forcefully(stream)
         return
     limits = server.setup.limits
     session = Session(Role.SERVER, limits=limits, heartbeat=server.setup.heartbeat, now=trio.current_time())
@@ -152,8 +189,11 @@ def _token() -> bytes:
 async def _turn_away(stream: trio.abc.Stream, session: Session) -> None:
     """Say why, if there is a reason to say, and close; all within a second."""
     deadline = trio.current_time() + GOODBYE_GRACE
-    with trio.CancelScope(shield=True, deadline=deadline):
-        await send_greeting(stream, session)
+    try:
+        with trio.CancelScope(shield=True, deadline=deadline):
+            await send_greeting(stream, session)
+    except Exception:
+        logger.warning("the stream of a peer raised while it was turned away", exc_info=True)
     await close_stream(stream, deadline)
 
 
