@@ -28,7 +28,7 @@ from heartline.link import (
 )
 from heartline.push import History, Publisher, Push, TopicSettings
 from heartline.rpc import Calls, ServiceTable
-from heartline.server import MAX_IDENTITY, Authenticate, Server, Table, make_server, serve_stream
+from heartline.server import MAX_IDENTITY, Authenticate, Server, Table, accept_streams, make_server
 from heartline.session import Heartbeat, Role
 from heartline.session.messages import SMALLEST_FRAME
 from heartline.transports import TransportContext, TransportOptions, open_listeners, open_stream
@@ -167,8 +167,8 @@ async def open_server(
         table = Table(setup)
         addresses = tuple(dict.fromkeys(listener.url for listener in listeners))
         server = make_server(table, addresses, publisher, announcer, inbox)
-        handler = partial(serve_stream, table, authenticate)
-        nursery.start_soon(partial(trio.serve_listeners, handler, listeners, handler_nursery=nursery))
+        for listener in listeners:
+            nursery.start_soon(accept_streams, table, authenticate, listener)
         try:
             yield server
             await server.drain(0)

@@ -9,7 +9,7 @@ from typing import final
 import trio
 
 from heartline.testing._flow import CAPACITY, Flow
-from heartline.transports._conflict import ConflictDetector
+from heartline.transports.conflict import ConflictDetector
 
 __all__ = ["WorldStream"]
 

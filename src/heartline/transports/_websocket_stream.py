@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import final
 
@@ -20,7 +21,7 @@ from wsproto.connection import ConnectionState
 from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessage
 from wsproto.frame_protocol import CloseReason
 
-from heartline.transports._conflict import ConflictDetector
+from heartline.transports.conflict import ConflictDetector
 from heartline.transports._peer import StreamInfo, describe
 from heartline.transports._websocket_request import UpgradeRequest
 
@@ -144,7 +145,8 @@ class WebSocketStream(trio.abc.Stream):
     async def aclose(self) -> None:
         """Tell the peer, if there is room for it within :data:`PATIENCE`, and close the stream below.
 
-        The peer's own close is not awaited: it may never read again.
+        The peer's own close is not awaited: it may never read again. Only one whose handshake failed has
+        :data:`PATIENCE` to take the answer.
         """
         if self._protocol.state in OPEN_STATES and not isinstance(self._owed, CloseConnection):
             self._owed = CloseConnection(code=CloseReason.NORMAL_CLOSURE)
@@ -152,8 +154,22 @@ class WebSocketStream(trio.abc.Stream):
         try:
             if self._owed is not None:
                 await self._answer()
+            if self._handshake is not None and self._outgoing_end is not None and not self._torn:
+                await self._linger()
         finally:
             await self.transport_stream.aclose()  # cancelled, a stream still closes: Trio asks that of each
+
+    async def _linger(self) -> None:
+        """Let the peer read why it was turned down.
+
+        To close with something unread, such as the body of its request, would reset the connection, and the
+        answer could be lost.
+        """
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError), trio.move_on_after(PATIENCE):
+            if isinstance(self.transport_stream, trio.abc.HalfCloseableStream):
+                await self.transport_stream.send_eof()
+            while await self.transport_stream.receive_some(RECEIVE_SIZE):
+                pass
 
     def _check_open(self) -> None:
         if self._closed:
