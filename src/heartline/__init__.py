@@ -65,6 +65,8 @@ from heartline.server import Broadcast, Server, ServerStatistics
 from heartline.session import CloseCode, Heartbeat
 from heartline.wire import Limits
 
+__version__ = "0.1.0"
+
 __all__ = [
     "NEWEST",
     "OLDEST",
