@@ -64,6 +64,8 @@ from heartline.session import CloseCode, Heartbeat
 from heartline.transports import TransportOptions
 from heartline.wire import Limits
 
+__version__ = "0.1.0"
+
 __all__ = [
     "NEWEST",
     "OLDEST",

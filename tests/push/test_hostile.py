@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 import trio
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
@@ -125,7 +125,6 @@ frames = st.lists(
 )
 
 
-@settings(max_examples=60)
 @given(frames)
 def test_whatever_a_subscriber_sends_harms_nobody_else(sent: list[tuple[int, int, bytes]]) -> None:
     async def main() -> None:
@@ -225,7 +224,6 @@ async def test_a_push_that_nobody_is_subscribed_to_is_skipped(autojump_clock: Mo
         assert await take_values(topic, 1) == ["mine"]
 
 
-@settings(max_examples=100)
 @given(
     st.lists(
         st.tuples(

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
@@ -29,7 +29,6 @@ from tests.push.helpers import (
 )
 
 
-@settings(max_examples=40)
 @given(
     st.sampled_from(["cbor", "json"]).flatmap(
         lambda name: st.tuples(

@@ -6,13 +6,14 @@ import math
 
 import pytest
 import trio
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from heartline import transports
 from heartline.testing import Link, Node, World, check_listener, check_stream
 from heartline.testing._flow import ANNOUNCED, CAPACITY, PIECE_SIZE
 from heartline.transports import Listener, TransportContext
+from tests.few_examples import few_examples
 from tests.opening import open_listeners, open_stream
 
 from .helpers import Pair, across, exact, open_pair, read
@@ -107,7 +108,7 @@ def test_bandwidth_is_exact_and_shared() -> None:
     sizes=st.lists(st.integers(0, 40_000), max_size=8),
     limits=st.lists(st.integers(1, 3000) | st.none(), min_size=1, max_size=5),
 )
-@settings(max_examples=30)
+@few_examples
 def test_all_arrives_in_order_within_the_times_of_the_link(
     seed: int, sizes: list[int], limits: list[int | None]
 ) -> None:

@@ -21,9 +21,9 @@ from wsproto.connection import ConnectionState
 from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessage
 from wsproto.frame_protocol import CloseReason
 
-from heartline.transports.conflict import ConflictDetector
 from heartline.transports._peer import StreamInfo, describe
 from heartline.transports._websocket_request import UpgradeRequest
+from heartline.transports.conflict import ConflictDetector
 
 MAX_MESSAGE = 1024 * 1024
 """Bytes of an outgoing message: the least that common peers and proxies let through by default."""

@@ -9,10 +9,10 @@ from typing import Protocol, final
 import trio
 
 from heartline.errors import ConfigurationError, ConnectionFailed
-from heartline.transports.conflict import ConflictDetector
 from heartline.transports._context import TransportContext, TransportOptions
 from heartline.transports._listener import Listener
 from heartline.transports._url import parse_memory, refuse_tls
+from heartline.transports.conflict import ConflictDetector
 
 __all__ = [
     "MemoryNetwork",
