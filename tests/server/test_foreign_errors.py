@@ -14,8 +14,9 @@ from trio.testing import MockClock
 import heartline
 from heartline import Backoff, HeartlineError, Limits, Server
 from heartline.testing import MemoryNetwork
-from heartline.transports import Listener, open_stream
+from heartline.transports import Listener
 from heartline.transports.memory import use_network
+from tests.opening import open_stream
 
 from ..connection.helpers import QUIET, run, settle
 
@@ -97,8 +98,8 @@ class FaultyNetwork:
         self._network = MemoryNetwork()
         self.listener: FaultyListener
 
-    def listen(self, name: str = "") -> Listener:
-        inner = self._network.listen(name)
+    def listen(self, name: str = "", *, backlog: int = 128) -> Listener:
+        inner = self._network.listen(name, backlog=backlog)
         self.listener = FaultyListener(inner)
         return Listener(self.listener, inner.url)
 

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 import heartline
-from heartline.transports import Listener, open_stream
+from heartline.transports import Listener
 from heartline.transports._websocket_stream import PATIENCE
 from heartline.transports.memory import MemoryNetwork, use_network
+from tests.opening import open_stream
 
 from .conftest import websocket_over
 
@@ -208,8 +209,8 @@ async def say(stream: trio.abc.Stream, words: bytes, cuts: list[int], pause: flo
 class WebSocketNetwork(MemoryNetwork):
     """A network in memory whose listeners speak WebSocket, while those who connect say what they like."""
 
-    def listen(self, name: str = "") -> Listener:
-        inner = super().listen(name)
+    def listen(self, name: str = "", *, backlog: int = 128) -> Listener:
+        inner = super().listen(name, backlog=backlog)
 
         class WebSocketListener(trio.abc.Listener[trio.abc.Stream]):
             async def accept(self) -> trio.abc.Stream:

@@ -48,7 +48,7 @@ class Opaque:
         (cbor2.undefined, "UndefinedType"),
         (ValueError("x"), "ValueError"),
     ],
-    ids=repr,
+    ids=lambda value: type(value).__name__,
 )
 def test_what_cannot_be_sent_is_named(serializer: Serializer, value: Any, name: str) -> None:
     for within in (value, [value], {"key": value}, [memoryview(b""), value]):
