@@ -44,8 +44,8 @@ def test_what_is_sent_arrives_in_order(messages: list[Any]) -> None:
     run(main)
 
 
-@pytest.mark.parametrize("serializer", ["cbor", "json"])
-async def test_either_serializer_and_both_directions(serializer: str) -> None:
+@pytest.mark.parametrize("serializer", ["cbor", "json", "msgpack"])
+async def test_every_serializer_and_both_directions(serializer: str) -> None:
     async with open_pair(serializer=serializer) as (client, there, server):
         await client.send({"a": [1, 2.5, None]})
         assert await there.receive() == {"a": [1, 2.5, None]}

@@ -11,12 +11,16 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from fuzz.properties.compare import same
-from fuzz.strategies import cbor_values_with_segments, json_values_with_segments
+from fuzz.strategies import (
+    cbor_values_with_segments,
+    json_values_with_segments,
+    msgpack_values_with_segments,
+)
 from heartline import OLDEST, SerializationError, SlowPolicy
 from heartline.push._log import SHARED_SIZE
 from heartline.push._wire import PUSH_HEAD, encode_update
 from heartline.session.outbox import FRAGMENT_SIZE
-from heartline.wire import CborSerializer, Flag, JsonSerializer
+from heartline.wire import CborSerializer, Flag, get_serializer
 from tests.push.helpers import (
     open_hand_publisher,
     open_pair,
@@ -28,18 +32,21 @@ from tests.push.helpers import (
     take_values,
 )
 
+VALUES = {
+    "cbor": cbor_values_with_segments,
+    "json": json_values_with_segments,
+    "msgpack": msgpack_values_with_segments,
+}
+
 
 @given(
-    st.sampled_from(["cbor", "json"]).flatmap(
-        lambda name: st.tuples(
-            st.just(name),
-            st.lists(cbor_values_with_segments if name == "cbor" else json_values_with_segments, max_size=4),
-        )
+    st.sampled_from(sorted(VALUES)).flatmap(
+        lambda name: st.tuples(st.just(name), st.lists(VALUES[name], max_size=4))
     )
 )
 def test_updates_are_values_of_the_serializer(drawn: tuple[str, list[Any]]) -> None:
     name, sent = drawn
-    serializer = {"cbor": CborSerializer(), "json": JsonSerializer()}[name]
+    serializer = get_serializer(name)
 
     async def main() -> None:
         async with open_pair(serializer=name) as (server, client):

@@ -144,7 +144,7 @@ VALUES: list[tuple[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("serializer", ["cbor", "json"])
+@pytest.mark.parametrize("serializer", ["cbor", "json", "msgpack"])
 async def test_values_come_back_as_what_they_were(serializer: str) -> None:
     async with open_pair(Echo(), serializer=serializer) as (client, _):
         echo: Any = client.service(Echo)

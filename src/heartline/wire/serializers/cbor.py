@@ -84,9 +84,9 @@ class CborSerializer:
         """The bytes of ``value``; its arrays are appended to ``segments``."""
         try:
             try:
-                # Twice as fast without a look at the encoders.
-                if SCALARS.issuperset(map(type, value if type(value) in ROWS else (value,))):
-                    return cbor2.dumps(value)
+                kind = type(value)
+                if kind in SCALARS or (kind in ROWS and SCALARS.issuperset(map(type, value))):
+                    return cbor2.dumps(value)  # twice as fast without a look at the encoders
                 return _dumps(value)
             except _HasSegments:
                 return self._encode_with(value, segments)

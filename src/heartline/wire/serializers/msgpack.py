@@ -37,9 +37,10 @@ class MsgpackSerializer:
     def encode(self, value: Any, segments: list[Segment]) -> bytes:
         """The bytes of ``value``; its arrays are appended to ``segments``."""
         try:
-            if not SCALARS.issuperset(map(type, value if type(value) in ROWS else (value,))):
-                value = _lowered(value, segments, MAX_DEPTH)
-            return msgspec.msgpack.encode(value)
+            kind = type(value)
+            if kind in SCALARS or (kind in ROWS and SCALARS.issuperset(map(type, value))):
+                return msgspec.msgpack.encode(value)
+            return msgspec.msgpack.encode(_lowered(value, segments, MAX_DEPTH))
         except SerializationError:
             raise
         except Exception as error:
