@@ -9,6 +9,7 @@ from trio.testing import MockClock
 import heartline
 from heartline import ConnectionLost, ConnectionState, Heartbeat, Lost
 from heartline.testing import memory_pair
+from tests.patience import PATIENCE
 
 from .helpers import BRISK
 
@@ -60,7 +61,7 @@ async def one_way(kind: str, lost: set[str], heartbeat: Heartbeat) -> tuple[str,
             assert client.state is there.state is ConnectionState.OPEN
             reasons: dict[str, str] = {}
             network.lost = lost
-            with trio.fail_after(20 * heartbeat.timeout):
+            with trio.fail_after(PATIENCE):
                 async with trio.open_nursery() as watch:
 
                     async def why(name: str, connection: heartline.Connection) -> None:

@@ -187,8 +187,9 @@ def test_the_header_is_read_by_the_hardened_decoder() -> None:
         SerializationError, match="malformed envelope of raw segments: error decoding semantic tag"
     ):
         unwrap(envelope(slow_to_compile))
-    # cbor2 alone would compile the pattern: 0.7 s.
-    assert time.process_time() - started < 0.3
+    refused = time.process_time()
+    cbor2.loads(slow_to_compile)  # alone it compiles the pattern, which takes a hundred times as long
+    assert refused - started < (time.process_time() - refused) / 4
 
 
 def test_an_array_is_copied_once_into_the_envelope_and_never_out_of_it() -> None:
