@@ -64,6 +64,7 @@ def test_pieces_of_any_size_give_the_same_frames(size: int) -> None:
     assert got == FRAMES
 
 
+@pytest.mark.slow
 def test_every_type_with_every_flag() -> None:
     for frame_type in range(256):
         for flags in range(256):
@@ -152,6 +153,7 @@ def test_a_large_frame_in_single_bytes_costs_linear_work() -> None:
     assert spent[3] < 4 * spent[0]
 
 
+@pytest.mark.slow
 def test_a_peer_that_drips_costs_no_more_memory_than_its_bytes() -> None:
     stream = encode([Frame(FrameType.DATA, payload=bytes(256 * 1024))])[:-1]
     decoder = FrameDecoder()

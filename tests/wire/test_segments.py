@@ -181,7 +181,7 @@ def test_lengths_that_do_not_fit_are_refused(payload: bytes) -> None:
 
 
 def test_the_header_is_read_by_the_hardened_decoder() -> None:
-    slow_to_compile = b"\x82\x00\xd8\x23" + cbor2.dumps("(a|b)" * 50_000)
+    slow_to_compile = b"\x82\x00\xd8\x23" + cbor2.dumps("(a|b)" * 10_000)
     started = time.process_time()
     with pytest.raises(
         SerializationError, match="malformed envelope of raw segments: error decoding semantic tag"
