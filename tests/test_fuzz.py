@@ -16,6 +16,7 @@ from hypothesis.database import InMemoryExampleDatabase
 from fuzz.__main__ import main
 from fuzz.properties import codec
 from fuzz.runner import TARGETS, properties_of, run
+from tests.patience import PATIENCE
 
 ROOT = Path(__file__).parent.parent
 
@@ -51,7 +52,7 @@ def test_an_interrupt_ends_it_with_the_counts() -> None:
         assert running.stdout is not None
         assert running.stdout.readline() == f"{len(properties_of(codec))} properties, 300 s\n"
         running.send_signal(signal.SIGINT)
-        out, error = running.communicate(timeout=20)
+        out, error = running.communicate(timeout=PATIENCE)
     finally:
         running.kill()
     assert running.returncode == 130, error

@@ -11,6 +11,7 @@ import trustme
 
 import heartline
 from heartline import CloseCode, ConnectionClosed, ConnectionFailed, Limits
+from tests.patience import PATIENCE
 
 from .helpers import QUIET, RawPeer, no_leaks
 
@@ -68,14 +69,12 @@ async def test_a_certificate_that_is_not_trusted(contexts: tuple[ssl.SSLContext,
 
 @pytest.mark.slow
 async def test_a_peer_that_never_reads(contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
-    with no_leaks():
+    with no_leaks(), trio.fail_after(PATIENCE):
         async with heartline.open_server("tls://127.0.0.1:0", tls=contexts[0], heartbeat=QUIET) as server:
             peer = await RawPeer.join(server.urls[0], tls=contexts[1], limits=Limits(window=1 << 30))
             (connection,) = server.connections.values()
             with trio.move_on_after(0.05):
                 while True:
                     await connection.send(bytes(100_000))
-            start = trio.current_time()
-        assert trio.current_time() - start < 2.5
         await trio.aclose_forcefully(peer.stream)
         gc.collect()

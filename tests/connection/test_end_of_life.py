@@ -27,6 +27,7 @@ from heartline import (
     RemoteProtocolError,
 )
 from heartline.wire import Frame, FrameType
+from tests.patience import PATIENCE
 
 from .helpers import QUIET, SOCKETS, RawPeer, data, no_leaks, open_pair, open_to_raw, settle, url_of
 
@@ -222,15 +223,13 @@ async def test_leaving_beside_a_peer_that_never_reads(way: str, autojump_clock: 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", SOCKETS)
 async def test_the_same_with_sockets(kind: str, tmp_path: Path) -> None:
-    with no_leaks():
+    with no_leaks(), trio.fail_after(PATIENCE):
         async with heartline.open_server(url_of(kind, tmp_path), heartbeat=QUIET) as server:
             peer = await RawPeer.join(server.urls[0], limits=Limits(window=1 << 30))
             (connection,) = server.connections.values()
             with trio.move_on_after(0.05):
                 while True:
                     await connection.send(bytes(100_000))
-            start = trio.current_time()
-        assert trio.current_time() - start < 2.5
         await trio.aclose_forcefully(peer.stream)
         gc.collect()
 

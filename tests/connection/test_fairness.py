@@ -210,6 +210,7 @@ async def test_a_peer_that_confirms_nothing_has_senders_wait_and_heartbeats_go_o
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.slow
 async def test_a_peer_that_lives_and_does_not_read_is_not_given_up(autojump_clock: MockClock) -> None:
     """Whatever is queued for it, as long as it is within what those who wait for room may queue."""
     async with open_to_keeper(beat=BRISK) as (client, peer), trio.open_nursery() as nursery:

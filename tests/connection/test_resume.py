@@ -493,6 +493,7 @@ async def test_the_events_of_both_ends(autojump_clock: MockClock) -> None:
             assert isinstance(await anext(all_of_them), Opened)
 
 
+@pytest.mark.slow
 async def test_nothing_is_left_of_a_thousand_losses(autojump_clock: MockClock) -> None:
     async with resuming() as (client, there, server):
         await lose(client)

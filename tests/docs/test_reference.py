@@ -19,6 +19,7 @@ from heartline.server import _acceptor
 from heartline.session import TRANSITIONS, Role, State, Step, heartbeat, messages, outbox, receipts
 from heartline.wire import cbor, segments
 from tests.docs.snippets import DOCS
+from tests.patience import PATIENCE
 
 PUBLIC_MODULES = (
     "heartline",
@@ -122,7 +123,7 @@ def test_site_builds_without_a_warning(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=90,
+        timeout=PATIENCE,
     )
     assert built.returncode == 0, built.stderr
     # What a comment asks a later hand to fill in must not be seen by a reader as a hole.

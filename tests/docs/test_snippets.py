@@ -15,7 +15,6 @@ PROGRAMS = [program for page in PAGES for program in read(page).programs]
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(30)
 @pytest.mark.parametrize("program", PROGRAMS, ids=str)
 def test_program(
     program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -13,8 +13,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.patience import PATIENCE
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
-PATIENCE = 60.0  # seconds for anything that a program does; a busy machine is slow
 
 
 def command(program: str, *arguments: str) -> list[str]:
@@ -69,10 +70,10 @@ def _stat(pid: int) -> list[str]:
         return []
 
 
-def wait_until(condition: Callable[[], bool], patience: float = PATIENCE) -> None:
-    deadline = time.monotonic() + patience
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
     while not condition():
-        assert time.monotonic() < deadline, f"still waiting after {patience:g} s"
+        assert time.monotonic() < deadline, f"still waiting after {PATIENCE:g} s"
         time.sleep(0.02)
 
 

@@ -25,6 +25,7 @@ from tests.examples.programs import (
     run,
     wait_until,
 )
+from tests.patience import PATIENCE
 
 slow = pytest.mark.slow
 
@@ -176,7 +177,7 @@ def test_a_learner_that_ends_by_itself() -> None:
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         learners = read_until_round_2(process)
         os.kill(min(learners), signal.SIGTERM)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1
     assert re.fullmatch(r"the demo failed: learner-[12] ended by itself with code -15: \n", errors)
     assert not any(map(is_alive, learners))
@@ -188,7 +189,7 @@ def test_learners_end_by_themselves_when_the_trainer_is_killed() -> None:
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
         learners = read_until_round_2(process)
         process.kill()
-    wait_until(lambda: not any(map(is_alive, learners)), patience=15)
+    wait_until(lambda: not any(map(is_alive, learners)))
 
 
 def read_until_round_2(process: subprocess.Popen[str]) -> set[int]:

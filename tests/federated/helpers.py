@@ -14,6 +14,7 @@ import trustme
 
 import heartline
 from heartline.federated import Learner, Model, Trainer, TrainResult, run_learner
+from tests.patience import PATIENCE
 
 URLS = (
     "memory://",
@@ -123,6 +124,6 @@ async def rounds(trainer: Trainer, count: int) -> list[Any]:
 async def registered(trainer: Trainer, count: int) -> None:
     """Wait until so many learners are connected and registered."""
     await trainer.start()
-    with trio.fail_after(10):
+    with trio.fail_after(PATIENCE):
         while len(trainer.learners) < count:
             await trio.sleep(0.01)

@@ -11,6 +11,7 @@ import trio
 import heartline
 from heartline.federated import MODEL_TOPIC, Trainer, TrainResult
 from tests.federated.helpers import URLS, Adder, model, open_federation, rounds
+from tests.patience import PATIENCE
 
 on_every_transport = pytest.mark.parametrize("kind", URLS)
 
@@ -23,7 +24,7 @@ async def test_a_training(kind: str, tmp_path: Path) -> None:
         for name, learner in learners.items():
             join(learner, name)
         reports = await rounds(trainer, 4)
-        with trio.fail_after(10):
+        with trio.fail_after(PATIENCE):
             receipt = await trainer.finish()
         step = (1 * 1.0 + 3 * 2.0 + 4 * -1.0) / 8
         np.testing.assert_allclose(trainer.model[0], [4 * step, 10 + 4 * step], rtol=1e-12)
@@ -100,6 +101,6 @@ async def test_the_proxy_is_the_learner(kind: str, tmp_path: Path) -> None:
 
 
 async def _registered(server: heartline.Server, count: int) -> None:
-    with trio.fail_after(10):
+    with trio.fail_after(PATIENCE):
         while len(server.subscribers(MODEL_TOPIC)) < count:
             await trio.sleep(0.005)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -16,9 +15,11 @@ import trio
 import heartline
 from heartline.federated import Learner, Model, TrainResult, run_learner
 from tests.federated.test_recovery import NAMES
+from tests.patience import PATIENCE
+from tests.ports import free_port
 
-ROUNDS = 18
-KILLS = 4
+ROUNDS = 10
+KILLS = 3
 PROGRAM = [sys.executable, "-m", "tests.federated.trainer_process"]
 
 pytestmark = pytest.mark.slow
@@ -48,7 +49,7 @@ async def federate(url: str, checkpoint: Path, kills: list[float]) -> tuple[str,
         backoff = heartline.Backoff(initial=0.05, maximum=0.2)
         await run_learner(url, learners[name], identity=name, reconnect=backoff)
 
-    with trio.fail_after(60):
+    with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
             for name in NAMES:
                 nursery.start_soon(take_part, name)
@@ -68,21 +69,22 @@ async def _start(command: list[str], *, task_status: trio.TaskStatus[trio.Proces
     await trio.run_process(command, stdout=subprocess.PIPE, check=False, task_status=task_status)
 
 
-def _free_url(kind: str, tmp_path: Path) -> str:
-    if kind == "unix":
-        return f"unix://{tmp_path}/socket"
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, list[int]]]:
+    """What comes out of a training in which nobody is killed."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    return trio.run(federate, f"unix://{folder}/socket", folder / "checkpoint", [])
 
 
 @pytest.mark.parametrize("kind", ["tcp", "unix"])
-async def test_the_same_model_after_every_kill(kind: str, tmp_path: Path) -> None:
-    url = _free_url(kind, tmp_path)
-    undisturbed, rounds = await federate(url, tmp_path / "undisturbed", [])
+async def test_the_same_model_after_every_kill(
+    kind: str, tmp_path: Path, undisturbed: tuple[str, dict[str, list[int]]]
+) -> None:
+    url = f"unix://{tmp_path}/socket" if kind == "unix" else f"tcp://127.0.0.1:{free_port()}"
     rng = random.Random(kind)
     kills = [rng.uniform(0, 0.2) for _ in range(KILLS)]
-    recovered, trained = await federate(url, tmp_path / "killed", kills)
+    recovered, trained = await federate(url, tmp_path / "checkpoint", kills)
+    final, rounds = undisturbed
     assert len(recovered) == 64
-    assert recovered == undisturbed
+    assert recovered == final
     assert trained == rounds, "the learners stayed alive, so each trained once in a round"

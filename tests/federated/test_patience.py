@@ -156,6 +156,7 @@ async def test_an_order_goes_only_to_who_is_registered(autojump_clock: MockClock
         assert report.dropped == {"a": "its connection was away for 10 s (patience)"}
 
 
+@pytest.mark.slow
 async def test_work_that_nobody_waits_for_makes_room(autojump_clock: MockClock, tmp_path: Path) -> None:
     """The learner is back when its round is over: the next order does not wait for the work of that one."""
     learner = Sleeper(1000)

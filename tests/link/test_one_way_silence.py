@@ -11,6 +11,7 @@ from heartline import ConnectionLost, ConnectionState, Heartbeat, Lost
 from heartline.testing import memory_pair
 from tests.connection.helpers import BRISK
 from tests.opening import open_stream
+from tests.patience import PATIENCE
 
 
 class Deaf:
@@ -60,7 +61,7 @@ async def one_way(kind: str, lost: set[str], heartbeat: Heartbeat) -> tuple[str,
             assert client.state is there.state is ConnectionState.OPEN
             reasons: dict[str, str] = {}
             network.lost = lost
-            with trio.fail_after(20 * heartbeat.timeout):
+            with trio.fail_after(PATIENCE):
                 async with trio.open_nursery() as watch:
 
                     async def why(name: str, connection: heartline.Connection) -> None:

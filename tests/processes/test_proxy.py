@@ -7,6 +7,8 @@ from functools import partial
 import pytest
 import trio
 
+from tests.patience import PATIENCE
+
 from ._proxy import Course, Fault, open_proxy
 
 pytestmark = pytest.mark.slow
@@ -27,7 +29,7 @@ async def exchange(course: Course) -> tuple[bytes, bool, bytes]:
         except trio.BrokenResourceError:
             pass
 
-    with trio.fail_after(30):
+    with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
             (listener,) = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
             port = listener.socket.getsockname()[1]

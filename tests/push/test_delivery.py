@@ -14,6 +14,7 @@ from heartline import NEWEST, History, HistoryGap, Server, ServerStatistics, Slo
 from heartline.errors import ConfigurationError
 from heartline.push import TopicStatistics
 from heartline.push._served import WINDOW_COUNT
+from tests.patience import PATIENCE
 from tests.push.helpers import (
     AGAIN,
     cut,
@@ -81,7 +82,7 @@ async def test_a_long_update_delays_no_other_topic(kind: str, tmp_path: Path) ->
     async with open_topics(url) as server, open_client(server) as client:
         async with client.subscribe("bulk") as bulk, client.subscribe("topic") as topic:
             order: list[str] = []
-            with trio.fail_after(8):
+            with trio.fail_after(PATIENCE):
                 async with trio.open_nursery() as nursery:
 
                     async def read(subscription: heartline.Subscription, count: int) -> None:
@@ -109,7 +110,7 @@ async def test_a_stream_of_updates_over_sockets(kind: str, tmp_path: Path) -> No
     sizes = (1, 100, 20_000, 1, 70_000, 1, 1)
     async with open_topics(url, history=History(count=10 * WINDOW_COUNT)) as server:
         async with open_client(server, identity="reader") as client, client.subscribe("topic") as topic:
-            with trio.fail_after(8):
+            with trio.fail_after(PATIENCE):
                 async with trio.open_nursery() as nursery:
 
                     async def publish_all() -> None:

@@ -15,6 +15,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 import heartline
 from heartline import NEWEST, OLDEST, History, HistoryGap, Position, SlowConsumer, SlowPolicy
+from tests.patience import PATIENCE
 
 URLS = ("memory://", "tcp://127.0.0.1:0", "unix", "ws://127.0.0.1:0")
 
@@ -53,7 +54,7 @@ async def test_updates_come_in_order_over_a_loss(kind: str, tmp_path: Path) -> N
         await server.connections["reader"]._core.link.stream.aclose()
         for number in range(5, 60):
             await server.publish("news", number)
-        with trio.fail_after(10):
+        with trio.fail_after(PATIENCE):
             assert await take(news, 55) == list(range(5, 60))
         assert connection.statistics().links == 2
 

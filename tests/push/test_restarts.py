@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 
 import heartline
 from heartline import Backoff, Position, Server, TopicSettings
+from tests.patience import PATIENCE
+from tests.ports import free_port
 from tests.push.durable_world import COMMANDS, simulate
 from tests.push.helpers import open_client, open_topics, take_gap, take_values
 from tests.push.stores import Places
@@ -143,10 +145,9 @@ class Killed:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(90)
 async def test_a_publisher_that_is_killed_in_the_middle(tmp_path: Path) -> None:
     """Every update that was stored arrives once and in order, over several kills."""
-    url = await free_url()
+    url = f"tcp://127.0.0.1:{free_port()}"
     publisher = Killed(url, tmp_path / "store")
     seen: dict[int, object] = {}
     last = 0
@@ -161,7 +162,7 @@ async def test_a_publisher_that_is_killed_in_the_middle(tmp_path: Path) -> None:
         last = max(publisher.stored)
         await publisher.live(10**9)
 
-    with trio.fail_after(80):
+    with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(live_and_die)
             async with (
@@ -178,14 +179,6 @@ async def test_a_publisher_that_is_killed_in_the_middle(tmp_path: Path) -> None:
     assert client.statistics().links > 1
     for offset in range(1, last + 1):
         assert offset not in publisher.stored or seen[offset] == publisher.stored[offset]
-
-
-async def free_url() -> str:
-    """A port that nobody has at the moment."""
-    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    port = listeners[0].socket.getsockname()[1]
-    await listeners[0].aclose()
-    return f"tcp://127.0.0.1:{port}"
 
 
 @asynccontextmanager

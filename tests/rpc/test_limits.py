@@ -239,6 +239,7 @@ class TestAPeerThatDoesNotRead:
             await settle()
             assert busy.begun == at_once
 
+    @pytest.mark.slow
     async def test_is_given_up_in_the_end(self, autojump_clock: MockClock) -> None:
         """Even refusals add up."""
         async with (

@@ -20,6 +20,7 @@ from heartline.errors import (
 from heartline.link import Link
 from heartline.rpc import Calls
 from heartline.wire import HEADER_SIZE, Frame, FrameType
+from tests.patience import PATIENCE
 from tests.rpc.helpers import QUIET, cut, open_pair, raw_client, raw_server, reconnect, settle
 
 
@@ -404,8 +405,9 @@ async def test_over_a_real_socket() -> None:
             assert server._core.link is not None
             await server._core.link.stream.aclose()
         assert ends.outcomes == [Outcome.MAYBE_EXECUTED]
-        await trio.sleep(0.6)
-        assert worker.cleaned == 1
+        with trio.fail_after(PATIENCE):
+            while not worker.cleaned:
+                await trio.sleep(0.01)
 
 
 async def test_one_lost_client_does_not_disturb_another(autojump_clock: MockClock) -> None:

@@ -39,6 +39,7 @@ def test_property(prop: Property) -> None:
     prop()
 
 
+@pytest.mark.slow
 def test_scripts_reach_every_mark() -> None:
     """The same scripts each time, of the same commands that the property draws, mixed for losses."""
     seen: Counter[str] = Counter()

@@ -95,7 +95,7 @@ async def check_with(faulty: type[Wrapped], check: Callable[..., Awaitable[None]
         (EndsNever, conformance._check_end_wakes_receiver, "hung for"),
         (ConfusesClosedWithEnded, conformance._check_end_wakes_receiver, "did not raise ClosedResource"),
         (EndsNever, conformance._check_end_after_data, "hung for"),
-        (Unbounded, conformance._check_back_pressure, "no back pressure"),
+        pytest.param(Unbounded, conformance._check_back_pressure, "no back pressure", marks=pytest.mark.slow),
     ],
 )
 async def test_faulty_streams(

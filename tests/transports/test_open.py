@@ -19,6 +19,7 @@ from heartline.errors import ConfigurationError, ConnectionFailed
 from heartline.testing import memory_pair
 from heartline.transports import Listener, TransportContext, TransportOptions, register, tcp
 from tests.opening import open_listeners, open_stream
+from tests.patience import PATIENCE
 
 from .conftest import Case, Contexts
 
@@ -94,7 +95,7 @@ async def test_a_connect_cancelled_in_its_handshake_leaves_nothing(name: str, co
         async with await mute.accept() as peer:
             assert await peer.receive_some()  # the client's first words
             nursery.cancel_scope.cancel()
-            with trio.CancelScope(shield=True), trio.fail_after(5):
+            with trio.CancelScope(shield=True), trio.fail_after(PATIENCE):
                 while await peer.receive_some():
                     pass
     gc.collect()  # a socket left open would warn here, and warnings are errors
@@ -121,12 +122,11 @@ async def test_a_silent_peer_delays_nobody(name: str, contexts: Contexts) -> Non
     raw_url = "tcp" + listener.url.removeprefix(name).removesuffix("/")
 
     async def echo(stream: trio.abc.Stream) -> None:
-        with trio.move_on_after(60):
-            await stream.send_all(await stream.receive_some())
+        await stream.send_all(await stream.receive_some())
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(trio.serve_listeners, echo, [listener])
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE):
             async with await open_stream(raw_url), await open_stream(raw_url):
                 async with await open_stream(listener.url, tls=client_tls) as good:
                     await good.send_all(b"hello")
@@ -139,7 +139,7 @@ async def test_a_server_that_gives_up_on_a_handshake_hangs_up(name: str, context
     (listener,) = await open_listeners(f"{name}://127.0.0.1:0", tls=None if name == "ws" else contexts.server)
     raw_url = "tcp" + listener.url.removeprefix(name).removesuffix("/")
     async with listener, await open_stream(raw_url) as silent:
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE):
             async with await listener.accept() as stream:
                 with trio.move_on_after(0.01) as deadline:
                     await stream.receive_some()

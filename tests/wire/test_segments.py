@@ -181,14 +181,15 @@ def test_lengths_that_do_not_fit_are_refused(payload: bytes) -> None:
 
 
 def test_the_header_is_read_by_the_hardened_decoder() -> None:
-    slow_to_compile = b"\x82\x00\xd8\x23" + cbor2.dumps("(a|b)" * 50_000)
+    slow_to_compile = b"\x82\x00\xd8\x23" + cbor2.dumps("(a|b)" * 10_000)
     started = time.process_time()
     with pytest.raises(
         SerializationError, match="malformed envelope of raw segments: error decoding semantic tag"
     ):
         unwrap(envelope(slow_to_compile))
-    # cbor2 alone would compile the pattern: 0.7 s.
-    assert time.process_time() - started < 0.3
+    refused = time.process_time()
+    cbor2.loads(slow_to_compile)  # alone it compiles the pattern, which takes a hundred times as long
+    assert refused - started < (time.process_time() - refused) / 4
 
 
 def test_an_array_is_copied_once_into_the_envelope_and_never_out_of_it() -> None:
