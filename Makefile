@@ -1,10 +1,13 @@
 # Every target does its own set-up in .venv and is quick when nothing changed.
-.PHONY: help demo test check bench docs fuzz clean
+.PHONY: help demo check format test quick deep bench docs fuzz clean
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 BIN := .venv/bin
 MINUTES ?= 1
 TARGET ?= codec
+# One process for each core. A core that has run its own tests takes some of another's, in the files' order,
+# so that what a file sets up is set up twice at most.
+PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal
 
 help:  ## show this
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -15,11 +18,13 @@ help:  ## show this
 	$(PYTHON) -m venv .venv
 
 .venv/.demo: pyproject.toml | .venv/bin/python
-	$(BIN)/pip install -q --disable-pip-version-check -e '.[demo]'
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[demo]'
 	@touch $@
 
+# Dependency groups need a pip that is newer than the one a venv of Debian 12 begins with.
 .venv/.dev: pyproject.toml | .venv/bin/python
-	$(BIN)/pip install -q --disable-pip-version-check -e '.[dev]'
+	$(BIN)/python -m pip install -q --disable-pip-version-check 'pip>=25.1'
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[demo]' --group dev
 	@touch $@ .venv/.demo
 
 demo: .venv/.demo  ## train a federation on real data and draw its learning curve
@@ -32,8 +37,18 @@ check: .venv/.dev  ## lint, types, layers, public names
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python tests/check_public_types.py
 
+format: .venv/.dev  ## format the code, and mend what the linter can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
 test: check  ## everything that must hold, with branch coverage
-	$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
+	$(PYTEST) --cov --cov-report=term $(ARGS)
+
+quick: .venv/.dev  ## the fast tests, while you work: make quick ARGS="-k push"
+	$(PYTEST) -q -m "not slow" --hypothesis-profile=quick $(ARGS)
+
+deep: .venv/.dev  ## every property on many more examples, for hours: make deep ARGS=tests/wire
+	$(PYTEST) -m hypothesis --hypothesis-profile=deep --timeout=0 $(ARGS)
 
 bench: .venv/.dev  ## measure against peers in one run
 	$(BIN)/python -m tests.benchmarks all

@@ -15,14 +15,12 @@ from heartline.session import TRANSITIONS, Role, State, Step
 
 TARGET = Path(__file__).parent / "_static" / "session-states.svg"
 
-WIDTH, HEIGHT = 960, 525
+WIDTH, HEIGHT = 960, 470
 BOX_WIDTH, BOX_HEIGHT = 130, 44
 COLUMN = 355
 LOST_COLUMN = 95
 """On the left of the row of the open session."""
 ROWS = {State.NEW: 92, State.GREETING: 202, State.OPEN: 312, State.LEAVING: 422}
-BOTTOM = 477
-"""The way from the lost session to the closed one."""
 CLOSED_LEFT, CLOSED_WIDTH = 695, 125
 LINE = 16
 """Pixels from one line of text to the next."""
@@ -111,20 +109,14 @@ def aside(after: State, lines: list[Label]) -> Iterator[str]:
         )
 
 
-def around(lines: list[Label]) -> Iterator[str]:
-    """From the lost session, below all others, to the closed one."""
-    yield arrow(f"M{LOST_COLUMN} {ROWS[State.OPEN] + BOX_HEIGHT / 2:g} V{BOTTOM} H{CLOSED_LEFT - 1}")
-    for number, label in enumerate(reversed(lines)):
-        yield text(label, CLOSED_LEFT - 14, BOTTOM - 7 - LINE * number, "end")
-
-
-def loop(x: float, y: float, outward: int, lines: list[Label]) -> Iterator[str]:
-    """From a box to itself; ``outward`` is -1 on its left side, 1 on its right."""
-    bend = x + 42 * outward
-    yield arrow(f"M{x:g} {y - 11:g} C{bend:g} {y - 26:g} {bend:g} {y + 26:g} {x + outward:g} {y + 11:g}")
+def loop(state: State, lines: list[Label]) -> Iterator[str]:
+    """From a box to itself, on its left side."""
+    x, y = COLUMN - BOX_WIDTH / 2, ROWS[state]
+    bend = x - 42
+    yield arrow(f"M{x:g} {y - 11:g} C{bend:g} {y - 26:g} {bend:g} {y + 26:g} {x - 1:g} {y + 11:g}")
     first = y - LINE * (len(lines) - 1) / 2
     for number, label in enumerate(lines):
-        yield text(label, bend, first + LINE * number + 4, "end" if outward < 0 else "start")
+        yield text(label, bend, first + LINE * number + 4, "end")
 
 
 def boxes() -> Iterator[str]:
@@ -137,7 +129,7 @@ def boxes() -> Iterator[str]:
             f'width="{BOX_WIDTH}" height="{BOX_HEIGHT}" rx="10"/>'
         )
         yield f'<text class="name" x="{x}" y="{y + 5}">{state.value}</text>'
-    top, bottom = ROWS[State.NEW], BOTTOM
+    top, bottom = ROWS[State.NEW], ROWS[State.GREETING]
     yield (
         f'<rect class="box" x="{CLOSED_LEFT}" y="{top - BOX_HEIGHT / 2:g}" '
         f'width="{CLOSED_WIDTH}" height="{bottom - top + BOX_HEIGHT}" rx="10"/>'
@@ -148,10 +140,7 @@ def boxes() -> Iterator[str]:
     )
 
 
-LOOPS = {
-    (State.LEAVING,) * 2: (COLUMN - BOX_WIDTH / 2, ROWS[State.LEAVING], -1),
-    (State.CLOSED,) * 2: (CLOSED_LEFT + CLOSED_WIDTH, (ROWS[State.NEW] + BOTTOM) / 2, 1),
-}
+LOOPS = {(State.LEAVING, State.LEAVING): State.LEAVING}
 ASIDE = {(State.OPEN, State.LOST), (State.LOST, State.OPEN)}
 DOWN = set(pairwise(ROWS))
 
@@ -164,12 +153,10 @@ def render() -> str:
             drawn += down(before, after, lines)
         elif (before, after) in ASIDE:
             drawn += aside(after, lines)
-        elif (before, after) == (State.LOST, State.CLOSED):
-            drawn += around(lines)
         elif before is not after and after is State.CLOSED:
             drawn += across(before, lines)
         else:
-            drawn += loop(*LOOPS[before, after], lines)
+            drawn += loop(LOOPS[before, after], lines)
     return HEAD + "\n".join(drawn) + "\n</svg>\n"
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import enum
 import importlib
 import re
-from importlib.metadata import version as installed_version
 from typing import Any
+
+import heartline
 
 project = "heartline"
 author = "the heartline authors"
 project_copyright = "the heartline authors"
-version = release = installed_version("heartline")
+version = release = heartline.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
 exclude_patterns = ["_build"]

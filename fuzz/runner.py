@@ -23,7 +23,7 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "federation": ("fuzz.properties.world",),
     "push": ("fuzz.properties.push",),
     "session": ("fuzz.properties.session", "fuzz.properties.heartbeat"),
-    "values": ("fuzz.properties.serializers", "fuzz.properties.segments"),
+    "values": ("fuzz.properties.serializers", "fuzz.properties.segments", "fuzz.properties.payload"),
 }
 """A target's modules; to add one, name it here and write the module."""
 

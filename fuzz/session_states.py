@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from heartline.session import Heartbeat, Role, Session, State
+from heartline.session import Heartbeat, Refuse, Role, Session, State
+from heartline.session.messages import render
 from heartline.wire import Frame, FrameType, Limits, encode
 
 FIRST_CHANNELS = (0, 1, 2)
@@ -84,7 +85,7 @@ def session_at(place: Place, heartbeat: Heartbeat = Heartbeat(), now: float = 0.
     if place.state is State.LEAVING:
         session.go_away(1, "enough")
     if place.state is State.CLOSED:
-        session.end()
+        _be_refused(session, now)
     session.take(0, now)
     if place.state is State.LOST:
         session.lose()
@@ -104,6 +105,13 @@ def _agree(session: Session, now: float) -> None:
         session.receive(greeting(Role.SERVER), now)
     else:
         session.welcome("the id", token=TOKEN)
+
+
+def _be_refused(session: Session, now: float) -> None:
+    if session.role is Role.SERVER:
+        session.refuse(2, "full")
+    else:
+        session.receive(encode([Frame(FrameType.REFUSE, payload=render(Refuse(code=2)))]), now)
 
 
 def _use(session: Session, now: float) -> None:

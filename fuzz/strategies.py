@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from heartline.wire import CONTROL_TYPES, HEADER, Flag, Frame, FrameType, encode
-from heartline.wire.serializers import SEGMENT_TAG
+from heartline.wire.serializers.cbor import SEGMENT_TAG
+from heartline.wire.serializers.msgpack import SEGMENT_CODE
 
 FRAME_SIZE = 300
 """The limit of the decoders under test, in bytes: generated frames come close to it, and go beyond."""
@@ -141,11 +142,24 @@ _json_leaves = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), text
 )
 
+_msgpack_leaves = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**63), 2**64 - 1),
+    st.floats(),
+    text,
+    st.binary(max_size=40),
+    instants.map(lambda instant: instant.astimezone(datetime.UTC)),
+)
+
 cbor_values = _nested(_cbor_leaves, keys | st.binary(max_size=10))
 """What CBOR gives back exactly as it was."""
 
 json_values = _nested(_json_leaves, keys)
 """What JSON gives back exactly as it was."""
+
+msgpack_values = _nested(_msgpack_leaves, keys | st.binary(max_size=10))
+"""What MessagePack gives back exactly as it was."""
 
 DTYPES = [
     np.dtype(order + kind).newbyteorder(order)
@@ -184,6 +198,7 @@ segments = arrays() | memoryviews
 
 cbor_values_with_segments = _nested(_cbor_leaves | segments, keys)
 json_values_with_segments = _nested(_json_leaves | segments, text)
+msgpack_values_with_segments = _nested(_msgpack_leaves | segments, keys)
 
 
 class Colour(enum.Enum):
@@ -286,6 +301,72 @@ cbor_like = st.recursive(
     max_leaves=10,
 )
 """Items of CBOR of every kind, well-formed and only nearly so."""
+
+
+def _big_endian(size: int, value: int) -> bytes:
+    return min(value, 2 ** (8 * size) - 1).to_bytes(size, "big")
+
+
+@st.composite
+def _msgpack_head(draw: st.DrawFn, short: tuple[int, int], long: list[tuple[int, int]], count: int) -> bytes:
+    """A MessagePack head, not always the shortest, and not always true.
+
+    ``short`` is the first of the heads with the count in them and how many there are, ``long`` are the heads
+    before a count of so many bytes.
+    """
+    count = draw(st.sampled_from([count, count, count, count, count + 1, 2**16 - 1, 2**32 - 1]))
+    first, counts = short
+    if count < counts and draw(st.integers(0, 3)):
+        return bytes([first + count])
+    head, size = draw(st.sampled_from(long))
+    return bytes([head]) + _big_endian(size, count)
+
+
+_TEXT = (0xA0, 32), [(0xD9, 1), (0xDA, 2), (0xDB, 4)]
+_BYTES = (0, 0), [(0xC4, 1), (0xC5, 2), (0xC6, 4)]
+_ARRAY = (0x90, 16), [(0xDC, 2), (0xDD, 4)]
+_MAP = (0x80, 16), [(0xDE, 2), (0xDF, 4)]
+_EXTENSION = (0, 0), [(0xC7, 1), (0xC8, 2), (0xC9, 4)]
+
+
+def _msgpack_string(kind: tuple[Any, Any], content: bytes, before: bytes = b"") -> st.SearchStrategy[bytes]:
+    return _msgpack_head(*kind, len(content)).map(lambda head: head + before + content)
+
+
+_extension_types = st.sampled_from([0xFF, SEGMENT_CODE, 0, 1, 0x80]).map(lambda code: bytes([code]))
+
+_msgpack_keys = st.one_of(
+    st.text(max_size=4).flatmap(lambda data: _msgpack_string(_TEXT, data.encode(errors="surrogatepass"))),
+    st.binary(max_size=4).flatmap(lambda data: _msgpack_string(_BYTES, data)),
+)
+
+_msgpack_atoms = st.one_of(
+    _msgpack_keys,
+    st.integers(0, 255).map(lambda head: bytes([head])),
+    st.tuples(st.integers(0xCA, 0xD3), st.binary(min_size=8, max_size=8)).map(
+        lambda made: bytes([made[0]]) + made[1][: (4, 8, 1, 2, 4, 8, 1, 2, 4, 8)[made[0] - 0xCA]]
+    ),
+    st.tuples(st.integers(0, 4), _extension_types, st.binary(min_size=16, max_size=16)).map(
+        lambda made: bytes([0xD4 + made[0]]) + made[1] + made[2][: 2 ** made[0]]
+    ),
+    st.tuples(_extension_types, st.binary(max_size=13)).flatmap(
+        lambda made: _msgpack_string(_EXTENSION, made[1], made[0])
+    ),
+)
+
+msgpack_like = st.recursive(
+    _msgpack_atoms,
+    lambda item: st.one_of(
+        st.lists(item, max_size=4).flatmap(
+            lambda items: _msgpack_head(*_ARRAY, len(items)).map(lambda head: head + b"".join(items))
+        ),
+        st.lists(st.tuples(_msgpack_keys | item, item).map(b"".join), max_size=3).flatmap(
+            lambda items: _msgpack_head(*_MAP, len(items)).map(lambda head: head + b"".join(items))
+        ),
+    ),
+    max_leaves=10,
+)
+"""Items of MessagePack of every kind, well-formed and only nearly so."""
 
 json_like = st.recursive(
     st.sampled_from(

@@ -25,6 +25,9 @@ from fuzz.strategies import (
     json_values,
     json_values_with_segments,
     memoryviews,
+    msgpack_like,
+    msgpack_values,
+    msgpack_values_with_segments,
     mutated,
     odd_values,
 )
@@ -34,7 +37,8 @@ from heartline.wire.cbor import MAX_DEPTH
 
 CBOR = get_serializer("cbor")
 JSON = get_serializer("json")
-serializers = st.sampled_from([CBOR, JSON])
+MSGPACK = get_serializer("msgpack")
+serializers = st.sampled_from([CBOR, JSON, MSGPACK])
 
 
 def encoded(serializer: Any, value: Any) -> bytes:
@@ -69,6 +73,11 @@ def json_gives_back_every_value(value: Any) -> None:
     assert same(JSON.decode(encoded(JSON, value)), value)
 
 
+@given(msgpack_values)
+def msgpack_gives_back_every_value(value: Any) -> None:
+    assert same(MSGPACK.decode(encoded(MSGPACK, value)), value)
+
+
 @given(cbor_values_with_segments)
 def cbor_puts_every_array_back_in_its_place(value: Any) -> None:
     assert same(carried(CBOR, value), value)
@@ -77,6 +86,11 @@ def cbor_puts_every_array_back_in_its_place(value: Any) -> None:
 @given(json_values_with_segments)
 def json_puts_every_array_back_in_its_place(value: Any) -> None:
     assert same(carried(JSON, value), value)
+
+
+@given(msgpack_values_with_segments)
+def msgpack_puts_every_array_back_in_its_place(value: Any) -> None:
+    assert same(carried(MSGPACK, value), value)
 
 
 _like_placeholders = st.recursive(
@@ -102,6 +116,20 @@ def json_takes_no_map_for_an_array(value: Any) -> None:
 @given(st.binary(max_size=40) | instants | st.dates() | st.uuids() | st.times())
 def json_gives_text_that_converts_back(value: Any) -> None:
     text = carried(JSON, value)
+    assert type(text) is str
+    assert convert(text, type(value)) == value
+
+
+@given(instants)
+def msgpack_keeps_the_instant(value: datetime.datetime) -> None:
+    arrived = carried(MSGPACK, value)
+    assert arrived == value
+    assert arrived.tzinfo is datetime.UTC
+
+
+@given(st.dates() | st.uuids() | st.times())
+def msgpack_gives_text_that_converts_back(value: Any) -> None:
+    text = carried(MSGPACK, value)
     assert type(text) is str
     assert convert(text, type(value)) == value
 
@@ -149,6 +177,31 @@ def any_bytes_are_a_json_value_or_refused(data: bytes, segments: Any) -> None:
     assert depth(value) <= MAX_DEPTH
 
 
+msgpack_bytes = msgpack_values.map(lambda value: encoded(MSGPACK, value))
+
+
+@given(st.binary(max_size=60) | msgpack_like | mutated(msgpack_like) | mutated(msgpack_bytes))
+def any_bytes_are_a_msgpack_value_or_refused(data: bytes) -> None:
+    try:
+        value = MSGPACK.decode(data)
+    except SerializationError:
+        return
+    assert depth(value) <= MAX_DEPTH
+    assert same(MSGPACK.decode(encoded(MSGPACK, value)), value)
+
+
+@given(msgpack_like | mutated(msgpack_like))
+def msgpack_places_arrays_only_where_they_are_named(data: bytes) -> None:
+    segments = [memoryview(b"x")]
+    try:
+        value = MSGPACK.decode(data, segments)
+    except SerializationError:
+        return
+    again: list[Any] = []
+    MSGPACK.encode(value, again)
+    assert all(segment is segments[0] for segment in again)
+
+
 @given(cbor_values, st.binary(min_size=1, max_size=10) | cbor_bytes)
 def cbor_ends_where_the_value_ends(value: Any, more: bytes) -> None:
     data = encoded(CBOR, value)
@@ -157,6 +210,14 @@ def cbor_ends_where_the_value_ends(value: Any, more: bytes) -> None:
     for end in range(len(data)):
         with pytest.raises(SerializationError):
             CBOR.decode(data[:end])
+
+
+@given(msgpack_values, st.binary(min_size=1, max_size=10) | msgpack_bytes)
+def msgpack_ends_where_the_value_ends(value: Any, more: bytes) -> None:
+    data = encoded(MSGPACK, value)
+    for wrong in [data + more, *(data[:end] for end in range(len(data)))]:
+        with pytest.raises(SerializationError):
+            MSGPACK.decode(wrong)
 
 
 @given(json_values.map(lambda value: [value]))
@@ -174,7 +235,7 @@ def text_gives_back_every_value(serializer: Any, value: Any) -> None:
 
 
 def _within_64_bits(value: Any) -> Any:
-    """JSON has integers that CBOR, as it is spoken here, has not."""
+    """JSON has integers that the others have not."""
     if isinstance(value, list):
         return [_within_64_bits(item) for item in value]
     if isinstance(value, dict):

@@ -61,7 +61,10 @@ from heartline.push import (
 from heartline.rpc import Retry, method, service
 from heartline.server import Broadcast, Server, ServerStatistics
 from heartline.session import CloseCode, Heartbeat
+from heartline.transports import TransportOptions
 from heartline.wire import Limits
+
+__version__ = "0.1.0"
 
 __all__ = [
     "NEWEST",
@@ -116,6 +119,7 @@ __all__ = [
     "StoreError",
     "Subscription",
     "TopicSettings",
+    "TransportOptions",
     "UnknownMethod",
     "Update",
     "current_connection",

@@ -18,8 +18,9 @@ from heartline import Channel, CloseCode, Connection, Heartbeat, Limits, Server
 from heartline.session import GoAway, Hello, Refuse, Role, Session, Welcome
 from heartline.session.outbox import MESSAGE_COST
 from heartline.testing import memory_pair
-from heartline.transports import Listener, open_listeners, open_stream
+from heartline.transports import Listener
 from heartline.wire import Flag, Frame, FrameType, encode
+from tests.opening import open_listeners, open_stream
 
 QUIET = Heartbeat(interval=1e6, timeout=4e6)
 """No heartbeats: a test of hours in virtual time has nothing else to do."""

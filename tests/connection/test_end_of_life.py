@@ -240,13 +240,13 @@ async def test_the_same_with_sockets(kind: str, tmp_path: Path) -> None:
 
 async def test_a_broken_rule_is_told_with_its_reason() -> None:
     async with open_to_raw(reconnect=None) as (connection, peer):
-        await peer.send(data(b"fine"), Frame(FrameType.RESULT, flags=0), Frame(FrameType.ITEM))
-        with pytest.raises(RemoteProtocolError, match="ITEM"):
+        await peer.send(data(b"fine"), Frame(FrameType.RESULT, flags=0), Frame(FrameType.CONFIRM))
+        with pytest.raises(RemoteProtocolError, match="CONFIRM"):
             while True:
                 await connection.receive()
         goodbye = (await peer.rest())[-1]
         assert goodbye.code == CloseCode.PROTOCOL_ERROR
-        assert "ITEM" in goodbye.reason
+        assert "CONFIRM" in goodbye.reason
 
 
 async def test_the_end_of_the_stream_is_a_loss() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from examples import _digits
@@ -40,7 +40,6 @@ def test_the_split_keeps_every_image_once(data: tuple[Data, Data]) -> None:
 
 @pytest.mark.slow
 @given(st.integers(1, 10), SEEDS, st.sampled_from([0.3, 0.5, 10.0]))
-@settings(max_examples=40, deadline=None)
 def test_shards_divide_the_images(data: tuple[Data, Data], count: int, seed: int, alpha: float) -> None:
     train, _ = data
     numbered = Data(np.arange(len(train.y)), train.y)

@@ -20,9 +20,7 @@ from heartline.federated import _checkpoint
 from heartline.federated._checkpoint import MAGIC, Checkpoint, load_checkpoint, save_checkpoint
 
 # Each example writes the same file anew, so the one directory of the test serves all of them.
-in_one_directory = settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50
-)
+in_one_directory = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary(),

@@ -14,7 +14,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import trio
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
@@ -24,6 +24,7 @@ from heartline.federated._files import Files
 from heartline.federated._journal import Received
 from tests.federated.crashes import Disk, Steps, cut_off, run_inline
 from tests.federated.helpers import AsyncAdder
+from tests.few_examples import few_examples
 
 NAMES = ("ada", "ben", "cleo", "dora")
 ROUNDS = 3
@@ -163,7 +164,7 @@ def test_an_undisturbed_run_is_always_the_same(undisturbed: tuple[str, dict[str,
 
 @pytest.mark.slow
 @given(st.data())
-@settings(max_examples=25)
+@few_examples
 def test_killed_anywhere(undisturbed: tuple[str, dict[str, list[int]], int], data: st.DataObject) -> None:
     final, rounds, steps = undisturbed
     crashes = data.draw(st.lists(st.integers(1, steps), min_size=1, max_size=4))

@@ -7,11 +7,12 @@ import hypothesis.extra.numpy as npst
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from heartline.federated._model import MAX_SAMPLES, Evaluation, Model, TrainResult, check_model
 from heartline.federated._strategies import FedAvg
+from tests.few_examples import few_examples
 
 FLOATS = [np.float16, np.float32, np.float64]
 INTEGERS = [np.int8, np.uint8, np.int16, np.int32, np.uint32, np.int64, np.uint64]
@@ -111,7 +112,7 @@ def test_float32_average_is_the_exact_sum_in_any_order(
 
 @pytest.mark.slow
 @given(st.permutations(range(40)), st.integers(0, 2**32 - 1))
-@settings(max_examples=25)
+@few_examples
 def test_float64_average_has_the_same_bytes_in_any_order(order: list[int], seed: int) -> None:
     random = np.random.default_rng(seed)
     results = [

@@ -10,9 +10,9 @@ import heartline
 from heartline import ConnectionLost, ConnectionState, Heartbeat, Limits, Lost
 from heartline.session import Role
 from heartline.session.messages import MARK
-from heartline.transports import open_stream
 from heartline.wire import Frame, FrameType
 from tests.connection.helpers import BRISK, QUIET, RawPeer, data, open_pair, open_to_raw, settle
+from tests.opening import open_stream
 
 PING, PONG = FrameType.PING, FrameType.PONG
 

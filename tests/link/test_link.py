@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import trio
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
@@ -85,7 +85,6 @@ class Odd(trio.abc.HalfCloseableStream):
 # Bytes
 
 
-@settings(max_examples=30)
 @given(
     plan=st.lists(st.tuples(st.integers(4, 100_000), st.sampled_from(["flush", "nudge", "wait", "-"]))),
     kind=st.sampled_from(["socket", "memory"]),

@@ -10,6 +10,7 @@ import heartline
 from heartline import ConnectionLost, ConnectionState, Heartbeat, Lost
 from heartline.testing import memory_pair
 from tests.connection.helpers import BRISK
+from tests.opening import open_stream
 
 
 class Deaf:
@@ -51,7 +52,7 @@ async def one_way(kind: str, lost: set[str], heartbeat: Heartbeat) -> tuple[str,
         trio.open_nursery() as nursery,
     ):
         here, near = await two_ends(kind)
-        far = await heartline.transports.open_stream(server.urls[0])
+        far = await open_stream(server.urls[0])
         nursery.start_soon(network.carry, near, far)
         async with heartline.open_connection(here, heartbeat=heartbeat, reconnect=None) as client:
             there = server.connections[client.id]

@@ -21,6 +21,7 @@ import heartline
 from heartline import ConnectionState, Heartbeat, Lost
 from heartline.session.listening import TURNS
 from tests.connection.helpers import BRISK, RawPeer, data, listen, open_to_raw, settle, url_of
+from tests.opening import open_stream
 
 QUICK = Heartbeat(interval=0.04, timeout=0.12)
 """For real time."""
@@ -74,7 +75,7 @@ async def test_a_link_that_was_added_in_a_stall(autojump_clock: MockClock) -> No
 async def test_a_stall_in_the_handshake(autojump_clock: MockClock) -> None:
     """The HELLO waits in the stream: it counts, though the time for the handshake is over."""
     async with heartline.open_server("memory://", heartbeat=BRISK) as server:
-        stream = await heartline.transports.open_stream(server.urls[0])
+        stream = await open_stream(server.urls[0])
         peer = RawPeer.of(stream, heartline.session.Role.CLIENT)
         peer.session.hello(identity="slow")
         await settle()

@@ -15,8 +15,8 @@ import trio
 
 import heartline
 from heartline import Backoff, Connection, ConnectionState, Limits
-from heartline.transports import open_stream
 from tests.engine import link_of
+from tests.opening import open_stream
 
 from ._process import Program, start, until, url_to_listen
 

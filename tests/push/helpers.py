@@ -163,7 +163,7 @@ class HandSubscriber:
 
     async def take_offsets(self) -> list[int]:
         """The offsets of the updates that have come since the last time."""
-        return [parse_head(frame)[1] for frame in await self.take()]
+        return [parse_head(frame.payload)[0] for frame in await self.take()]
 
     # The part of a connection
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import trio
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
@@ -76,7 +76,6 @@ async def test_what_is_too_old_is_not_retained(since: Any, autojump_clock: MockC
             assert await take_values(topic, 1) == ["new"]
 
 
-@settings(max_examples=30)
 @given(st.integers(1, 8), st.integers(0, 8), st.integers(0, 12), st.sampled_from(SlowPolicy))
 def test_a_position_goes_on_where_it_stands(
     count: int, published: int, offset: int, policy: SlowPolicy

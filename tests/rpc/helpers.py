@@ -16,9 +16,9 @@ from heartline import Connection, Heartbeat, Limits
 from heartline.rpc._wire import CALL_HEAD
 from heartline.session import Role, Session
 from heartline.testing import memory_pair
-from heartline.transports import open_stream
 from heartline.wire import CborSerializer, Frame, FrameType, encode
 from tests.engine import link_of
+from tests.opening import open_stream
 
 CBOR = CborSerializer()
 QUIET = Heartbeat(interval=1e6, timeout=4e6)

@@ -185,17 +185,6 @@ async def test_arguments_are_a_list_and_a_map(kind: int, value: Any) -> None:
     assert touched == []
 
 
-@pytest.mark.parametrize("kind", [FrameType.ITEM, FrameType.END])
-async def test_frames_of_calls_that_stream_are_refused(kind: FrameType) -> None:
-    async with (
-        heartline.open_server("memory://", heartbeat=QUIET) as server,
-        raw_client(server.urls[0]) as peer,
-    ):
-        await peer.send(Frame(kind, id=1))
-        (goodbye,) = await peer.events()
-        assert goodbye.code == heartline.CloseCode.PROTOCOL_ERROR
-
-
 async def test_answers_and_cancels_that_nobody_waits_for_are_ignored() -> None:
     async with (
         heartline.open_server("memory://", services=[Vault()], heartbeat=QUIET) as server,

@@ -27,9 +27,10 @@ from heartline.errors import (
     UnknownMethod,
 )
 from heartline.testing import memory_pair
-from heartline.wire import Frame, FrameType, convert, decode_text, encode_text, get_serializer, serializers
+from heartline.wire import Frame, FrameType, convert, decode_text, encode_text, get_serializer
 from tests.engine import core_of
 from tests.rpc.helpers import CBOR, QUIET, open_pair, raw_server
+from tests.wire.helpers import known
 
 
 @service
@@ -138,15 +139,16 @@ class Backwards:
 
     name = "backwards"
     content_id = 177
+    is_text = True
 
     def encode(self, value: Any, segments: list[Any]) -> bytes:
         return base64.b64encode(json.dumps(value).encode())[::-1]
 
-    def decode(self, data: bytes, segments: Sequence[Any] = ()) -> Any:
+    def decode(self, data: bytes, segments: Sequence[Any] = (), target: Any = Any) -> Any:
         return json.loads(base64.b64decode(bytes(data)[::-1]))
 
 
-async def test_serializers(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_serializers() -> None:
     """EF-24, EF-25: to bytes and to text and back, to a wanted type; and one's own, chosen by name."""
     cbor = get_serializer("cbor")
     now = datetime.datetime(2024, 1, 2, 3, 4, 5, tzinfo=datetime.UTC)
@@ -157,10 +159,9 @@ async def test_serializers(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SerializationError):
         decode_text(cbor, text, dict[str, int])
 
-    monkeypatch.setattr(serializers, "_registered", dict(serializers._registered))
-    heartline.wire.register_serializer(Backwards())
-    async with open_pair(UserService(), serializer="backwards") as (client, _):
-        assert await client.service("UserService").get_user(6) == {"id": 6, "detailed": False}
+    with known(Backwards()):
+        async with open_pair(UserService(), serializer="backwards") as (client, _):
+            assert await client.service("UserService").get_user(6) == {"id": 6, "detailed": False}
 
 
 async def test_one_family_of_errors() -> None:

@@ -134,7 +134,7 @@ class TestPendingCalls:
             ends = Ends(nursery)
             ends.start(client.service("Worker").work, 100)
             await peer.receive()
-            await peer.send(Frame(FrameType.ITEM, id=0))
+            await peer.send(Frame(FrameType.CONFIRM))
             await settle()
             assert ends.outcomes == [Outcome.MAYBE_EXECUTED]
 
@@ -229,7 +229,7 @@ class TestNotSent:
                 for _ in range(20):
                     ends.start(client.service("Worker").work, b"x" * 10_000)
                     await settle()
-                await peer.send(Frame(FrameType.ITEM))
+                await peer.send(Frame(FrameType.CONFIRM))
                 await settle()
                 arrived = []
                 while events := await peer.events():
@@ -259,7 +259,7 @@ class TestNotSent:
                 for _ in range(5):
                     ends.start(client.service("Worker").work, bytes(200_000))
                 await settle()
-                await peer.send(Frame(FrameType.ITEM))
+                await peer.send(Frame(FrameType.CONFIRM))
                 await settle()
                 assert len(ends.errors) == 5
             assert core_of(client).idle

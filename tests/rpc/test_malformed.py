@@ -104,7 +104,7 @@ async def answer(kind: FrameType, payload: bytes, flags: int = 0) -> Any:
 @pytest.mark.parametrize(
     ("payload", "flags", "message"),
     [
-        (b"", 0, "an empty RESULT"),
+        (b"", 0, "the payload ends where its value should begin"),
         (b"\x01", 0, "cannot decode CBOR"),
         (b"\x01\xff", 0, "cannot decode CBOR"),
         (b"\x4d\x00", 0, "cannot be decoded: serializer 77 is not known; registered: "),

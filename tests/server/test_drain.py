@@ -21,7 +21,7 @@ from heartline import (
     Server,
 )
 from heartline.session import Role
-from heartline.transports import open_stream
+from tests.opening import open_stream
 
 from ..connection.helpers import QUIET, RawPeer, no_leaks, settle
 from .helpers import open_clients

@@ -15,8 +15,8 @@ from heartline import CloseCode, ConnectionRefusedByPeer, Limits
 from heartline.server import _acceptor
 from heartline.session import GoAway, PeerLimits, Refuse, Role, Welcome
 from heartline.session.messages import Hello, parse, render
-from heartline.transports import open_stream
 from heartline.wire import Frame, FrameDecoder, FrameType, encode
+from tests.opening import open_stream
 
 from ..connection.helpers import QUIET, SOCKETS, RawPeer, data, no_leaks, settle, url_of
 
@@ -280,14 +280,14 @@ async def test_authenticate_says_who_it_is(
 async def test_a_bug_in_a_handshake_is_logged_and_harms_nobody(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def bug(stream: trio.abc.Stream) -> str:
+    def bug(stream: trio.abc.Stream) -> Any:
         raise ZeroDivisionError
 
     async with (
         heartline.open_server("memory://", services=[Echo()]) as server,
         heartline.open_connection(server.urls[0]) as other,
     ):
-        monkeypatch.setattr(_acceptor, "_address", bug)
+        monkeypatch.setattr(_acceptor, "describe", bug)
         error = await refused(server.urls[0])
         assert error.code == CloseCode.INTERNAL_ERROR
         assert await other.service(Echo).echo("fine") == "fine"

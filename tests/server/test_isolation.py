@@ -53,7 +53,6 @@ OFFENCES = {
     "confirmed more than was sent": [Frame(FrameType.ACK, payload=CONFIRMATION.pack(1000))],
     "PING that confirms too much": [Frame(FrameType.PING, payload=MARK.pack(0.0, 1000))],
     "GOAWAY of nonsense": [Frame(FrameType.GOAWAY, payload=b"\xff")],
-    "ITEM without a stream": [Frame(FrameType.ITEM)],
     "malformed CONFIRM": [Frame(FrameType.CONFIRM)],
     "more than the window": [data(bytes(260_000))] * 3,
     "an endless message": [data(bytes(250_000), flags=Flag.MORE)] * 300,

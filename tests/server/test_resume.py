@@ -14,8 +14,8 @@ import heartline
 from heartline import CloseCode, Connection, ConnectionState, Limits, Server
 from heartline.session import Refuse, Role, Session, Welcome
 from heartline.session.messages import VERSION, Hello, PeerLimits, render
-from heartline.transports import open_stream
 from heartline.wire import Frame, FrameType, encode
+from tests.opening import open_stream
 
 from ..connection.helpers import QUIET, RawPeer, data, settle
 

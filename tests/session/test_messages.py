@@ -87,8 +87,6 @@ MALFORMED = [
     (HELLO, {"limits": {}}, r"\$\.limits"),
     (HELLO, {"heartbeat_timeout": ...}, "heartbeat_timeout"),
     (HELLO, {"heartbeat_timeout": "30"}, r"\$\.heartbeat_timeout"),
-    (HELLO, {"features": "abc"}, r"\$\.features"),
-    (HELLO, {"features": [1]}, r"\$\.features\[0\]"),
     (HELLO, {"identity": 5}, r"\$\.identity"),
     (HELLO, {"identity": b"who"}, r"\$\.identity"),
     (HELLO, {"resume": [b"token"]}, r"\$\.resume"),

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import settings
 
 from fuzz.properties.world import nothing_is_lost_whatever_goes_wrong
+from tests.few_examples import few_examples
 
 
 @pytest.mark.slow
 def test_any_script() -> None:
-    settings(max_examples=20)(nothing_is_lost_whatever_goes_wrong)()
+    few_examples(nothing_is_lost_whatever_goes_wrong)()

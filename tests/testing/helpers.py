@@ -9,7 +9,7 @@ import trio
 
 import heartline
 from heartline.testing import Link, Node, World
-from heartline.transports import open_listeners, open_stream
+from tests.opening import open_listeners, open_stream
 
 HEARTBEAT = heartline.Heartbeat(interval=0.5, timeout=2)
 BACKOFF = heartline.Backoff(initial=0.05, maximum=1)

@@ -8,13 +8,14 @@ from functools import partial
 
 import pytest
 import trio
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from heartline.errors import ConnectionFailed
 from heartline.testing import Link, Node, World
 from heartline.testing._flow import CAPACITY
-from heartline.transports import open_listeners, open_stream
+from tests.few_examples import few_examples
+from tests.opening import open_listeners, open_stream
 
 from .helpers import across, exact, open_pair, read
 
@@ -291,7 +292,7 @@ def bytes_of(number: int) -> bytes:
 
 @pytest.mark.slow
 @given(seed=st.integers(0, 1000), faults=st.lists(st.tuples(FAULTS, st.floats(0, 0.5)), max_size=10))
-@settings(max_examples=50)
+@few_examples
 def test_faults_lose_only_ends_and_never_mix(seed: int, faults: list[tuple[str, float]]) -> None:
     """Whatever happens, a reader gets a prefix of what was sent to it; without an error it gets all."""
     whole = []

@@ -9,7 +9,7 @@ import heartline
 from heartline.errors import ConnectionFailed
 from heartline.testing import Link, Node, World
 from heartline.testing._clock import DRIFT, EPOCH, OFFSET
-from heartline.transports import open_listeners, open_stream
+from tests.opening import open_listeners, open_stream
 
 from .helpers import across, exact, nothing, open_pair, read, serve
 

@@ -6,12 +6,15 @@ import math
 
 import pytest
 import trio
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from heartline.testing import Link, World, check_listener, check_stream
+from heartline import transports
+from heartline.testing import Link, Node, World, check_listener, check_stream
 from heartline.testing._flow import ANNOUNCED, CAPACITY, PIECE_SIZE
-from heartline.transports import Listener, open_listeners, open_stream
+from heartline.transports import Listener, TransportContext
+from tests.few_examples import few_examples
+from tests.opening import open_listeners, open_stream
 
 from .helpers import Pair, across, exact, open_pair, read
 
@@ -20,26 +23,36 @@ from .helpers import Pair, across, exact, open_pair, read
 def test_it_keeps_the_rules_of_streams() -> None:
     async def main(world: World) -> None:
         world.link("world", world.node("a")).configure(latency=0.001, jitter=0.0005, bandwidth=1e8)
+        put, accepted = trio.open_memory_channel[trio.abc.Stream](1)
 
-        async def make_clogged() -> Pair:
-            pair = await open_pair(world)
+        async def serve(_node: Node) -> None:
+            (listener,) = await open_listeners("memory://a")
+            while True:
+                await put.send(await listener.accept())
+
+        async def make_pair(context: TransportContext) -> Pair:
+            return await transports.open_stream("memory://a", context), await accepted.receive()
+
+        async def make_clogged(context: TransportContext) -> Pair:
+            pair = await make_pair(context)
             for stream in pair:
                 with trio.move_on_after(1):
                     while True:
                         await stream.send_all(bytes(10_000))
             return pair
 
-        await check_stream(lambda: open_pair(world), make_clogged)
+        world.node("a").start(serve)
+        await check_stream(make_pair, make_clogged)
 
     World(1).run(main)
 
 
 def test_it_keeps_the_rules_of_listeners() -> None:
-    async def listen() -> Listener:
-        return (await open_listeners("memory://"))[0]
+    async def listen(context: TransportContext) -> Listener:
+        return (await transports.open_listeners("memory://", context))[0]
 
     async def main(world: World) -> None:
-        await check_listener(listen, open_stream)
+        await check_listener(listen, transports.open_stream)
 
     World(1).run(main)
 
@@ -95,7 +108,7 @@ def test_bandwidth_is_exact_and_shared() -> None:
     sizes=st.lists(st.integers(0, 40_000), max_size=8),
     limits=st.lists(st.integers(1, 3000) | st.none(), min_size=1, max_size=5),
 )
-@settings(max_examples=30)
+@few_examples
 def test_all_arrives_in_order_within_the_times_of_the_link(
     seed: int, sizes: list[int], limits: list[int | None]
 ) -> None:

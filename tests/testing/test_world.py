@@ -12,10 +12,10 @@ import trio
 import heartline
 import heartline.testing._replay
 from heartline.testing import Node, NotConverged, World
-from heartline.testing._network import BACKLOG
 from heartline.testing._replay import LAST
 from heartline.testing._trace import TRACE_SIZE, Trace
-from heartline.transports import open_listeners, open_stream
+from heartline.transports import TransportOptions
+from tests.opening import open_listeners, open_stream
 
 from .helpers import Adder, count, exact, nothing, serve
 
@@ -243,8 +243,8 @@ def test_names_of_listeners() -> None:
 
 def test_the_backlog_is_bounded() -> None:
     async def main(world: World) -> None:
-        (listener,) = await open_listeners("memory://x")
-        waiting = [await open_stream("memory://x") for _ in range(BACKLOG)]
+        (listener,) = await open_listeners("memory://x", options=TransportOptions(backlog=5))
+        waiting = [await open_stream("memory://x") for _ in range(5)]
         async with trio.open_nursery() as nursery:
             nursery.start_soon(open_stream, "memory://x")
             await trio.sleep(1.5)

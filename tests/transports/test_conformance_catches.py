@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import trio
 
 from heartline.testing import MemoryNetwork, check_listener, check_stream, memory_pair
 from heartline.testing import _conformance as conformance
-from heartline.transports import Listener
+from heartline.transports import Listener, StreamInfo, TransportContext
 
 
 class Wrapped(trio.abc.Stream):
@@ -106,12 +107,104 @@ async def test_faulty_streams(
 
 
 async def test_check_stream_runs_all(autojump_clock: trio.testing.MockClock) -> None:
-    async def make_pair() -> tuple[trio.abc.Stream, trio.abc.Stream]:
+    async def make_pair(_: TransportContext) -> tuple[trio.abc.Stream, trio.abc.Stream]:
         first, second = memory_pair()
         return EndsEarly(first), EndsEarly(second)
 
     with raises(AssertionError, "29999 of 30000"):
         await check_stream(make_pair)
+
+
+class WithTask(Wrapped):
+    """A task serves it, and ends with it."""
+
+    def __init__(self, inner: trio.abc.HalfCloseableStream, context: TransportContext) -> None:
+        super().__init__(inner)
+        self.scope = trio.CancelScope()
+        self.start(context)
+
+    def start(self, context: TransportContext) -> None:
+        context.nursery.start_soon(self.serve)
+
+    async def serve(self) -> None:
+        with self.scope:
+            await trio.sleep_forever()
+
+    async def aclose(self) -> None:
+        self.scope.cancel()
+        await super().aclose()
+
+
+class HasItsTaskElsewhere(WithTask):
+    def start(self, context: TransportContext) -> None:
+        trio.lowlevel.spawn_system_task(self.serve)
+
+
+class LeavesItsTask(WithTask):
+    async def aclose(self) -> None:
+        await self.inner.aclose()
+
+
+class ClingsToItsTask(WithTask):
+    async def serve(self) -> None:
+        with trio.move_on_after(60, shield=True):
+            await trio.sleep_forever()
+
+
+async def pair_of(kind: type[WithTask], context: TransportContext) -> tuple[WithTask, WithTask]:
+    first, second = memory_pair()
+    return kind(first, context), kind(second, context)
+
+
+@pytest.mark.parametrize(
+    ("faulty", "words"),
+    [
+        (HasItsTaskElsewhere, r"not in the context's nursery: .*serve, .*serve$"),
+        (LeavesItsTask, "they live on when all is closed: .*serve"),
+        (ClingsToItsTask, "hung for"),
+    ],
+)
+async def test_faulty_tasks(
+    faulty: type[WithTask], words: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    await check_stream(partial(pair_of, WithTask))
+    with pytest.raises(AssertionError, match=words):
+        await check_stream(partial(pair_of, faulty))
+
+
+async def test_faulty_tasks_of_listeners(autojump_clock: trio.testing.MockClock) -> None:
+    network = MemoryNetwork()
+
+    async def make(start: Callable[[TransportContext], Any], context: TransportContext) -> Listener:
+        start(context)
+        return network.listen()
+
+    async def connect(url: str, _: TransportContext) -> trio.abc.Stream:
+        return await network.connect(url.removeprefix("memory://"))
+
+    def leave_a_task(context: TransportContext) -> None:
+        context.nursery.start_soon(trio.sleep_forever)
+
+    def hide_a_task(_: TransportContext) -> None:
+        trio.lowlevel.spawn_system_task(trio.sleep, 1)
+
+    await check_listener(partial(make, lambda _: None), connect)
+    with pytest.raises(AssertionError, match=r"live on when all is closed: .*sleep_forever"):
+        await check_listener(partial(make, leave_a_task), connect)
+    with pytest.raises(AssertionError, match=r"not in the context's nursery: .*sleep"):
+        await check_listener(partial(make, hide_a_task), connect)
+
+
+async def test_a_task_that_all_streams_share_is_no_leak(autojump_clock: trio.testing.MockClock) -> None:
+    shared: list[trio.Nursery] = []
+
+    async def make_pair(context: TransportContext) -> tuple[trio.abc.Stream, trio.abc.Stream]:
+        if context.nursery not in shared:
+            shared.append(context.nursery)
+            context.nursery.start_soon(trio.sleep_forever)
+        return memory_pair()
+
+    await check_stream(make_pair)
 
 
 class FaultyListener(trio.abc.Listener[trio.abc.Stream]):
@@ -147,6 +240,18 @@ class StaysOpen(FaultyListener):
         await trio.lowlevel.checkpoint()
 
 
+class Mystery(Wrapped):
+    def describe_peer(self) -> StreamInfo:
+        return StreamInfo(address="")
+
+
+class AcceptsMysteries(FaultyListener):
+    async def accept(self) -> trio.abc.Stream:
+        stream = await super().accept()
+        assert isinstance(stream, trio.abc.HalfCloseableStream)
+        return Mystery(stream)
+
+
 class TakesAllDown(FaultyListener):
     def __init__(self, inner: Listener) -> None:
         super().__init__(inner)
@@ -168,6 +273,7 @@ class TakesAllDown(FaultyListener):
         (ServesOnlyOne, AssertionError),
         (LosesAccepted, AssertionError),
         (StaysOpen, AssertionError),
+        (AcceptsMysteries, AssertionError),
         (TakesAllDown, trio.ClosedResourceError),
     ],
 )
@@ -180,9 +286,9 @@ async def test_faulty_listeners(
         inner = network.listen()
         return Listener(kind(inner), inner.url)
 
-    async def connect(url: str) -> trio.abc.Stream:
+    async def connect(url: str, _: TransportContext) -> trio.abc.Stream:
         return await network.connect(url.removeprefix("memory://"))
 
-    await check_listener(lambda: make(FaultyListener), connect)
+    await check_listener(lambda _: make(FaultyListener), connect)
     with raises(expected):
-        await check_listener(lambda: make(faulty), connect)
+        await check_listener(lambda _: make(faulty), connect)

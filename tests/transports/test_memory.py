@@ -11,8 +11,11 @@ from trio.testing import MockClock
 
 from heartline.errors import ConfigurationError, ConnectionFailed
 from heartline.testing import MemoryNetwork, memory_pair
-from heartline.transports import open_listeners, open_stream
-from heartline.transports.memory import BACKLOG, BUFFER_SIZE
+from heartline.transports import TransportOptions
+from heartline.transports.memory import BUFFER_SIZE
+from tests.opening import open_listeners, open_stream
+
+BACKLOG = 5
 
 
 @given(
@@ -123,7 +126,7 @@ async def test_the_network_sets_the_buffer() -> None:
 
 
 async def test_the_backlog_is_bounded() -> None:
-    (listener,) = await open_listeners("memory://busy")
+    (listener,) = await open_listeners("memory://busy", options=TransportOptions(backlog=BACKLOG))
     connected = []
 
     async def connect() -> None:
@@ -140,7 +143,7 @@ async def test_the_backlog_is_bounded() -> None:
 
 
 async def test_closing_hangs_up_on_those_not_accepted() -> None:
-    (listener,) = await open_listeners("memory://closing")
+    (listener,) = await open_listeners("memory://closing", options=TransportOptions(backlog=BACKLOG))
     waiting = [await open_stream("memory://closing") for _ in range(BACKLOG)]
     async with trio.open_nursery() as nursery:
 

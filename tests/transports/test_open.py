@@ -6,6 +6,7 @@ import errno
 import gc
 import ssl
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ import trio.testing
 
 from heartline.errors import ConfigurationError, ConnectionFailed
 from heartline.testing import memory_pair
-from heartline.transports import Listener, open_listeners, open_stream, register
+from heartline.transports import Listener, TransportContext, TransportOptions, register, tcp
+from tests.opening import open_listeners, open_stream
 
 from .conftest import Case, Contexts
 
@@ -33,14 +35,13 @@ async def test_nobody_there(case: Case) -> None:
     with pytest.raises(ConnectionFailed, match="cannot connect to") as raised:
         await case.connect(url)
     assert url in str(raised.value)
-    if case.name != "memory":
-        assert isinstance(raised.value.__cause__, ConnectionRefusedError | FileNotFoundError)
+    assert isinstance(raised.value.__cause__, case.refusal)
 
 
 async def test_an_address_in_use(case: Case) -> None:
     async with await case.listen() as listener:
         with pytest.raises(ConnectionFailed, match=r"cannot listen on .* in use") as raised:
-            await open_listeners(listener.url, tls=case.server_tls)
+            await replace(case, listen_url=listener.url).listen()
         assert listener.url in str(raised.value)
     async with await case.listen():
         pass  # and when it was left, it is free again
@@ -228,15 +229,15 @@ async def test_the_addresses_of_a_name_share_one_free_port() -> None:
 async def test_a_port_that_only_one_address_has_free(taken: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each address offers a port for both; the first that is ``taken`` on the other is passed over."""
     trio.socket.set_custom_hostname_resolver(TwoAddresses())
-    real, refused = trio.open_tcp_listeners, []
+    real, refused = tcp._listen, []
 
-    async def open_tcp_listeners(port: int, *, host: str) -> list[trio.SocketListener]:
+    async def listen(host: str, port: int, options: TransportOptions) -> list[trio.SocketListener]:
         if port and len(refused) < taken:
             refused.append(port)
             raise OSError(errno.EADDRINUSE, "Address already in use")
-        return await real(port, host=host)
+        return await real(host, port, options)
 
-    monkeypatch.setattr(trio, "open_tcp_listeners", open_tcp_listeners)
+    monkeypatch.setattr(tcp, "_listen", listen)
     if taken == 2:
         with pytest.raises(ConnectionFailed, match="in use"):
             await open_listeners("tcp://both.example:0")
@@ -244,6 +245,25 @@ async def test_a_port_that_only_one_address_has_free(taken: int, monkeypatch: py
     first, second = await open_listeners("tcp://both.example:0")
     async with first, second:
         assert first.url == second.url
+
+
+async def test_an_address_of_a_family_that_the_system_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is passed over, as long as there is another one."""
+    trio.socket.set_custom_hostname_resolver(TwoAddresses())
+    real, lacking = trio.socket.socket, [1]
+
+    def socket(*kind: int) -> trio.socket.SocketType:
+        if lacking.pop():
+            raise OSError(errno.EAFNOSUPPORT, "Address family not supported")
+        return real(*kind)
+
+    monkeypatch.setattr(trio.socket, "socket", socket)
+    lacking[:] = [0, 1]  # from the end
+    (listener,) = await open_listeners("tcp://both.example:0")
+    await listener.aclose()
+    lacking[:] = [1, 1]
+    with pytest.raises(ConnectionFailed, match="family not supported"):
+        await open_listeners("tcp://both.example:0")
 
 
 async def test_the_error_of_two_addresses_names_both() -> None:
@@ -271,11 +291,11 @@ async def test_a_lack_of_file_descriptors_stays_visible(monkeypatch: pytest.Monk
 
 class TestRegister:
     @staticmethod
-    async def open_stream(url: str, *, tls: ssl.SSLContext | None) -> trio.abc.Stream:
+    async def open_stream(url: str, context: TransportContext) -> trio.abc.Stream:
         return memory_pair()[0]
 
     @staticmethod
-    async def open_listeners(url: str, *, tls: ssl.SSLContext | None) -> list[Listener]:
+    async def open_listeners(url: str, context: TransportContext) -> list[Listener]:
         return []
 
     async def test_a_scheme_of_ones_own(self) -> None:
@@ -300,8 +320,8 @@ class TestRegister:
     ) -> None:
         (tmp_path / "x_plugged.py").write_text(
             "from heartline.testing import memory_pair\n"
-            "async def open_stream(url, *, tls): return memory_pair()[0]\n"
-            "async def open_listeners(url, *, tls): return []\n"
+            "async def open_stream(url, context): return memory_pair()[0]\n"
+            "async def open_listeners(url, context): return []\n"
         )
         info = tmp_path / "x_plugged-1.dist-info"
         info.mkdir()

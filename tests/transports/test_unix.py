@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from heartline.errors import ConnectionFailed
-from heartline.transports import open_listeners, open_stream
+from tests.opening import open_listeners, open_stream
 
 
 def leave_stale(path: Path) -> None:

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from heartline.errors import ConfigurationError
-from heartline.transports import open_listeners, open_stream
 from heartline.transports._url import NetworkURL, parse_memory, parse_network
 from heartline.transports.unix import MAX_PATH, parse_path
+from tests.opening import open_listeners, open_stream
 
 BAD_ANYWHERE = [
     ("", "no scheme"),

@@ -28,10 +28,10 @@ from wsproto.frame_protocol import FrameProtocol
 
 from heartline.errors import ConfigurationError, ConnectionFailed
 from heartline.testing import memory_pair
-from heartline.transports import open_listeners, open_stream
 from heartline.transports._url import NetworkURL
 from heartline.transports._websocket_handshake import begin_request
 from heartline.transports._websocket_stream import MAX_MESSAGE, PATIENCE, WebSocketStream
+from tests.opening import open_listeners, open_stream
 
 from .conftest import websocket_over
 
@@ -84,6 +84,7 @@ class TestHandshake:
         near, far = memory_pair()
         async with far, websocket_over(near, near, "/here")[1] as stream:
             await far.send_all(request)
+            await far.send_eof()
             with pytest.raises(trio.BrokenResourceError) as raised:
                 await stream.receive_some()
             with pytest.raises(trio.BrokenResourceError):
@@ -97,8 +98,7 @@ class TestHandshake:
     @pytest.mark.parametrize(
         ("request_", "status", "words"),
         [
-            (b"GET /here HTTP/1.1\r\nHost: h\r\n\r\n", 400, "Missing header, 'Connection: Upgrade'"),
-            (b"POST /here HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n", 400, "method must be GET"),
+            (b"GET /here HTTP/1.1\r\nHost: h\r\n\r\n", 426, "Missing header, 'Connection: Upgrade'"),
             (b"\x00\x01\x02\r\n\r\n", 400, "Bad HTTP message"),
             (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"a" * 17_000, 400, "Bad HTTP message"),
             (b"GET /here HTTP/1.1\r\nX: " + b"a" * 17_000, 400, "Bad HTTP message"),

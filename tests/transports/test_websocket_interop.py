@@ -15,8 +15,8 @@ import websockets.exceptions
 import websockets.trio.client
 import websockets.trio.server
 
-from heartline.transports import open_listeners, open_stream
 from heartline.transports._websocket_stream import MAX_MESSAGE
+from tests.opening import open_listeners, open_stream
 
 from .conftest import Contexts
 

@@ -15,21 +15,21 @@ from typing import Any, final
 import trio
 
 from heartline.errors import (
-    ConfigurationError,
     ConnectionLost,
     HeartlineError,
     LocalProtocolError,
     RemoteProtocolError,
-    SerializationError,
 )
 from heartline.link import Core, NoPublicConstructor
 from heartline.session import Role
-from heartline.wire import Flag, Frame, FrameType, Serializer, get_serializer, unwrap, wrap
+from heartline.wire import Flag, Frame, FrameType, Serializer, decode_body, encode_body
 
 __all__ = ["Channel", "Channels", "decode_message", "encode_message"]
 
 RAW_BYTES = 0
 """The id of a DATA frame whose payload is the message itself; any other id is a serializer's content id."""
+
+_RAW = int(Flag.RAW)
 
 NAME_SIZE = 256
 """Bytes of a channel's name: any path or UUID."""
@@ -42,28 +42,15 @@ def encode_message(serializer: Serializer, message: Any) -> tuple[int, bytes, in
     """The content id, payload and flags of a message: bytes as they are, anything else serialized."""
     if isinstance(message, (bytes, bytearray)):
         return RAW_BYTES, bytes(message), 0
-    segments: list[Any] = []
-    body = serializer.encode(message, segments)
-    return (
-        (serializer.content_id, wrap(body, segments), Flag.RAW)
-        if segments
-        else (serializer.content_id, body, 0)
-    )
+    payload, flags = encode_body(serializer, message)
+    return serializer.content_id, payload, flags
 
 
 def decode_message(frame: Frame) -> Any:
     """The message of a DATA frame; raises :class:`SerializationError`."""
-    segments: list[Any] = []
-    payload = frame.payload
-    if frame.flags & Flag.RAW:
-        payload, segments = unwrap(payload)
-    if frame.id == RAW_BYTES:
-        return bytes(payload)
-    try:
-        serializer = get_serializer(frame.id)
-    except ConfigurationError as error:
-        raise SerializationError(f"the peer used another serializer: {error}") from None
-    return serializer.decode(payload, segments)
+    if frame.id == RAW_BYTES and not frame.flags & _RAW:
+        return bytes(frame.payload)
+    return decode_body(frame.id, frame.payload, frame.flags)
 
 
 @final

@@ -28,10 +28,10 @@ from heartline.link import (
 )
 from heartline.push import History, Publisher, Push, TopicSettings
 from heartline.rpc import Calls, ServiceTable
-from heartline.server import MAX_IDENTITY, Authenticate, Server, Table, make_server, serve_stream
+from heartline.server import MAX_IDENTITY, Authenticate, Server, Table, accept_streams, make_server
 from heartline.session import Heartbeat, Role
 from heartline.session.messages import SMALLEST_FRAME
-from heartline.transports import open_listeners, open_stream
+from heartline.transports import TransportContext, TransportOptions, open_listeners, open_stream
 from heartline.wire import Limits, get_serializer
 
 __all__ = ["open_connection", "open_server", "serve"]
@@ -45,6 +45,7 @@ async def open_connection(
     identity: str | None = None,
     credentials: Any = None,
     tls: ssl.SSLContext | None = None,
+    transport: TransportOptions = TransportOptions(),  # noqa: B008 - frozen
     reconnect: Backoff | None = Backoff(),  # noqa: B008 - frozen
     heartbeat: Heartbeat = Heartbeat(),  # noqa: B008 - frozen
     limits: Limits = Limits(),  # noqa: B008 - frozen
@@ -57,8 +58,9 @@ async def open_connection(
     registered scheme) or a stream that is open already. ``services`` are objects whose methods the server
     may call. ``identity`` names this client to the server, for as long as it lives and longer; without one
     the server makes up an id, which reconnects keep. ``credentials`` is any value, for the server's
-    ``authenticate``. ``reconnect`` says how to come back after a loss, ``None``: not at all. ``rng`` is the
-    source of jitter; give a seeded one for a run that can be repeated.
+    ``authenticate``. ``transport`` is for registered schemes whose clients have options. ``reconnect`` says
+    how to come back after a loss, ``None``: not at all. ``rng`` is the source of jitter; give a seeded one
+    for a run that can be repeated.
 
     The first connection is made or refused at once, because a wrong address is a mistake to hear about:
     raises :class:`ConfigurationError`, :class:`ConnectionFailed`, :class:`ConnectionRefusedByPeer` or
@@ -66,6 +68,7 @@ async def open_connection(
     """
     if not isinstance(target, (str, trio.abc.Stream)):
         raise ConfigurationError(f"target must be a URL (scheme://address) or a stream, not {target!r:.80}")
+    _check("transport", transport, TransportOptions)
     _check("identity", identity, str, type(None))
     _check("reconnect", reconnect, Backoff, type(None))
     if identity is not None and not (0 < len(identity) <= MAX_IDENTITY and identity.isprintable()):
@@ -81,7 +84,8 @@ async def open_connection(
         setup.parts = _parts(services, None, None)
         core = Core(setup, Role.CLIENT)
         if isinstance(target, str):
-            dial = partial(open_stream, target, tls=tls)
+            context = TransportContext(nursery=nursery, tls=tls, options=transport)
+            dial = partial(open_stream, target, context)
             core.address = target
         else:
             dial = partial(_give, [target])
@@ -115,6 +119,7 @@ async def open_server(
     services: Iterable[Any] = (),
     authenticate: Authenticate | None = None,
     tls: ssl.SSLContext | None = None,
+    transport: TransportOptions = TransportOptions(),  # noqa: B008 - frozen
     heartbeat: Heartbeat = Heartbeat(),  # noqa: B008 - frozen
     limits: Limits = Limits(),  # noqa: B008 - frozen
     history: History = History(),  # noqa: B008 - frozen
@@ -127,24 +132,25 @@ async def open_server(
     With port 0 the system picks one; ``Server.urls`` has the real addresses. ``services`` are the objects
     whose methods clients may call. ``authenticate(credentials, identity)`` returns the id under which a
     client is let in (``None``: the identity it claims), or raises :class:`PermissionError`; it may be async.
-    ``history`` is what topics retain by default. ``topics`` are those with a store or a fold, by name: they
-    are there, with all that their stores have of them, before the first client is let in. ``rng`` makes ids
-    and epochs.
+    ``transport`` says how to listen, and the pages of which sites may connect from browsers. ``history`` is
+    what topics retain by default. ``topics`` are those with a store or a fold, by name: they are there, with
+    all that their stores have of them, before the first client is let in. ``rng`` makes ids and epochs.
 
     Leaving the block says goodbye to every client, which will try to come back, and ends every task, socket
     and call. For a gentle end call :meth:`Server.drain` first.
     """
+    _check("transport", transport, TransportOptions)
     _check("history", history, History)
     _check("topics", topics, Mapping, type(None))
     if not urls:
         raise ConfigurationError("open_server needs at least one URL to listen on, such as tcp://127.0.0.1:0")
-    async with AsyncExitStack() as stack:
+    async with AsyncExitStack() as opened, open_plain_nursery() as nursery:
+        context = TransportContext(nursery=nursery, tls=tls, options=transport)
         listeners = []
         for url in urls:
-            for listener in await open_listeners(url, tls=tls):
-                await stack.enter_async_context(listener)
+            for listener in await open_listeners(url, context):
+                await opened.enter_async_context(listener)
                 listeners.append(listener)
-        nursery = await stack.enter_async_context(open_plain_nursery())
         announcer = Announcer()
         setup = _setup(nursery, heartbeat, limits, serializer, rng, announcer)
         publisher = Publisher(
@@ -161,8 +167,8 @@ async def open_server(
         table = Table(setup)
         addresses = tuple(dict.fromkeys(listener.url for listener in listeners))
         server = make_server(table, addresses, publisher, announcer, inbox)
-        handler = partial(serve_stream, table, authenticate)
-        nursery.start_soon(partial(trio.serve_listeners, handler, listeners, handler_nursery=nursery))
+        for listener in listeners:
+            nursery.start_soon(accept_streams, table, authenticate, listener)
         try:
             yield server
             await server.drain(0)

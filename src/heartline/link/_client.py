@@ -87,6 +87,9 @@ async def _connect_once(core: Core, dial: Dial, identity: str | None, credential
             ) from None
         if isinstance(error, ConnectionLost):
             raise ConnectionFailed(str(error)) from error
+        if isinstance(error, Exception) and not isinstance(error, (HeartlineError, _Forgotten)):
+            # A transport of somebody else's: what it raises is one failed attempt, not the end of the block.
+            raise ConnectionFailed(f"the transport raised {error!r}") from error
         raise
 
 

@@ -288,26 +288,30 @@ class Link:
     @trio.lowlevel.enable_ki_protection
     async def _write_loop(self) -> None:
         """The writer task: waits for the stream, so that nobody else has to."""
-        with trio.CancelScope() as self._writer_scope:
+        try:
+            # Inside of ``try``: a stream with tasks of its own may raise an error beside the cancellation.
+            with trio.CancelScope() as self._writer_scope:
+                await self._write_on()
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            self.lose(ConnectionLost(f"the link broke while writing: {error.__cause__ or error}"))
+        except HeartlineError as error:
+            self.fail(error)
+        except Exception:
+            # As in serve_link: a bug met on one link must not end the others.
+            logger.exception("internal error while writing")
+            self.fail(ConnectionLost("internal error, see the log"))
+
+    async def _write_on(self) -> None:
+        while True:
             try:
-                while True:
-                    try:
-                        if self.state is _UP:
-                            await self._write_all()
-                    finally:
-                        # Only here: cancelled while it is parked, it must not speak for another writer.
-                        self._end_writing()
-                    if self.state is not _UP:
-                        return
-                    await self._park()
-            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-                self.lose(ConnectionLost(f"the link broke while writing: {error.__cause__ or error}"))
-            except HeartlineError as error:
-                self.fail(error)
-            except Exception:
-                # As in serve_link: a bug met on one link must not end the others.
-                logger.exception("internal error while writing")
-                self.fail(ConnectionLost("internal error, see the log"))
+                if self.state is _UP:
+                    await self._write_all()
+            finally:
+                # Only here: cancelled while it is parked, it must not speak for another writer.
+                self._end_writing()
+            if self.state is not _UP:
+                return
+            await self._park()
 
     async def _write_all(self) -> None:
         while data := self._unwritten or _join(self.session.take(BURST, trio.current_time())):
@@ -448,13 +452,15 @@ class Link:
         await self.go_down(grace=max(0.0, deadline - trio.current_time()))
 
     async def _write_rest(self, deadline: float) -> None:
-        with trio.CancelScope(shield=True, deadline=deadline):
-            try:
+        try:
+            with trio.CancelScope(shield=True, deadline=deadline):
                 await self._wait_writer()
                 if self._writing is _IDLE:
                     await self._write_here()
-            except (HeartlineError, trio.BrokenResourceError, trio.ClosedResourceError):
-                pass  # what could not be written is lost with the link; the close goes on
+        except (HeartlineError, trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # what could not be written is lost with the link; the close goes on
+        except Exception:
+            logger.warning("the stream of a link raised in its last write", exc_info=True)
 
     async def _write_here(self) -> None:
         self._writing = _DUE  # from now on this task is the writer
@@ -466,12 +472,12 @@ class Link:
 
 async def close_stream(stream: trio.abc.Stream, deadline: float) -> None:
     """Close a stream by the deadline, even when cancelled."""
-    with trio.CancelScope(shield=True, deadline=deadline):
-        try:
+    try:
+        with trio.CancelScope(shield=True, deadline=deadline):
             await stream.aclose()
-        except Exception:
-            # A stream closes even when it raises, and its error must not end the other connections.
-            logger.warning("the stream of a link raised while it was closed", exc_info=True)
+    except Exception:
+        # A stream closes even when it raises, and its error must not end the other connections.
+        logger.warning("the stream of a link raised while it was closed", exc_info=True)
 
 
 def _join(buffers: list[Buffer]) -> bytes:

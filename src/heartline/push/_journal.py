@@ -153,7 +153,7 @@ def _number(items: Iterable[_Item]) -> list[StoredUpdate]:
             StoredUpdate(
                 topic=topic.name,
                 offset=offset,
-                payload=with_offset(item.payload, item.flags, offset),
+                payload=with_offset(item.payload, offset),
                 flags=item.flags,
                 key=None if key is None else replace(key, offset=offset),
                 state=state,

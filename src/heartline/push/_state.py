@@ -8,7 +8,7 @@ from heartline.errors import PushError, SerializationError
 from heartline.push._settings import Fold
 from heartline.push._store import SavedState
 from heartline.push._wire import decode_update, encode_update
-from heartline.wire import Frame, FrameType, Serializer
+from heartline.wire import Serializer
 
 __all__ = ["State", "warn_of_end"]
 
@@ -65,7 +65,7 @@ class State:
     def restore(self, saved: SavedState) -> None:
         """Begin with a state that was saved; raises :class:`SerializationError`."""
         if saved.payload:
-            self._value = decode_update(Frame(FrameType.PUSH, saved.flags, 0, 0, saved.payload))
+            self._value = decode_update(saved.payload, saved.flags)
         self.offset = self.saved = saved.offset
 
     def apply(self, offset: int, payload: bytes, flags: int) -> None:
@@ -74,9 +74,7 @@ class State:
             return
         self._encoded = None
         try:
-            self._value = self._fold.apply(
-                self._value, decode_update(Frame(FrameType.PUSH, flags, 0, 0, payload))
-            )
+            self._value = self._fold.apply(self._value, decode_update(payload, flags))
             self.offset = offset
         except Exception as error:
             self.fail(f"update {offset} could not be applied: {error!r:.200}", error)

@@ -174,14 +174,15 @@ class Subscription:
         offset, frame, is_state = item
         self._taken = offset
         self._waiting_size -= len(frame.payload)
-        return Update(self.topic, self._epoch, offset, decode_update(frame), is_state)
+        return Update(self.topic, self._epoch, offset, decode_update(frame.payload, frame.flags), is_state)
 
     def _history_gap(self, gap: _Gap) -> HistoryGap:
         newest, cause = None, None
         if gap.newest is not None:
             self._waiting_size -= len(gap.newest.payload)
             try:
-                newest = Update(self.topic, self._epoch, gap.position, decode_update(gap.newest))
+                value = decode_update(gap.newest.payload, gap.newest.flags)
+                newest = Update(self.topic, self._epoch, gap.position, value)
             except SerializationError as error:
                 cause = error  # the loss must be told all the same
         told = HistoryGap(self.topic, expected=gap.due, newest=newest, anew=gap.anew)
@@ -263,7 +264,7 @@ class Subscription:
 
     def deliver(self, frame: Frame) -> None:
         """Take a frame that arrived; raises :class:`RemoteProtocolError`."""
-        content_id, offset = parse_head(frame)
+        offset, content_id = parse_head(frame.payload)
         if len(self._waiting) >= MAX_WAITING or self._waiting_size >= MAX_WAITING_SIZE:
             raise RemoteProtocolError(
                 f"more than {MAX_WAITING} updates or {MAX_WAITING_SIZE} bytes of topic {self.topic!r} "

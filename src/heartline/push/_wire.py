@@ -1,7 +1,7 @@
 """The payloads of push frames.
 
 PUSH
-    The content id u8, the offset u64, the serialized value. Content id 0 is a notice instead, a CBOR list:
+    The offset u64, the content id u8, the serialized value. Content id 0 is a notice instead, a CBOR list:
 
     - ``["gap", position, newest]``: the updates from the head's offset to ``position`` are lost; if
       ``newest`` is true, the next update is the newest one of the topic.
@@ -19,8 +19,8 @@ from __future__ import annotations
 import struct
 from typing import Any
 
-from heartline.errors import ConfigurationError, RemoteProtocolError, SerializationError
-from heartline.wire import CborSerializer, Flag, Frame, Serializer, get_serializer, unwrap, wrap
+from heartline.errors import RemoteProtocolError, SerializationError
+from heartline.wire import CborSerializer, Serializer, decode_value, encode_body
 
 __all__ = [
     "CONFIRM",
@@ -35,8 +35,8 @@ __all__ = [
     "with_offset",
 ]
 
-PUSH_HEAD = struct.Struct("!BQ")
 CONFIRM = struct.Struct("!Q")
+PUSH_HEAD = struct.Struct("!QB")
 LEAVE = 0xFFFFFFFFFFFFFFFF
 NOTICE = 0
 
@@ -45,37 +45,24 @@ _cbor = CborSerializer()
 
 def encode_update(serializer: Serializer, offset: int, value: Any) -> tuple[bytes, int]:
     """The payload and flags of an update; raises :class:`SerializationError`."""
-    segments: list[Any] = []
-    payload = PUSH_HEAD.pack(serializer.content_id, offset) + serializer.encode(value, segments)
-    return (wrap(payload, segments), int(Flag.RAW)) if segments else (payload, 0)
+    return encode_body(serializer, value, PUSH_HEAD.pack(offset, serializer.content_id))
 
 
 def encode_notice(offset: int, *what: Any) -> bytes:
     """The payload of a notice."""
-    return PUSH_HEAD.pack(NOTICE, offset) + _cbor.encode(list(what), [])
+    return PUSH_HEAD.pack(offset, NOTICE) + _cbor.encode(list(what), [])
 
 
-def with_offset(payload: bytes, flags: int, offset: int) -> bytes:
-    """The payload of an update with another offset in its head."""
-    at = _head_at(payload, flags) + 1
+def with_offset(payload: bytes, offset: int) -> bytes:
+    """The payload of an update with another offset."""
     packed = CONFIRM.pack(offset)
-    if payload.startswith(packed, at):
-        return payload
-    return payload[:at] + packed + payload[at + CONFIRM.size :]
+    return payload if payload.startswith(packed) else packed + payload[CONFIRM.size :]
 
 
-def _head_at(payload: bytes, flags: int) -> int:
-    """Where the head stands: with arrays behind the envelope's own header, which has its length before it."""
-    if flags & Flag.RAW:
-        (length,) = struct.unpack_from("!I", payload)
-        return int(4 + length)
-    return 0
-
-
-def parse_head(frame: Frame) -> tuple[int, int]:
-    """The content id and the offset of a PUSH."""
+def parse_head(payload: bytes) -> tuple[int, int]:
+    """The offset and the content id of a PUSH."""
     try:
-        return PUSH_HEAD.unpack_from(frame.payload, _head_at(frame.payload, frame.flags))
+        return PUSH_HEAD.unpack_from(payload)
     except struct.error as error:
         raise RemoteProtocolError(f"malformed PUSH: {error}") from None
 
@@ -94,14 +81,6 @@ def parse_notice(payload: bytes) -> list[Any]:
     raise RemoteProtocolError(f"unknown notice in PUSH: {what!r:.80}")
 
 
-def decode_update(frame: Frame) -> Any:
+def decode_update(payload: bytes, flags: int) -> Any:
     """The value of an update; raises :class:`SerializationError`."""
-    segments: list[Any] = []
-    payload = frame.payload
-    if frame.flags & Flag.RAW:
-        payload, segments = unwrap(payload)
-    try:
-        serializer = get_serializer(payload[0])
-    except (IndexError, ConfigurationError) as error:
-        raise SerializationError(f"an update of unknown content: {error}") from None
-    return serializer.decode(payload[PUSH_HEAD.size :], segments)
+    return decode_value(payload, flags, start=CONFIRM.size)

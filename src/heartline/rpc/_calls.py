@@ -33,8 +33,8 @@ from heartline.link import ConnectionState, Core, Link, Unsent
 from heartline.rpc._faults import Fault, encode_fault, error_of, fault_of
 from heartline.rpc._proxy import make_proxy
 from heartline.rpc._service import Bound, Mode, ServiceTable
-from heartline.rpc._wire import decode_call, decode_value, encode_call, encode_value
-from heartline.wire import Frame, FrameType, convert, get_serializer
+from heartline.rpc._wire import decode_call, encode_call
+from heartline.wire import Frame, FrameType, convert, decode_body, decode_value, encode_value
 
 __all__ = ["Calls"]
 
@@ -146,7 +146,7 @@ class Calls:
         if frame.type != _RESULT:
             raise error_of(frame, name, timeout)
         try:
-            value = decode_value(frame)
+            value = decode_value(frame.payload, frame.flags, returns)
             return value if returns is Any or type(value) is returns else convert(value, returns)
         except SerializationError as error:
             raise InvalidArguments(
@@ -207,7 +207,7 @@ class Calls:
 
     def _on_call(self, frame: Frame) -> None:
         core = self._core
-        target, timeout, named, content_id, body, segments = decode_call(frame)
+        target, timeout, named, content_id, start = decode_call(frame.payload)
         number = frame.id
         if number in self._running:
             raise RemoteProtocolError(f"CALL with id {number}, which is in progress")
@@ -221,7 +221,9 @@ class Calls:
             self._fault(number, Fault("unknown", "the peer has no such public method"))
             return
         try:
-            args, kwargs = _arguments(bound, get_serializer(content_id).decode(body, segments), named)
+            annotation = Any if named else bound.spec.positional
+            value = decode_body(content_id, frame.payload, frame.flags, annotation, start)
+            args, kwargs = _arguments(bound, value, named)
         except (HeartlineError, TypeError) as error:
             self._fault(number, Fault("arguments", str(error)))
             return

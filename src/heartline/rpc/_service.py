@@ -156,14 +156,14 @@ class MethodSpec:
     mode: Mode
     signature: inspect.Signature
     positional: Any
-    """The tuple type of a call that gives every parameter by position; ``None`` where there cannot be one."""
+    """The tuple type of a call that gives every parameter by position; ``Any`` where there cannot be one."""
     count: int
     annotations: dict[str, Any]
     returns: Any
 
     def arguments(self, args: list[Any], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Converted arguments; a :class:`TypeError` or :class:`SerializationError` names the wrong one."""
-        if not kwargs and len(args) == self.count and self.positional is not None:
+        if not kwargs and len(args) == self.count and self.positional is not Any:
             try:
                 return convert(args, self.positional), {}
             except SerializationError:
@@ -237,7 +237,7 @@ def _spec(name: str, function: types.FunctionType) -> MethodSpec:
         options=options,
         mode=Mode.TASK if is_async else Mode.THREAD if options.thread else Mode.INLINE,
         signature=signature.replace(parameters=parameters),
-        positional=tuple[tuple(annotations.values())] if plain else None,  # type: ignore[misc]
+        positional=tuple[tuple(annotations.values())] if plain else Any,  # type: ignore[misc]
         count=len(parameters),
         annotations=annotations,
         returns=_checkable(function, hints.get("return", Any)),

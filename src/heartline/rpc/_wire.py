@@ -21,20 +21,13 @@ import math
 import struct
 from typing import Any
 
-from heartline.errors import ConfigurationError, RemoteProtocolError, SerializationError
-from heartline.wire import Flag, Frame, Serializer, get_serializer, unwrap, wrap
+from heartline.errors import RemoteProtocolError
+from heartline.wire import Serializer, encode_body
 
-__all__ = [
-    "CALL_HEAD",
-    "decode_call",
-    "decode_value",
-    "encode_call",
-    "encode_value",
-]
+__all__ = ["CALL_HEAD", "decode_call", "encode_call"]
 
 CALL_HEAD = struct.Struct("!BBHI")
 _HEAD_SIZE = CALL_HEAD.size
-_RAW = int(Flag.RAW)
 
 LONGEST_TIMEOUT = 0xFFFFFFFF / 1000
 """Seconds, 50 days; a deadline beyond does not travel, for it must not come early."""
@@ -44,48 +37,19 @@ def encode_call(
     serializer: Serializer, target: bytes, args: tuple[Any, ...], kwargs: dict[str, Any], timeout: float
 ) -> tuple[bytes, int]:
     """The payload and the flags of a CALL; raises :class:`SerializationError`."""
-    segments: list[Any] = []
-    body = serializer.encode([args, kwargs] if kwargs else args, segments)
     milliseconds = max(1, math.ceil(timeout * 1000)) if timeout < LONGEST_TIMEOUT else 0
     head = CALL_HEAD.pack(serializer.content_id, 1 if kwargs else 0, len(target), milliseconds)
-    payload = head + target + body
-    return (wrap(payload, segments), _RAW) if segments else (payload, 0)
+    return encode_body(serializer, [args, kwargs] if kwargs else args, head + target)
 
 
-def decode_call(frame: Frame) -> tuple[bytes, float, bool, int, bytes, list[Any]]:
-    """Target, timeout (seconds), whether named arguments follow, content id, body and segments."""
-    segments: list[Any] = []
-    payload = frame.payload
+def decode_call(payload: bytes) -> tuple[bytes, float, bool, int, int]:
+    """Target, timeout (seconds), whether named arguments follow, content id, and where the body begins."""
     try:
-        if frame.flags & _RAW:
-            payload, segments = unwrap(payload)
         content_id, kind, length, milliseconds = CALL_HEAD.unpack_from(payload)
-    except (struct.error, SerializationError) as error:
+    except struct.error as error:
         raise RemoteProtocolError(f"malformed CALL: {error}") from None
     end = _HEAD_SIZE + length
     if end > len(payload) or kind > 1:
         raise RemoteProtocolError("malformed CALL: its head does not fit its payload")
     timeout = milliseconds / 1000 if milliseconds else math.inf
-    return bytes(payload[_HEAD_SIZE:end]), timeout, kind == 1, content_id, payload[end:], segments
-
-
-def encode_value(serializer: Serializer, value: Any) -> tuple[bytes, int]:
-    """The payload and the flags of a RESULT; raises :class:`SerializationError`."""
-    segments: list[Any] = []
-    payload = serializer.content_id.to_bytes() + serializer.encode(value, segments)
-    return (wrap(payload, segments), _RAW) if segments else (payload, 0)
-
-
-def decode_value(frame: Frame) -> Any:
-    """The value of a RESULT; raises :class:`SerializationError`."""
-    segments: list[Any] = []
-    payload = frame.payload
-    if frame.flags & _RAW:
-        payload, segments = unwrap(payload)
-    if not payload:
-        raise SerializationError("an empty RESULT")
-    try:
-        serializer = get_serializer(payload[0])
-    except ConfigurationError as error:
-        raise SerializationError(f"the result cannot be decoded: {error}") from None
-    return serializer.decode(payload[1:], segments)
+    return bytes(payload[_HEAD_SIZE:end]), timeout, kind == 1, content_id, end

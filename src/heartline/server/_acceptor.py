@@ -25,8 +25,9 @@ from heartline.server._handover import State as HandoverState
 from heartline.server._table import Table
 from heartline.session import CloseCode, Hello, Role, Session, State
 from heartline.session.messages import VERSION
+from heartline.transports import describe
 
-__all__ = ["MAX_IDENTITY", "Authenticate", "serve_stream"]
+__all__ = ["MAX_IDENTITY", "Authenticate", "accept_streams", "serve_stream"]
 
 logger = logging.getLogger("heartline.server")
 
@@ -41,6 +42,10 @@ Authenticate = Callable[[Any, "str | None"], "str | Awaitable[str | None] | None
 TOKEN_SIZE = 16
 """Bytes of a token: nobody guesses one of 2**128."""
 
+ACCEPT_PAUSE = 0.1
+"""Seconds between an accept that failed and the next one: descriptors that ran out may be free again by then,
+and a listener that always fails does not fill the log."""
+
 
 class _Refused(Exception):
     """The peer is not let in."""
@@ -51,12 +56,45 @@ class _Refused(Exception):
         self.reason = reason
 
 
+async def accept_streams(
+    table: Table, authenticate: Authenticate | None, listener: trio.abc.Listener[trio.abc.Stream]
+) -> None:
+    """Accept until cancelled, which closes the listener; each stream is served in a task of its own.
+
+    An accept that fails is logged, and the next one tried: that stream may have failed, or the system may be
+    short of descriptors. Raises :class:`trio.ClosedResourceError` when somebody closed the listener.
+    """
+    async with listener:
+        while True:
+            try:
+                stream = await listener.accept()
+            except trio.ClosedResourceError:
+                raise
+            except Exception:
+                logger.exception("a listener could not accept a stream; it tries again in %g s", ACCEPT_PAUSE)
+                await trio.sleep(ACCEPT_PAUSE)
+            else:
+                table.setup.nursery.start_soon(serve_stream, table, authenticate, stream)
+
+
 async def serve_stream(table: Table, authenticate: Authenticate | None, stream: trio.abc.Stream) -> None:
-    """The whole life of one accepted stream; no error of one stream gets out of here."""
+    """The whole life of one accepted stream.
+
+    No error gets out of here, be it a peer's, a bug of the stream's own code or one of ours: other streams
+    live in the same nursery.
+    """
+    try:
+        await _serve_stream(table, authenticate, stream)
+    except* Exception:  # may come in a group beside a cancellation, which goes on
+        logger.exception("internal error while serving a stream")
+    finally:
+        await close_stream(stream, trio.current_time())
+
+
+async def _serve_stream(table: Table, authenticate: Authenticate | None, stream: trio.abc.Stream) -> None:
     limits = table.setup.limits
     if table.handshaking >= limits.handshakes:
         table.refused += 1
-        await trio.aclose_forcefully(stream)
         return
     session = Session(Role.SERVER, limits=limits, heartbeat=table.setup.heartbeat, now=trio.current_time())
     core: Core | None = None
@@ -126,7 +164,7 @@ async def _resume(table: Table, core: Core, link: Link, stream: trio.abc.Stream,
         session.welcome(core.id, token=_token(), resumed=True, received=link.session.received)
         link.session.resume(session, hello.resume[1])
         link.come_up(stream)
-        core.address = _address(stream)
+        core.address = describe(stream).address
     except RemoteProtocolError as error:
         _finish(table, core, error)
         return
@@ -151,8 +189,11 @@ def _token() -> bytes:
 async def _turn_away(stream: trio.abc.Stream, session: Session) -> None:
     """Say why, if there is a reason to say, and close; all within a second."""
     deadline = trio.current_time() + GOODBYE_GRACE
-    with trio.CancelScope(shield=True, deadline=deadline):
-        await send_greeting(stream, session)
+    try:
+        with trio.CancelScope(shield=True, deadline=deadline):
+            await send_greeting(stream, session)
+    except Exception:
+        logger.warning("the stream of a peer raised while it was turned away", exc_info=True)
     await close_stream(stream, deadline)
 
 
@@ -177,7 +218,7 @@ async def _let_in(
                 return _find(table, identity, hello)
             core = Core(table.setup, Role.SERVER)
             core.id = identity
-            core.address = _address(stream)
+            core.address = describe(stream).address
             core.attempt = hello.attempt
             session.welcome(identity, token=_token() if hello.resume_window and limits.resume_window else b"")
             return core
@@ -252,17 +293,3 @@ async def _authenticate(authenticate: Authenticate, hello: Hello) -> str | None:
         logger.exception("authenticate failed")
         raise _Refused(CloseCode.INTERNAL_ERROR, "the server could not check the credentials") from None
     return hello.identity if identity is None else identity
-
-
-def _address(stream: trio.abc.Stream) -> str:
-    """The peer's address as text, as far as the stream knows it."""
-    while not isinstance(stream, trio.SocketStream):
-        inner = getattr(stream, "transport_stream", None)
-        if inner is None:
-            return type(stream).__name__
-        stream = inner
-    try:
-        name = stream.socket.getpeername()
-    except OSError:
-        return "gone"
-    return f"{name[0]}:{name[1]}" if isinstance(name, tuple) else "unix"

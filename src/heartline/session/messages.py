@@ -83,7 +83,6 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
     version: int
     limits: PeerLimits
     heartbeat_timeout: float
-    features: list[str] = []
     identity: str | None = None
     credentials: Any = None
     resume: tuple[bytes, int] | None = None
@@ -105,7 +104,6 @@ class Welcome(msgspec.Struct, frozen=True, kw_only=True):
     """The id under which the server knows this connection."""
     limits: PeerLimits
     heartbeat_timeout: float
-    features: list[str] = []
     token: bytes = b""
     """With it the session can be resumed, once; empty: it cannot."""
     resumed: bool = False

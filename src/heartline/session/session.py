@@ -198,10 +198,6 @@ class Session:
         goodbye = GoAway(code=code, reason=shorten(reason), drain=drain)
         self.outbox.put_control(FrameType.GOAWAY, payload=render(goodbye))
 
-    def end(self) -> None:
-        """The session has ended."""
-        self._step(Step.END)
-
     # Resuming
 
     @property

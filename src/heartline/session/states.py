@@ -43,7 +43,7 @@ class State(enum.Enum):
     LOST = "lost"
     """There is no link; another one may resume the session."""
     CLOSED = "closed"
-    """The end."""
+    """The handshake ended in REFUSE."""
 
 
 class Step(enum.Enum):
@@ -59,7 +59,6 @@ class Step(enum.Enum):
     RECEIVE_GOAWAY = "receive GOAWAY"
     LOSE = "lose the link"
     RESUME = "resume"
-    END = "the end"
 
 
 C, S = Role.CLIENT, Role.SERVER
@@ -81,5 +80,4 @@ TRANSITIONS: dict[tuple[Role, State, Step], State] = {
     },
     **{(role, State.OPEN, Step.LOSE): State.LOST for role in Role},
     **{(role, State.LOST, Step.RESUME): State.OPEN for role in Role},
-    **{(role, state, Step.END): State.CLOSED for role in Role for state in State},
 }

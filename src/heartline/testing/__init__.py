@@ -6,20 +6,19 @@ transports and stores.
 
 from __future__ import annotations
 
+from heartline.testing._check_bounds import CreditChecker, LeakChecker
+from heartline.testing._check_calls import CallChecker
+from heartline.testing._check_messages import DeliveryChecker, OrderChecker, VersionChecker
+from heartline.testing._clock import NodeClock
+from heartline.testing._conformance import check_listener, check_stream
+from heartline.testing._disk import Disk
+from heartline.testing._link import Link
+from heartline.testing._node import Node
+from heartline.testing._store_checks import check_store
+from heartline.testing._trace import TraceEntry
+from heartline.testing._violation import Violation
+from heartline.testing._world import NotConverged, World
 from heartline.transports.memory import MemoryNetwork, MemoryStream, memory_pair
-
-from ._check_bounds import CreditChecker, LeakChecker
-from ._check_calls import CallChecker
-from ._check_messages import DeliveryChecker, OrderChecker, VersionChecker
-from ._clock import NodeClock
-from ._conformance import check_listener, check_stream
-from ._disk import Disk
-from ._link import Link
-from ._node import Node
-from ._store_checks import check_store
-from ._trace import TraceEntry
-from ._violation import Violation
-from ._world import NotConverged, World
 
 __all__ = [
     "CallChecker",

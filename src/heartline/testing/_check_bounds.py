@@ -7,7 +7,7 @@ from typing import final
 
 import trio
 
-from ._violation import Violation
+from heartline.testing._violation import Violation
 
 __all__ = ["CreditChecker", "LeakChecker"]
 

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import final
 
 from heartline.errors import CallError, Outcome, Overloaded, RemoteError
-
-from ._violation import Violation
+from heartline.testing._violation import Violation
 
 __all__ = ["CallChecker"]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import final
 
-from ._violation import Violation
+from heartline.testing._violation import Violation
 
 __all__ = ["DeliveryChecker", "OrderChecker", "VersionChecker"]
 

@@ -2,7 +2,7 @@
 
 They build on Trio's own (:func:`trio.testing.check_two_way_stream`) and add what a connection that lives for
 days depends on: nothing lost by cancelling, back pressure, an end that comes after the data and wakes whoever
-waits.
+waits, no task that outlives what it is for.
 """
 
 from __future__ import annotations
@@ -10,19 +10,23 @@ from __future__ import annotations
 import random
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TypeVar
 
 import trio
 import trio.testing
 
 from heartline.errors import ConnectionFailed
-from heartline.transports import Listener
+from heartline.testing._transport_tasks import TASK_CHECKS, Make, open_context
+from heartline.transports import Listener, TransportContext, describe
 
 __all__ = ["check_listener", "check_stream"]
 
-MakePair = Callable[[], Awaitable[tuple[trio.abc.Stream, trio.abc.Stream]]]
-T = TypeVar("T")
+MakePair = Callable[[TransportContext], Awaitable[tuple[trio.abc.Stream, trio.abc.Stream]]]
+MakeListener = Callable[[TransportContext], Awaitable[Listener]]
+OpenStream = Callable[[str, TransportContext], Awaitable[trio.abc.Stream]]
 Connect = Callable[[str], Awaitable[trio.abc.Stream]]
+T = TypeVar("T")
 
 PATIENCE = 10.0
 """Seconds for each check: many times what loopback needs, so that a hang ends with a name."""
@@ -43,45 +47,63 @@ CONNECTIONS = 20
 async def check_stream(make_pair: MakePair, make_clogged: MakePair | None = None) -> None:
     """Check a transport's streams: Trio's rules, and what heartline needs beyond them.
 
-    ``make_pair`` is called many times and returns two fresh connected streams, opening handshakes done. If
-    they are half-closeable, that is checked too. ``make_clogged`` returns a pair with no room to send a
-    single byte in either direction; without it, what Trio asks of such streams is not checked. Run this on
-    the real clock or on one that jumps by itself.
+    ``make_pair`` is called many times, with a context whose nursery is for the tasks that the transport
+    needs; ``dataclasses.replace`` adds a TLS context or options. It returns two fresh connected streams,
+    opening handshakes done. If they are half-closeable, that is checked too. ``make_clogged`` returns a pair
+    with no room to send a single byte in either direction; without it, what Trio asks of such streams is not
+    checked. Run this on the real clock or on one that jumps by itself, while nobody else starts tasks.
 
     The first rule that is broken raises ``AssertionError``, or lets the stream's own error out.
     """
-    first, second = await make_pair()
-    half_closeable = isinstance(first, trio.abc.HalfCloseableStream)
-    await _close(first, second)
-    if half_closeable:
-        await trio.testing.check_half_closeable_stream(make_pair, make_clogged)  # type: ignore[arg-type]
-    else:
-        await trio.testing.check_two_way_stream(make_pair, make_clogged)
-    for check in _STREAM_CHECKS:
-        for swap in (False, True):
-            first, second = await make_pair()
-            try:
-                with _deadline(check):
-                    await check(*((second, first) if swap else (first, second)))
-            finally:
-                await _close(first, second)
+    async with open_context() as context:
+        pair = partial(make_pair, context)
+        clogged = None if make_clogged is None else partial(make_clogged, context)
+        first, second = await pair()
+        half_closeable = isinstance(first, trio.abc.HalfCloseableStream)
+        await _close(first, second)
+        if half_closeable:
+            await trio.testing.check_half_closeable_stream(pair, clogged)  # type: ignore[arg-type]
+        else:
+            await trio.testing.check_two_way_stream(pair, clogged)
+        for check in _STREAM_CHECKS:
+            for swap in (False, True):
+                first, second = await pair()
+                try:
+                    with _deadline(check):
+                        await check(*((second, first) if swap else (first, second)))
+                finally:
+                    await _close(first, second)
+    await _check_tasks(make_pair)
 
 
-async def check_listener(make_listener: Callable[[], Awaitable[Listener]], connect: Connect) -> None:
+async def check_listener(make_listener: MakeListener, open_stream: OpenStream) -> None:
     """Check a transport's listeners.
 
-    ``make_listener`` opens a fresh one; ``connect`` gets its ``url``, does the opening handshake and raises
-    :class:`~heartline.errors.ConnectionFailed` if nobody listens there.
+    ``make_listener`` opens a fresh one; ``open_stream`` gets its ``url``, does the opening handshake and
+    raises :class:`~heartline.errors.ConnectionFailed` if nobody listens there. Both get a context, as in
+    :func:`check_stream`.
 
     The first rule that is broken raises ``AssertionError``, or lets the listener's own error out.
     """
-    for check in _LISTENER_CHECKS:
-        listener = await make_listener()
-        try:
-            with _deadline(check):
-                await check(listener, connect)
-        finally:
-            await trio.aclose_forcefully(listener)
+    async with open_context() as context:
+        for check in _LISTENER_CHECKS:
+            listener = await make_listener(context)
+            try:
+                with _deadline(check):
+                    await check(listener, lambda url: open_stream(url, context))
+            finally:
+                await _close(listener)
+
+    async def make(context: TransportContext) -> list[Listener]:
+        return [await make_listener(context)]
+
+    await _check_tasks(make)
+
+
+async def _check_tasks(make: Make) -> None:
+    for check in TASK_CHECKS:
+        with _deadline(check):
+            await check(make)
 
 
 async def _check_transfer(first: trio.abc.Stream, second: trio.abc.Stream) -> None:
@@ -186,6 +208,21 @@ async def _check_url(listener: Listener, connect: Connect) -> None:
         nursery.start_soon(_serve_echo, listener)
         await _ask(listener.url, connect)
         nursery.cancel_scope.cancel()
+
+
+async def _check_described(listener: Listener, connect: Connect) -> None:
+    """After the first bytes a stream can be described, and says at least from where its peer is."""
+
+    async def tell() -> None:
+        async with await listener.accept() as stream:
+            await stream.receive_some()
+            assert describe(stream).address, "describe(stream).address is empty"
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(tell)
+        async with await connect(listener.url) as stream:
+            await stream.send_all(b"who am I?")
+            await stream.receive_some()
 
 
 async def _check_many(listener: Listener, connect: Connect) -> None:
@@ -319,6 +356,7 @@ _STREAM_CHECKS = (
 )
 _LISTENER_CHECKS = (
     _check_url,
+    _check_described,
     _check_many,
     _check_cancelled_accept,
     _check_close_wakes_accept,

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import trio
 
-from ._wire import Wire
+from heartline.testing._wire import Wire
 
 __all__ = ["Flow"]
 
@@ -44,9 +44,12 @@ class Flow:
         self._rng = rng
         self._witness = witness
         self._pieces: deque[tuple[float, bytes | None]] = deque()
-        self._read = 0  # bytes, of those held
-        self._deaf = False  # nothing that is sent will arrive any more
-        self._refused = math.inf  # when the sender learns, in the time of the wire back, that nobody receives
+        self._read = 0
+        """Bytes, of those held."""
+        self._deaf = False
+        """Nothing that is sent will arrive any more."""
+        self._refused = math.inf
+        """When the sender learns, in the time of the wire back, that nobody receives."""
         for user in (wire, back):
             user.users[self] = None
 

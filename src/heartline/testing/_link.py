@@ -6,9 +6,8 @@ import math
 from typing import final
 
 from heartline.errors import ConfigurationError
-
-from ._route import Route
-from ._wire import Wire
+from heartline.testing._route import Route
+from heartline.testing._wire import Wire
 
 __all__ = ["Link"]
 

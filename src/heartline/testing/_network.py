@@ -10,16 +10,12 @@ from typing import Protocol
 import trio
 
 from heartline.errors import ConnectionFailed
+from heartline.testing._life import Life, current_life
+from heartline.testing._route import Route
+from heartline.testing._stream import WorldStream
 from heartline.transports import Listener
 
-from ._life import Life, current_life
-from ._route import Route
-from ._stream import WorldStream
-
-__all__ = ["BACKLOG", "WorldNetwork"]
-
-BACKLOG = 128
-"""Connections that wait for ``accept``; one more is like a lost packet, as with a listening socket."""
+__all__ = ["WorldNetwork"]
 
 RETRY = 1.0
 """Seconds after which a packet that opens a connection is sent again: TCP's first retransmission."""
@@ -57,14 +53,18 @@ class WorldNetwork:
         self._owners: dict[str, str] = {}
         self._numbers = itertools.count(1)
 
-    def listen(self, name: str = "") -> Listener:
-        """Listen under ``name`` on the node that calls, by default under a fresh one."""
+    def listen(self, name: str = "", *, backlog: int) -> Listener:
+        """Listen under ``name`` on the node that calls, by default under a fresh one.
+
+        Beyond ``backlog`` connections that wait for ``accept``, one more is like a lost packet, as with a
+        listening socket.
+        """
         life = self._caller()
         if not name:
             name = next(fresh for n in self._numbers if (fresh := f"auto-{n}") not in self._listeners)
         if name in self._listeners:
             raise ConnectionFailed(f"cannot listen on memory://{name}: the name is in use")
-        self._listeners[name] = inner = _WorldListener(self, life, name)
+        self._listeners[name] = inner = _WorldListener(self, life, name, backlog)
         self._owners[name] = life.node
         self._log(life.node, f"listens on memory://{name}")
         return Listener(inner, f"memory://{name}")
@@ -125,17 +125,18 @@ class WorldNetwork:
 
 
 class _WorldListener(trio.abc.Listener[WorldStream]):
-    def __init__(self, network: WorldNetwork, life: Life, name: str) -> None:
+    def __init__(self, network: WorldNetwork, life: Life, name: str, backlog: int) -> None:
         self.life = life
         self._network = network
         self._name = name
         self._open = True
-        self._backlog, self._waiting = trio.open_memory_channel[WorldStream](BACKLOG)
+        self._backlog, self._waiting = trio.open_memory_channel[WorldStream](backlog)
         life.held[self] = None
 
     @property
     def full(self) -> bool:
-        return self._backlog.statistics().current_buffer_used == BACKLOG
+        statistics = self._backlog.statistics()
+        return statistics.current_buffer_used == statistics.max_buffer_size
 
     def add(self, stream: WorldStream) -> None:
         self._backlog.send_nowait(stream)

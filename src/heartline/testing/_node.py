@@ -9,10 +9,9 @@ from typing import Any, final
 import trio
 
 from heartline.errors import ConfigurationError
-
-from ._clock import NodeClock
-from ._disk import Disk
-from ._life import Life, current_life, live
+from heartline.testing._clock import NodeClock
+from heartline.testing._disk import Disk
+from heartline.testing._life import Life, current_life, live
 
 __all__ = ["Node"]
 

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 
-from ._trace import Trace
+from heartline.testing._trace import Trace
 
 __all__ = ["explain"]
 

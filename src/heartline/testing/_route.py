@@ -6,11 +6,11 @@ import math
 import random
 from collections.abc import Callable
 
-from ._flow import Flow
-from ._life import Life
-from ._stream import WorldStream
-from ._trace import Trace
-from ._wire import Wire
+from heartline.testing._flow import Flow
+from heartline.testing._life import Life
+from heartline.testing._stream import WorldStream
+from heartline.testing._trace import Trace
+from heartline.testing._wire import Wire
 
 __all__ = ["Connection", "Route"]
 

@@ -8,9 +8,8 @@ from typing import final
 
 import trio
 
-from heartline.transports._conflict import ConflictDetector
-
-from ._flow import CAPACITY, Flow
+from heartline.testing._flow import CAPACITY, Flow
+from heartline.transports.conflict import ConflictDetector
 
 __all__ = ["WorldStream"]
 

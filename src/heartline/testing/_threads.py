@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import trio
 
-from ._life import current_life
+from heartline.testing._life import current_life
 
 __all__ = ["inline_threads"]
 

@@ -36,8 +36,10 @@ class Wire:
         """Who must look at the time again when it is stopped or goes on."""
         self._clock = clock
         self._mark = 0.0
-        self._resumes = 0.0  # in the world's time: then this wire's is (or was) ``_mark``, and goes on
-        self._free = 0.0  # when all that was handed over has left the sender, at this bandwidth
+        self._resumes = 0.0
+        """In the world's time: then this wire's is (or was) ``_mark``, and goes on."""
+        self._free = 0.0
+        """When all that was handed over has left the sender, at this bandwidth."""
 
     def now(self) -> float:
         """The wire's time."""

@@ -10,17 +10,16 @@ import trio
 import trio.testing
 
 from heartline.errors import ConfigurationError
+from heartline.testing._deterministic import deterministic
+from heartline.testing._life import Life, current_life
+from heartline.testing._link import Link
+from heartline.testing._network import WorldNetwork
+from heartline.testing._node import Node
+from heartline.testing._replay import explain
+from heartline.testing._route import Route
+from heartline.testing._threads import inline_threads
+from heartline.testing._trace import Trace, TraceEntry
 from heartline.transports.memory import use_network
-
-from ._deterministic import deterministic
-from ._life import Life, current_life
-from ._link import Link
-from ._network import WorldNetwork
-from ._node import Node
-from ._replay import explain
-from ._route import Route
-from ._threads import inline_threads
-from ._trace import Trace, TraceEntry
 
 __all__ = ["NotConverged", "World"]
 

@@ -14,52 +14,63 @@ Further schemes come from :func:`register`, or from the entry point group ``hear
 
 from __future__ import annotations
 
-import ssl
-
 import trio
 
 from heartline.errors import ConnectionFailed
+from heartline.transports import memory, tcp, unix, websocket
+from heartline.transports import tls as _tls
+from heartline.transports._context import TransportContext, TransportOptions
+from heartline.transports._listener import Listener
+from heartline.transports._peer import StreamInfo, describe
+from heartline.transports._registry import OpenListeners, OpenStream, find, register
 
-from . import memory, tcp, unix, websocket
-from . import tls as _tls
-from ._listener import Listener
-from ._registry import OpenListeners, OpenStream, find, register
+__all__ = [
+    "Listener",
+    "OpenListeners",
+    "OpenStream",
+    "StreamInfo",
+    "TransportContext",
+    "TransportOptions",
+    "describe",
+    "open_listeners",
+    "open_stream",
+    "register",
+]
 
-__all__ = ["Listener", "OpenListeners", "OpenStream", "open_listeners", "open_stream", "register"]
 
-
-async def open_stream(url: str, *, tls: ssl.SSLContext | None = None) -> trio.abc.Stream:
+async def open_stream(url: str, context: TransportContext) -> trio.abc.Stream:
     """Connect to ``url`` and return the stream, its transport's own handshake (TLS, WebSocket) done.
 
-    ``tls`` is for ``tls://`` and ``wss://``; ``None`` there means ``ssl.create_default_context()``, which
-    reads the system's certificates each time: who reconnects often makes a context once.
+    ``context.tls`` is for ``tls://`` and ``wss://``; ``None`` there means ``ssl.create_default_context()``,
+    which reads the system's certificates each time: who reconnects often makes a context once.
 
-    There is no timeout: put the call into a cancel scope. Cancelled, it leaves no socket behind.
+    There is no timeout: put the call into a cancel scope. Cancelled, it leaves neither a socket nor a task
+    behind.
 
-    Raises :class:`~heartline.errors.ConfigurationError`, before any I/O, for a bad URL or a ``tls`` that does
-    not fit it; :class:`~heartline.errors.ConnectionFailed`, caused by the system's error, if there is no
+    Raises :class:`~heartline.errors.ConfigurationError`, before any I/O, for a bad URL or a TLS context that
+    does not fit it; :class:`~heartline.errors.ConnectionFailed`, caused by the system's error, if there is no
     connection.
     """
     transport = find(url)
     try:
-        return await transport.open_stream(url, tls=tls)
+        return await transport.open_stream(url, context)
     except (OSError, trio.BrokenResourceError) as error:
         raise _failed("connect to", url, error) from _root(error)
 
 
-async def open_listeners(url: str, *, tls: ssl.SSLContext | None = None) -> list[Listener]:
+async def open_listeners(url: str, context: TransportContext) -> list[Listener]:
     """Listen on ``url``: a listener for each of the host's addresses, all with the same ``url`` and port.
 
-    ``tls`` is the server's context, needed for ``tls://`` and ``wss://``. Handshakes happen at the first I/O
+    ``context.tls`` is the server's, needed for ``tls://`` and ``wss://``. Handshakes happen at the first I/O
     of an accepted stream, so a slow peer delays nobody; give that I/O a deadline.
 
-    Raises :class:`~heartline.errors.ConfigurationError`, before any I/O, for a bad URL or a ``tls`` that does
-    not fit it; :class:`~heartline.errors.ConnectionFailed`, caused by the system's error, if the address is
-    taken or not ours.
+    Raises :class:`~heartline.errors.ConfigurationError`, before any I/O, for a bad URL or a TLS context that
+    does not fit it; :class:`~heartline.errors.ConnectionFailed`, caused by the system's error, if the address
+    is taken or not ours.
     """
     transport = find(url)
     try:
-        return await transport.open_listeners(url, tls=tls)
+        return await transport.open_listeners(url, context)
     except OSError as error:
         raise _failed("listen on", url, error) from _root(error)
 

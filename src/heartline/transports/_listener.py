@@ -13,8 +13,8 @@ __all__ = ["Listener"]
 class Listener(trio.abc.Listener[trio.abc.Stream]):
     """Any Trio listener, with the ``url`` at which it can really be reached (port 0 replaced).
 
-    Errors of the inner listener's ``accept`` pass through, so that :func:`trio.serve_listeners` can deal with
-    a lack of file descriptors.
+    Errors of the inner listener's ``accept`` pass through, so that a server can deal with a lack of file
+    descriptors.
     """
 
     def __init__(self, inner: trio.abc.Listener[Any], url: str) -> None:

@@ -6,7 +6,6 @@ process-wide, only ever grows, and is reached through functions alone.
 
 from __future__ import annotations
 
-import ssl
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Protocol
@@ -14,9 +13,9 @@ from typing import Protocol
 import trio
 
 from heartline.errors import ConfigurationError
-
-from ._listener import Listener
-from ._url import SCHEME, split_scheme
+from heartline.transports._context import TransportContext
+from heartline.transports._listener import Listener
+from heartline.transports._url import SCHEME, split_scheme
 
 __all__ = ["OpenListeners", "OpenStream", "find", "register"]
 
@@ -24,18 +23,21 @@ ENTRY_POINT_GROUP = "heartline.transports"
 
 
 class OpenStream(Protocol):
-    """Connects to ``url``.
+    """Connects to ``url``; tasks that the stream needs run in ``context.nursery``.
 
     Raises ``ConfigurationError`` before any I/O, ``OSError`` or ``trio.BrokenResourceError`` after.
     """
 
-    async def __call__(self, url: str, *, tls: ssl.SSLContext | None) -> trio.abc.Stream: ...
+    async def __call__(self, url: str, context: TransportContext, /) -> trio.abc.Stream: ...
 
 
 class OpenListeners(Protocol):
-    """Listens on ``url``; raises ``ConfigurationError`` before any I/O, ``OSError`` after."""
+    """Listens on ``url``; tasks that the listeners or their streams need run in ``context.nursery``.
 
-    async def __call__(self, url: str, *, tls: ssl.SSLContext | None) -> list[Listener]: ...
+    Raises ``ConfigurationError`` before any I/O, ``OSError`` after.
+    """
+
+    async def __call__(self, url: str, context: TransportContext, /) -> list[Listener]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +54,9 @@ _transports: dict[str, Transport] = {}
 def register(scheme: str, *, open_stream: OpenStream, open_listeners: OpenListeners) -> None:
     """Let URLs that start with ``scheme://`` be served by these two functions, for the whole process.
 
-    Both take ``url: str`` and ``tls: ssl.SSLContext | None``. A package can do without this call: an entry
-    point in the group ``heartline.transports``, named like the scheme, that leads to a module (or any object)
-    with these two functions is loaded when its scheme is first used.
+    Both take a URL and a :class:`TransportContext`. A package can do without this call: an entry point in the
+    group ``heartline.transports``, named like the scheme, that leads to a module (or any object) with these
+    two functions is loaded when its scheme is first used.
 
     Raises :class:`~heartline.errors.ConfigurationError` for a bad scheme, or one that is taken.
     """

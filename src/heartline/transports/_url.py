@@ -12,10 +12,12 @@ from heartline.errors import ConfigurationError
 SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
 _LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _HOST_NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*\.?")
-_MAX_HOST_NAME = 253  # characters, the limit of DNS
+_MAX_HOST_NAME = 253
+"""Characters, the limit of DNS."""
 _PORT = re.compile(r"[0-9]{1,5}")
 _MAX_PORT = 65535
-_TARGET = re.compile(r"/[!-~]*")  # the printable ASCII of an HTTP request line
+_TARGET = re.compile(r"/[!-~]*")
+"""The printable ASCII of an HTTP request line."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from typing import NoReturn
 
 import trio
 import wsproto
 from wsproto.connection import ConnectionType
-from wsproto.events import AcceptConnection, Event, RejectConnection, RejectData, Request
+from wsproto.events import AcceptConnection, Event, RejectConnection, Request
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
 from heartline.errors import ConfigurationError
-
-from ._url import NetworkURL
+from heartline.transports._context import TransportOptions
+from heartline.transports._url import NetworkURL
+from heartline.transports._websocket_request import UpgradeRequest, read_request
 
 SUBPROTOCOL = "heartline"
 """Offered by clients, chosen by servers if offered: a client of another make need not know it."""
+
+_STATUS = {
+    "Request method must be GET": 405,
+    "Missing header, 'Connection: Upgrade'": 426,
+    "Missing header, 'Upgrade: websocket'": 426,
+}
+"""The status for what wsproto refuses, where it is too general itself."""
+
+_FIELDS = {
+    405: ("Allow: GET", "Connection: close"),
+    426: ("Upgrade: websocket", "Sec-WebSocket-Version: 13", "Connection: Upgrade, close"),
+}
+"""What the answer with a status has to say beside its body."""
 
 Write = Callable[[bytes], Awaitable[None]]
 
@@ -47,9 +63,14 @@ async def await_acceptance(
 
 
 async def answer_request(
-    protocol: wsproto.WSConnection, inner: trio.abc.Stream, write: Write, *, path: str
-) -> None:
-    """Read the client's request and accept it; one that asks for something else gets a 4xx.
+    protocol: wsproto.WSConnection,
+    inner: trio.abc.Stream,
+    write: Write,
+    *,
+    path: str,
+    options: TransportOptions,
+) -> UpgradeRequest:
+    """Read the client's request and accept it; one that may not have what it asks for gets a 4xx.
 
     Cancelled while reading, it can be called again. Raises ``trio.BrokenResourceError`` for a request that
     was turned down.
@@ -57,17 +78,21 @@ async def answer_request(
     try:
         event = await _next_event(protocol, inner)
     except RemoteProtocolError as error:
-        answer = error.event_hint
-        assert isinstance(answer, RejectConnection)
-        await _reject(protocol, write, answer.status_code, str(error), answer.headers)
+        hint = error.event_hint
+        status = hint.status_code if isinstance(hint, RejectConnection) else 400
+        await _reject(write, _STATUS.get(str(error), status), str(error))
     except UnicodeError:
-        await _reject(protocol, write, 400, "a header is not ASCII")
+        await _reject(write, 400, "a header is not ASCII")
     else:
         assert isinstance(event, Request)
+        request = read_request(event)
+        if request.origin is not None and not options.allows(request.origin):
+            await _reject(write, 403, "pages of this origin may not connect (allowed_origins)")
         if event.target.partition("?")[0] != path:
-            await _reject(protocol, write, 404, f"nothing at this path, try {path}")
+            await _reject(write, 404, f"nothing at this path, try {path}")
         chosen = SUBPROTOCOL if SUBPROTOCOL in event.subprotocols else None
         await write(protocol.send(AcceptConnection(subprotocol=chosen)))
+        return request
 
 
 async def _next_event(protocol: wsproto.WSConnection, inner: trio.abc.Stream) -> Event:
@@ -80,20 +105,16 @@ async def _next_event(protocol: wsproto.WSConnection, inner: trio.abc.Stream) ->
         protocol.receive_data(bytes(data))
 
 
-async def _reject(
-    protocol: wsproto.WSConnection,
-    write: Write,
-    status: int,
-    reason: str,
-    headers: Iterable[tuple[bytes, bytes]] = (),
-) -> None:
-    body = f"This port speaks WebSocket: {reason}\n".encode()
-    fields = [
-        *headers,
-        (b"content-type", b"text/plain; charset=utf-8"),
-        (b"content-length", str(len(body)).encode()),
-        (b"connection", b"close"),
+async def _reject(write: Write, status: int, reason: str) -> NoReturn:
+    """Answer in HTTP, and raise; not by way of wsproto, which cannot answer every request that it refuses."""
+    # What was asked with another method, such as HEAD, may not be answered with a body.
+    body = b"" if status == 405 else f"This port speaks WebSocket: {reason}\n".encode()
+    lines = [
+        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
+        *_FIELDS.get(status, ("Connection: close",)),
+        "Content-Type: text/plain; charset=utf-8",
+        f"Content-Length: {len(body)}",
+        "\r\n",
     ]
-    answer = protocol.send(RejectConnection(status_code=status, headers=fields, has_body=True))
-    await write(answer + protocol.send(RejectData(data=body)))
+    await write("\r\n".join(lines).encode() + body)
     raise trio.BrokenResourceError(f"turned down a WebSocket handshake with HTTP {status}: {reason}")

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import replace
 from typing import final
 
 import trio
@@ -19,7 +21,9 @@ from wsproto.connection import ConnectionState
 from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessage
 from wsproto.frame_protocol import CloseReason
 
-from ._conflict import ConflictDetector
+from heartline.transports._peer import StreamInfo, describe
+from heartline.transports._websocket_request import UpgradeRequest
+from heartline.transports.conflict import ConflictDetector
 
 MAX_MESSAGE = 1024 * 1024
 """Bytes of an outgoing message: the least that common peers and proxies let through by default."""
@@ -35,7 +39,8 @@ CLEAN_CLOSES = {CloseReason.NORMAL_CLOSURE, CloseReason.GOING_AWAY, CloseReason.
 OPEN_STATES = {ConnectionState.OPEN, ConnectionState.REMOTE_CLOSING}
 
 Write = Callable[[bytes], Awaitable[None]]
-Handshake = Callable[[wsproto.WSConnection, trio.abc.Stream, Write], Awaitable[None]]
+Handshake = Callable[[wsproto.WSConnection, trio.abc.Stream, Write], Awaitable[UpgradeRequest | None]]
+"""Returns what a client asked for, on the server's side."""
 
 
 @final
@@ -53,15 +58,21 @@ class WebSocketStream(trio.abc.Stream):
         self._protocol = protocol
         self._handshake: Handshake | None = handshake
         self._handshaking = trio.Lock()
+        self._request: UpgradeRequest | None = None
         self._closed = False
         self._received = bytearray()
-        self._incoming_end: str | None = None  # why no more bytes come: "" after a clean close
-        self._outgoing_end: str | None = None  # why no more bytes can be sent
-        self._torn = False  # half a frame was written: nothing may follow it
-        self._owed: Pong | CloseConnection | None = None  # an answer that waits for its turn
+        self._incoming_end: str | None = None
+        """Why no more bytes come: ``""`` after a clean close."""
+        self._outgoing_end: str | None = None
+        """Why no more bytes can be sent."""
+        self._torn = False
+        """Half a frame was written: nothing may follow it."""
+        self._owed: Pong | CloseConnection | None = None
+        """An answer that waits for its turn."""
         self._receiving = ConflictDetector("another task is receiving on this WebSocketStream")
         self._sending = ConflictDetector("another task is sending on this WebSocketStream")
-        self._frames = trio.Lock()  # keeps apart the frames of send_all and the answers of receive_some
+        self._frames = trio.Lock()
+        """Keeps apart the frames of ``send_all`` and the answers of ``receive_some``."""
 
     async def do_handshake(self) -> None:
         """Do the opening handshake, unless it is done; any I/O does so by itself.
@@ -73,12 +84,19 @@ class WebSocketStream(trio.abc.Stream):
             if self._handshake is None:
                 return
             try:
-                await self._handshake(self._protocol, self.transport_stream, self._write)
+                self._request = await self._handshake(self._protocol, self.transport_stream, self._write)
             except trio.BrokenResourceError as error:
                 self._incoming_end = self._outgoing_end = str(error)
                 raise
             self._handshake = None
             self._digest()  # the peer's first frames may have come along
+
+    def describe_peer(self) -> StreamInfo:
+        """What the stream below knows of the peer; on a server's side also its request, once it has come."""
+        info = describe(self.transport_stream)
+        if self._request is None:
+            return info
+        return replace(info, path=self._request.path, headers=self._request.headers)
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         """Wait for at most ``max_bytes`` bytes, none after the peer's close; cancelled, it loses nothing."""
@@ -127,7 +145,8 @@ class WebSocketStream(trio.abc.Stream):
     async def aclose(self) -> None:
         """Tell the peer, if there is room for it within :data:`PATIENCE`, and close the stream below.
 
-        The peer's own close is not awaited: it may never read again.
+        The peer's own close is not awaited: it may never read again. Only one whose handshake failed has
+        :data:`PATIENCE` to take the answer.
         """
         if self._protocol.state in OPEN_STATES and not isinstance(self._owed, CloseConnection):
             self._owed = CloseConnection(code=CloseReason.NORMAL_CLOSURE)
@@ -135,8 +154,22 @@ class WebSocketStream(trio.abc.Stream):
         try:
             if self._owed is not None:
                 await self._answer()
+            if self._handshake is not None and self._outgoing_end is not None and not self._torn:
+                await self._linger()
         finally:
             await self.transport_stream.aclose()  # cancelled, a stream still closes: Trio asks that of each
+
+    async def _linger(self) -> None:
+        """Let the peer read why it was turned down.
+
+        To close with something unread, such as the body of its request, would reset the connection, and the
+        answer could be lost.
+        """
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError), trio.move_on_after(PATIENCE):
+            if isinstance(self.transport_stream, trio.abc.HalfCloseableStream):
+                await self.transport_stream.send_eof()
+            while await self.transport_stream.receive_some(RECEIVE_SIZE):
+                pass
 
     def _check_open(self) -> None:
         if self._closed:

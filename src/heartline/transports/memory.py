@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import itertools
 import operator
-import ssl
 from typing import Protocol, final
 
 import trio
 
 from heartline.errors import ConfigurationError, ConnectionFailed
-
-from ._conflict import ConflictDetector
-from ._listener import Listener
-from ._url import parse_memory, refuse_tls
+from heartline.transports._context import TransportContext, TransportOptions
+from heartline.transports._listener import Listener
+from heartline.transports._url import parse_memory, refuse_tls
+from heartline.transports.conflict import ConflictDetector
 
 __all__ = [
     "MemoryNetwork",
@@ -27,9 +26,6 @@ __all__ = [
 
 BUFFER_SIZE = 64 * 1024
 """Bytes in flight in one direction: one read of a socket, so tests meet the back pressure of a network."""
-
-BACKLOG = 128
-"""Connections that wait for ``accept`` before ``connect`` waits too, as in a listening socket."""
 
 
 class _Pipe:
@@ -154,10 +150,10 @@ def memory_pair(*, buffer_size: int = BUFFER_SIZE) -> tuple[MemoryStream, Memory
 
 
 class _MemoryListener(trio.abc.Listener[MemoryStream]):
-    def __init__(self, listeners: dict[str, _MemoryListener], name: str) -> None:
+    def __init__(self, listeners: dict[str, _MemoryListener], name: str, backlog: int) -> None:
         self._listeners = listeners
         self._name = name
-        self.backlog, self._waiting = trio.open_memory_channel[MemoryStream](BACKLOG)
+        self.backlog, self._waiting = trio.open_memory_channel[MemoryStream](backlog)
 
     async def accept(self) -> MemoryStream:
         return await self._waiting.receive()
@@ -191,13 +187,16 @@ class MemoryNetwork:
         self._listeners: dict[str, _MemoryListener] = {}
         self._numbers = itertools.count(1)
 
-    def listen(self, name: str = "") -> Listener:
-        """Listen under ``name``, by default a fresh one; ``ConnectionFailed`` if it is taken."""
+    def listen(self, name: str = "", *, backlog: int = TransportOptions.backlog) -> Listener:
+        """Listen under ``name``, by default a fresh one; ``ConnectionFailed`` if it is taken.
+
+        ``connect`` waits when ``backlog`` connections wait for ``accept``.
+        """
         if not name:
             name = next(fresh for n in self._numbers if (fresh := f"auto-{n}") not in self._listeners)
         if name in self._listeners:
             raise ConnectionFailed(f"cannot listen on memory://{name}: the name is in use")
-        self._listeners[name] = inner = _MemoryListener(self._listeners, name)
+        self._listeners[name] = inner = _MemoryListener(self._listeners, name, backlog)
         return Listener(inner, f"memory://{name}")
 
     async def connect(self, name: str) -> MemoryStream:
@@ -213,7 +212,7 @@ class MemoryNetwork:
 class Network(Protocol):
     """What ``memory://`` URLs lead to: a name space of listeners."""
 
-    def listen(self, name: str = "") -> Listener:
+    def listen(self, name: str = "", *, backlog: int) -> Listener:
         """Listen under ``name``, by default a fresh one; ``ConnectionFailed`` if it is taken."""
         ...
 
@@ -239,15 +238,15 @@ def current_network() -> Network:
         return _network.get()
 
 
-async def open_stream(url: str, *, tls: ssl.SSLContext | None) -> trio.abc.Stream:
+async def open_stream(url: str, context: TransportContext) -> trio.abc.Stream:
     """Connect to ``memory://name``."""
-    refuse_tls(url, tls)
+    refuse_tls(url, context.tls)
     return await current_network().connect(parse_memory(url, listening=False))
 
 
-async def open_listeners(url: str, *, tls: ssl.SSLContext | None) -> list[Listener]:
+async def open_listeners(url: str, context: TransportContext) -> list[Listener]:
     """Listen on ``memory://name``, or with ``memory://`` on a fresh name."""
-    refuse_tls(url, tls)
+    refuse_tls(url, context.tls)
     name = parse_memory(url, listening=True)
     await trio.lowlevel.checkpoint()
-    return [current_network().listen(name)]
+    return [current_network().listen(name, backlog=context.options.backlog)]

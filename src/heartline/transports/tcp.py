@@ -2,44 +2,85 @@
 
 from __future__ import annotations
 
-import ssl
+import errno
+from contextlib import ExitStack
 from dataclasses import replace
 
 import trio
 
-from ._listener import Listener
-from ._url import NetworkURL, parse_network, refuse_tls
+from heartline.transports._context import TransportContext, TransportOptions
+from heartline.transports._listener import Listener
+from heartline.transports._url import NetworkURL, parse_network, refuse_tls
 
 __all__ = ["open_listeners", "open_stream"]
 
 
-async def open_stream(url: str, *, tls: ssl.SSLContext | None) -> trio.SocketStream:
+async def open_stream(url: str, context: TransportContext) -> trio.SocketStream:
     """Connect to ``tcp://host:port``, trying the host's addresses in turn."""
-    refuse_tls(url, tls)
+    refuse_tls(url, context.tls)
     target = parse_network(url, listening=False)
     return await trio.open_tcp_stream(target.host, target.port)
 
 
-async def open_listeners(url: str, *, tls: ssl.SSLContext | None) -> list[Listener]:
+async def open_listeners(url: str, context: TransportContext) -> list[Listener]:
     """Listen on every address of ``tcp://host:port``; with port 0 they share one free port."""
-    refuse_tls(url, tls)
-    listeners, bound = await listen(parse_network(url, listening=True))
+    refuse_tls(url, context.tls)
+    listeners, bound = await listen(parse_network(url, listening=True), context.options)
     return [Listener(listener, str(bound)) for listener in listeners]
 
 
-async def listen(url: NetworkURL) -> tuple[list[trio.SocketListener], NetworkURL]:
+async def listen(url: NetworkURL, options: TransportOptions) -> tuple[list[trio.SocketListener], NetworkURL]:
     """The listeners of a URL, one for each address of its host, and the URL with the real port."""
-    listeners = await trio.open_tcp_listeners(url.port, host=url.host)
+    listeners = await _listen(url.host, url.port, options)
     if len(_ports(listeners)) > 1:
-        listeners = await _share_a_port(listeners, url.host)
+        listeners = await _share_a_port(listeners, url.host, options)
     return listeners, replace(url, port=_ports(listeners).pop())
+
+
+async def _listen(host: str, port: int, options: TransportOptions) -> list[trio.SocketListener]:
+    """Like :func:`trio.open_tcp_listeners`, which sets no SO_REUSEPORT."""
+    addresses = await trio.socket.getaddrinfo(
+        host, port, type=trio.socket.SOCK_STREAM, flags=trio.socket.AI_PASSIVE
+    )
+    listeners: list[trio.SocketListener] = []
+    unsupported: OSError | None = None
+    with ExitStack() as undo:
+        for family, kind, protocol, _, address in addresses:
+            try:
+                listening = trio.socket.socket(family, kind, protocol)
+            except OSError as error:
+                if error.errno != errno.EAFNOSUPPORT:
+                    raise
+                unsupported = error  # of a name's addresses, those of one family are enough
+                continue
+            undo.callback(listening.close)
+            _configure(listening, options)
+            await listening.bind(address)
+            listening.listen(options.backlog)
+            listeners.append(trio.SocketListener(listening))
+        if unsupported is not None and not listeners:
+            raise unsupported
+        undo.pop_all()
+    return listeners
+
+
+def _configure(listening: trio.socket.SocketType, options: TransportOptions) -> None:
+    # A server that is started again must not wait until the old connections of its port are forgotten.
+    listening.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_REUSEADDR, 1)
+    if options.reuse_port:
+        listening.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_REUSEPORT, 1)
+    if listening.family == trio.socket.AF_INET6:
+        # [::] listens on IPv6 only, on every system, and leaves 0.0.0.0 to another listener.
+        listening.setsockopt(trio.socket.IPPROTO_IPV6, trio.socket.IPV6_V6ONLY, 1)
 
 
 def _ports(listeners: list[trio.SocketListener]) -> set[int]:
     return {listener.socket.getsockname()[1] for listener in listeners}
 
 
-async def _share_a_port(listeners: list[trio.SocketListener], host: str) -> list[trio.SocketListener]:
+async def _share_a_port(
+    listeners: list[trio.SocketListener], host: str, options: TransportOptions
+) -> list[trio.SocketListener]:
     # Port 0 gave each address a port of its own, but one URL can name only one. One of them is very likely
     # free on the other addresses too; it can be taken only after it was let go.
     candidates = _ports(listeners)
@@ -47,7 +88,7 @@ async def _share_a_port(listeners: list[trio.SocketListener], host: str) -> list
         listener.socket.close()
     while True:
         try:
-            return await trio.open_tcp_listeners(candidates.pop(), host=host)
+            return await _listen(host, candidates.pop(), options)
         except OSError:
             if not candidates:
                 raise

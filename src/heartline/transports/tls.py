@@ -13,35 +13,35 @@ import ssl
 import trio
 
 from heartline.errors import ConfigurationError
-
-from . import tcp
-from ._listener import Listener
-from ._url import NetworkURL, parse_network
+from heartline.transports import tcp
+from heartline.transports._context import TransportContext
+from heartline.transports._listener import Listener
+from heartline.transports._url import NetworkURL, parse_network
 
 __all__ = ["open_listeners", "open_stream"]
 
 
-async def open_stream(url: str, *, tls: ssl.SSLContext | None) -> trio.SSLStream[trio.SocketStream]:
+async def open_stream(url: str, context: TransportContext) -> trio.SSLStream[trio.SocketStream]:
     """Connect to ``tls://host:port`` and shake hands; the certificate must be ``host``'s."""
     target = parse_network(url, listening=False)
-    return await connect(target, client_context(tls))
+    return await connect(target, client_context(context.tls))
 
 
-async def open_listeners(url: str, *, tls: ssl.SSLContext | None) -> list[Listener]:
+async def open_listeners(url: str, context: TransportContext) -> list[Listener]:
     """Listen on ``tls://host:port``; the handshake happens at a stream's first I/O."""
     target = parse_network(url, listening=True)
-    context = server_context(url, tls)
-    listeners, bound = await tcp.listen(target)
-    return [Listener(wrap_listener(listener, context), str(bound)) for listener in listeners]
+    tls = server_context(url, context.tls)
+    listeners, bound = await tcp.listen(target, context.options)
+    return [Listener(wrap_listener(listener, tls), str(bound)) for listener in listeners]
 
 
-async def connect(target: NetworkURL, context: ssl.SSLContext) -> trio.SSLStream[trio.SocketStream]:
+async def connect(target: NetworkURL, tls: ssl.SSLContext) -> trio.SSLStream[trio.SocketStream]:
     """A TLS stream to a target, shaken hands."""
     inner = await trio.open_tcp_stream(target.host, target.port)
     try:
         # A scope (%eth0) or the root's dot are for reaching the host; certificates do not name them.
         name = target.host.partition("%")[0].rstrip(".")
-        stream = trio.SSLStream(inner, context, server_hostname=name, https_compatible=True)
+        stream = trio.SSLStream(inner, tls, server_hostname=name, https_compatible=True)
         await stream.do_handshake()
     except BaseException:
         await trio.aclose_forcefully(inner)
@@ -49,11 +49,9 @@ async def connect(target: NetworkURL, context: ssl.SSLContext) -> trio.SSLStream
     return stream
 
 
-def wrap_listener(
-    listener: trio.SocketListener, context: ssl.SSLContext
-) -> trio.SSLListener[trio.SocketStream]:
+def wrap_listener(listener: trio.SocketListener, tls: ssl.SSLContext) -> trio.SSLListener[trio.SocketStream]:
     """A listener whose streams are encrypted."""
-    return trio.SSLListener(listener, context, https_compatible=True)
+    return trio.SSLListener(listener, tls, https_compatible=True)
 
 
 def client_context(tls: ssl.SSLContext | None) -> ssl.SSLContext:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import ssl
 import stat
 import sys
 from contextlib import ExitStack
@@ -13,9 +12,9 @@ from contextlib import ExitStack
 import trio
 
 from heartline.errors import ConfigurationError
-
-from ._listener import Listener
-from ._url import refuse_tls, split_scheme
+from heartline.transports._context import TransportContext
+from heartline.transports._listener import Listener
+from heartline.transports._url import refuse_tls, split_scheme
 
 __all__ = ["open_listeners", "open_stream"]
 
@@ -44,9 +43,9 @@ def parse_path(url: str) -> str:
     return path
 
 
-async def open_stream(url: str, *, tls: ssl.SSLContext | None) -> trio.SocketStream:
+async def open_stream(url: str, context: TransportContext) -> trio.SocketStream:
     """Connect to ``unix:///path``."""
-    refuse_tls(url, tls)
+    refuse_tls(url, context.tls)
     stream = await trio.open_unix_socket(parse_path(url))
     try:
         stream.socket.getpeername()
@@ -57,20 +56,20 @@ async def open_stream(url: str, *, tls: ssl.SSLContext | None) -> trio.SocketStr
     return stream
 
 
-async def open_listeners(url: str, *, tls: ssl.SSLContext | None) -> list[Listener]:
+async def open_listeners(url: str, context: TransportContext) -> list[Listener]:
     """Listen on ``unix:///path``, in place of a socket file that a dead process left behind."""
-    refuse_tls(url, tls)
+    refuse_tls(url, context.tls)
     path = parse_path(url)
     await trio.lowlevel.checkpoint()
-    return [Listener(_UnixListener(path), url)]
+    return [Listener(_UnixListener(path, context.options.backlog), url)]
 
 
 class _UnixListener(trio.abc.Listener[trio.SocketStream]):
     """A socket listener that takes its file away when it closes."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, backlog: int) -> None:
         self._path = path
-        self._inner = trio.SocketListener(trio.socket.from_stdlib_socket(_bind(path)))
+        self._inner = trio.SocketListener(trio.socket.from_stdlib_socket(_bind(path, backlog)))
         self._file = _identity(path)
 
     async def accept(self) -> trio.SocketStream:
@@ -84,7 +83,7 @@ class _UnixListener(trio.abc.Listener[trio.SocketStream]):
         await self._inner.aclose()
 
 
-def _bind(path: str) -> socket.socket:
+def _bind(path: str, backlog: int) -> socket.socket:
     # None of this blocks, so it is done in one go: a cancelled or interleaved start leaves nothing half made.
     with ExitStack() as undo:
         listening = undo.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
@@ -93,7 +92,7 @@ def _bind(path: str) -> socket.socket:
         undo.callback(os.unlink, path)
         # Between bind and listen nobody can connect, so the permissions are never wider than they say.
         os.chmod(path, MODE)
-        listening.listen(socket.SOMAXCONN)
+        listening.listen(backlog)
         undo.pop_all()
     return listening
 

@@ -1,11 +1,11 @@
 """``ws://host[:port][/path]`` and ``wss://``: binary WebSocket messages as a byte stream.
 
-Browsers may connect from any site: who is let in is decided by credentials, never by a cookie or an address.
+A browser lets the page of any site connect, and names the site: pages of those in
+``TransportOptions.allowed_origins`` alone are let in. Everybody else is judged by credentials, as always.
 """
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Callable
 from functools import partial
 
@@ -13,27 +13,28 @@ import trio
 import wsproto
 from wsproto.connection import ConnectionType
 
-from . import tcp
-from . import tls as tls_transport
-from ._listener import Listener
-from ._url import NetworkURL, parse_network, refuse_tls
-from ._websocket_handshake import answer_request, await_acceptance, begin_request
-from ._websocket_stream import WebSocketStream
+from heartline.transports import tcp
+from heartline.transports import tls as tls_transport
+from heartline.transports._context import TransportContext
+from heartline.transports._listener import Listener
+from heartline.transports._url import NetworkURL, parse_network, refuse_tls
+from heartline.transports._websocket_handshake import answer_request, await_acceptance, begin_request
+from heartline.transports._websocket_stream import Handshake, WebSocketStream
 
 __all__ = ["WebSocketStream", "open_listeners", "open_stream"]
 
 _DEFAULT_PORTS = {"ws": 80, "wss": 443}
 
 
-async def open_stream(url: str, *, tls: ssl.SSLContext | None) -> WebSocketStream:
+async def open_stream(url: str, context: TransportContext) -> WebSocketStream:
     """Connect to ``ws://`` or ``wss://`` and shake hands; a query after the path is sent along."""
     target = _parse(url, listening=False)
     protocol, request = begin_request(target)
     inner: trio.abc.Stream
     if target.scheme == "wss":
-        inner = await tls_transport.connect(target, tls_transport.client_context(tls))
+        inner = await tls_transport.connect(target, tls_transport.client_context(context.tls))
     else:
-        refuse_tls(url, tls)
+        refuse_tls(url, context.tls)
         inner = await trio.open_tcp_stream(target.host, target.port)
     stream = WebSocketStream(inner, protocol, partial(await_acceptance, request=request))
     try:
@@ -44,17 +45,18 @@ async def open_stream(url: str, *, tls: ssl.SSLContext | None) -> WebSocketStrea
     return stream
 
 
-async def open_listeners(url: str, *, tls: ssl.SSLContext | None) -> list[Listener]:
+async def open_listeners(url: str, context: TransportContext) -> list[Listener]:
     """Listen on ``ws://`` or ``wss://``; the handshakes happen at a stream's first I/O."""
     target = _parse(url, listening=True)
     wrap: Callable[[trio.SocketListener], trio.abc.Listener[trio.abc.Stream]]
     if target.scheme == "wss":
-        wrap = partial(tls_transport.wrap_listener, context=tls_transport.server_context(url, tls))
+        wrap = partial(tls_transport.wrap_listener, tls=tls_transport.server_context(url, context.tls))
     else:
-        refuse_tls(url, tls)
+        refuse_tls(url, context.tls)
         wrap = _as_it_is
-    listeners, bound = await tcp.listen(target)
-    return [Listener(_WebSocketListener(wrap(inner), target.path), str(bound)) for inner in listeners]
+    answer = partial(answer_request, path=target.path, options=context.options)
+    listeners, bound = await tcp.listen(target, context.options)
+    return [Listener(_WebSocketListener(wrap(inner), answer), str(bound)) for inner in listeners]
 
 
 def _as_it_is(listener: trio.SocketListener) -> trio.SocketListener:
@@ -62,14 +64,13 @@ def _as_it_is(listener: trio.SocketListener) -> trio.SocketListener:
 
 
 class _WebSocketListener(trio.abc.Listener[WebSocketStream]):
-    def __init__(self, inner: trio.abc.Listener[trio.abc.Stream], path: str) -> None:
+    def __init__(self, inner: trio.abc.Listener[trio.abc.Stream], handshake: Handshake) -> None:
         self._inner = inner
-        self._path = path
+        self._handshake = handshake
 
     async def accept(self) -> WebSocketStream:
         stream = await self._inner.accept()
-        protocol = wsproto.WSConnection(ConnectionType.SERVER)
-        return WebSocketStream(stream, protocol, partial(answer_request, path=self._path))
+        return WebSocketStream(stream, wsproto.WSConnection(ConnectionType.SERVER), self._handshake)
 
     async def aclose(self) -> None:
         await self._inner.aclose()

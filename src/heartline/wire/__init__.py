@@ -1,4 +1,4 @@
-"""The wire without I/O: frames, values, serializers and the limits that guard them.
+"""The wire without I/O: frames, payloads, values, serializers and the limits that guard them.
 
 ``FrameDecoder`` takes bytes cut or coalesced anywhere and gives frames; ``encode`` is its inverse.
 """
@@ -14,10 +14,12 @@ from heartline.wire.frames import (
     encode,
 )
 from heartline.wire.limits import Limits
+from heartline.wire.payload import decode_body, decode_value, encode_body, encode_value
 from heartline.wire.segments import Segment, unwrap, wrap
 from heartline.wire.serializers import (
     CborSerializer,
     JsonSerializer,
+    MsgpackSerializer,
     Serializer,
     convert,
     decode_text,
@@ -37,12 +39,17 @@ __all__ = [
     "FrameType",
     "JsonSerializer",
     "Limits",
+    "MsgpackSerializer",
     "Segment",
     "Serializer",
     "convert",
+    "decode_body",
     "decode_text",
+    "decode_value",
     "encode",
+    "encode_body",
     "encode_text",
+    "encode_value",
     "get_serializer",
     "register_serializer",
     "unwrap",

@@ -49,8 +49,6 @@ class FrameType(enum.IntEnum):
     CALL = 0x20
     RESULT = 0x21
     FAULT = 0x22
-    ITEM = 0x23
-    END = 0x24
     CANCEL = 0x25
 
     PUSH = 0x30
@@ -64,8 +62,6 @@ class Flag(enum.IntFlag):
     """The message goes on in another frame of the same type, channel and id."""
     RAW = 0x02
     """The payload is an envelope with raw segments (see :mod:`heartline.wire.segments`)."""
-    COMPRESSED = 0x04
-    """The payload is compressed; only after both sides named the feature."""
     IGNORABLE = 0x80
     """A receiver that does not know the type skips the frame."""
 

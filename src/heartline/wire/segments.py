@@ -1,12 +1,13 @@
 """Raw segments: arrays travel beside the value, not inside it.
 
-A payload with ``Flag.RAW`` is an envelope::
+In a payload with ``Flag.RAW`` an envelope stands behind the frame's head, in the place of the value::
 
     u32 header length | CBOR header [inner length, [dtype, [shape…]], …] | inner | pad | segment | pad | …
 
-``inner`` is the payload as it would be without the flag; in its value each array is a placeholder that
-holds the segment's index. Segments start at multiples of 8 from the envelope's start. ``dtype`` is NumPy's
-string (``"<f4"``); the empty string stands for plain bytes.
+``inner`` is what would stand there without the flag; in it each array is a placeholder that holds the
+segment's index. Segments start at multiples of 8 from the payload's start, so a head whose length is a
+multiple of 8 may be put before an envelope later. ``dtype`` is NumPy's string (``"<f4"``); the empty string
+stands for plain bytes.
 
 The sender copies each array once, into the envelope, so that it may be changed as soon as the call
 returns. The receiver copies nothing: its arrays are writable views of the envelope.
@@ -46,13 +47,13 @@ Segment = Any
 """A NumPy array or a memoryview of bytes."""
 
 
-def wrap(inner: bytes, segments: Sequence[Segment]) -> bytes:
-    """The envelope that carries ``inner`` and the raw bytes of ``segments``."""
+def wrap(inner: bytes, segments: Sequence[Segment], head: bytes = b"") -> bytes:
+    """``head``, and the envelope that carries ``inner`` and the raw bytes of ``segments``."""
     if len(segments) > MAX_SEGMENTS:
         raise SerializationError(f"{len(segments)} arrays in one value, the limit is {MAX_SEGMENTS}")
     header = cbor2.dumps([len(inner), *map(_describe, segments)])
-    parts: list[bytes | memoryview] = [_LENGTH.pack(len(header)), header, inner]
-    size = _LENGTH.size + len(header) + len(inner)
+    parts: list[bytes | memoryview] = [head, _LENGTH.pack(len(header)), header, inner]
+    size = len(head) + _LENGTH.size + len(header) + len(inner)
     for segment in segments:
         data = _bytes_of(segment)
         padding = -size % ALIGNMENT
@@ -62,12 +63,16 @@ def wrap(inner: bytes, segments: Sequence[Segment]) -> bytes:
     return b"".join(parts)
 
 
-def unwrap(payload: bytes) -> tuple[bytes, list[Segment]]:
-    """The inner payload and the segments of an envelope; raises :class:`SerializationError`."""
+def unwrap(payload: bytes, start: int = 0) -> tuple[bytes, list[Segment]]:
+    """The inner bytes and the segments of the envelope that begins at ``start``, behind the head.
+
+    Raises :class:`SerializationError`.
+    """
     try:
-        (header_length,) = _LENGTH.unpack_from(payload)
-        position = _LENGTH.size + header_length
-        header = loads(payload[_LENGTH.size : position])
+        (header_length,) = _LENGTH.unpack_from(payload, start)
+        start += _LENGTH.size
+        position = start + header_length
+        header = loads(payload[start:position])
         inner_length, *descriptions = msgspec.convert(header, list[Any])
         inner_length = msgspec.convert(inner_length, int)
         shapes = msgspec.convert(descriptions, list[tuple[str, list[int]]])

@@ -1,0 +1,75 @@
+"""What a stream knows of the peer at its other end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import trio
+
+__all__ = ["StreamInfo", "describe"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamInfo:
+    """What a stream knows of its peer. Only the certificate is proof of anything: headers can be made up."""
+
+    address: str
+    """``host:port`` (``[host]:port`` for IPv6), ``unix`` for a Unix socket, ``gone`` for a socket that is not
+    connected any more, otherwise the name of the stream's class. Behind a proxy it is the proxy's."""
+
+    certificate: Mapping[str, Any] | None = None
+    """The peer's TLS certificate, if it gave one and that was verified, as :meth:`ssl.SSLSocket.getpeercert`
+    decodes it."""
+
+    certificate_der: bytes | None = None
+    """The same certificate, in DER form."""
+
+    path: str | None = None
+    """What a WebSocket client asked for: the path, and its query if there is one; ``None`` elsewhere."""
+
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """The headers of a WebSocket client's request; names are in lower case, the values of a name that came
+    more than once are joined by ``", "``."""
+
+
+def describe(stream: trio.abc.Stream) -> StreamInfo:
+    """What ``stream`` knows of its peer, at once; a handshake (TLS, WebSocket) adds to it when it is done.
+
+    A stream can tell it itself, with a method ``describe_peer() -> StreamInfo``. One that has no such method,
+    but wraps another as its ``transport_stream``, knows what that one knows.
+    """
+    describe_peer = getattr(stream, "describe_peer", None)
+    if describe_peer is not None:
+        told: StreamInfo = describe_peer()
+        return told
+    if isinstance(stream, trio.SocketStream):
+        return StreamInfo(address=_address(stream))
+    inner = getattr(stream, "transport_stream", None)
+    if not isinstance(inner, trio.abc.Stream):
+        return StreamInfo(address=type(stream).__name__)
+    if isinstance(stream, trio.SSLStream):
+        return _with_certificate(describe(inner), stream)
+    return describe(inner)
+
+
+def _with_certificate(info: StreamInfo, stream: trio.SSLStream[Any]) -> StreamInfo:
+    try:
+        certificate = stream.getpeercert()
+    except trio.NeedHandshakeError:
+        return info
+    if not certificate:
+        return info  # none was given, or (an empty dict) nobody has verified it
+    return replace(info, certificate=certificate, certificate_der=stream.getpeercert(binary_form=True))
+
+
+def _address(stream: trio.SocketStream) -> str:
+    try:
+        name = stream.socket.getpeername()
+    except OSError:
+        return "gone"
+    if not isinstance(name, tuple):
+        return "unix"
+    host, port = name[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

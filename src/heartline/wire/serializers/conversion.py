@@ -1,0 +1,34 @@
+"""From what a serializer gave to what an annotation asks for."""
+
+from __future__ import annotations
+
+from typing import Any, get_origin
+
+import msgspec
+
+from heartline.errors import SerializationError
+
+__all__ = ["convert"]
+
+
+def convert(value: Any, target: Any) -> Any:
+    """``value`` as an instance of the annotation ``target``; raises :class:`SerializationError`.
+
+    What msgspec knows is converted by its rules (lax only where a format lacks the type: text to datetime or
+    UUID, arrays to sets and tuples); any other class accepts its own instances as they are.
+    """
+    try:
+        return msgspec.convert(value, target, dec_hook=_accept_instance)
+    except msgspec.ValidationError as error:
+        raise SerializationError(str(error)) from None
+    except Exception as error:
+        # From the annotation's own code: a list cannot be in a set, a class raises while it is made.
+        raise SerializationError(f"cannot make this a {target}: {error}") from error
+
+
+def _accept_instance(cls: Any, value: Any) -> Any:
+    # An annotation with parameters, as NDArray[float32], is checked by its class alone.
+    origin = get_origin(cls) or cls
+    if isinstance(value, origin):
+        return value
+    raise ValueError(f"expected a {origin.__qualname__}, got a {type(value).__name__}")

@@ -1,0 +1,67 @@
+"""A transport of somebody else's may raise anything: for a client that is an attempt that failed."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+import heartline
+from heartline import Backoff, ConnectionFailed
+from heartline.transports.memory import MemoryNetwork, MemoryStream, use_network
+
+from .helpers import QUIET, cut
+
+
+class FaultyNetwork(MemoryNetwork):
+    """A network in memory where connecting raises, or gives streams that do, when it is told so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.faults: list[str] = []
+
+    async def connect(self, name: str) -> MemoryStream:
+        fault = self.faults.pop(0) if self.faults else ""
+        if fault == "connect":
+            raise ZeroDivisionError("a bug")
+        stream = await super().connect(name)
+        if fault:
+
+            async def fail(*_: object) -> None:
+                await trio.lowlevel.checkpoint()
+                raise ZeroDivisionError("a bug")
+
+            setattr(stream, fault, fail)
+        return stream
+
+
+FAULTS = ["connect", "send_all", "receive_some"]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_the_first_attempt_says_what_the_transport_raised(
+    fault: str, autojump_clock: MockClock
+) -> None:
+    network = FaultyNetwork()
+    use_network(network)
+    async with heartline.open_server("memory://") as server:
+        network.faults = [fault]
+        with pytest.raises(ConnectionFailed, match="ZeroDivisionError") as raised:
+            async with heartline.open_connection(server.urls[0]):
+                pass
+    assert isinstance(raised.value.__cause__, ZeroDivisionError)
+
+
+async def test_a_client_comes_back_over_attempts_that_raise(autojump_clock: MockClock) -> None:
+    network = FaultyNetwork()
+    use_network(network)
+    again = Backoff(initial=0.01, maximum=0.1)
+    async with (
+        heartline.open_server("memory://", heartbeat=QUIET) as server,
+        heartline.open_connection(server.urls[0], heartbeat=QUIET, reconnect=again) as connection,
+    ):
+        network.faults = list(FAULTS)
+        cut(connection)
+        await trio.sleep(5)
+        assert not network.faults
+        assert connection.state is heartline.ConnectionState.OPEN

@@ -1,0 +1,5 @@
+"""For properties each of whose examples takes long: a quarter of what the profile gives to the others."""
+
+from hypothesis import settings
+
+few_examples = settings(max_examples=max(1, settings.default.max_examples // 4))
