@@ -12,6 +12,7 @@ from trio.testing import MockClock
 
 import heartline
 from heartline import Limits, service
+from heartline.connection._goodbye import GOODBYE_GRACE
 from heartline.errors import ConnectionLost, Overloaded
 from heartline.rpc._faults import Fault, encode_fault
 from heartline.wire import Frame, FrameType
@@ -239,7 +240,7 @@ class TestAPeerThatDoesNotRead:
             assert busy.begun == at_once
 
     async def test_is_given_up_in_the_end(self, autojump_clock: MockClock) -> None:
-        """Even refusals add up."""
+        """Even refusals add up; it has a second to take the goodbye."""
         async with (
             heartline.open_server("memory://", limits=Limits(calls=1), heartbeat=QUIET) as server,
             raw_client(server.urls[0]) as bad,
@@ -247,7 +248,7 @@ class TestAPeerThatDoesNotRead:
             (served,) = server.connections.values()
             frames = [call_frame(number, "No.such") for number in range(1000)]
             for _ in range(1000):
-                with trio.move_on_after(1) as stuck:
+                with trio.move_on_after(GOODBYE_GRACE + 1) as stuck:
                     try:
                         await bad.send(*frames)
                     except trio.BrokenResourceError:

@@ -16,7 +16,7 @@ import trio
 
 from heartline.connection._channels import Channel, Channels, encode_message
 from heartline.connection._events import Closed, ConnectionEvent, Events, Lost, Message, Opened, Reconnected
-from heartline.connection._goodbye import GOODBYE_GRACE, Goodbye
+from heartline.connection._goodbye import GOODBYE_GRACE, Goodbye, say_why
 from heartline.connection._link import Link
 from heartline.connection._setup import CallsPart, PushPart, Setup
 from heartline.connection._state import ConnectionState, ConnectionStatistics
@@ -276,11 +276,17 @@ class Connection:
         try:
             link.session.send(frame_type, channel, number, payload, flags)
         except ConnectionLost as error:
-            # The peer does not read: that ends its session, not the task that is here.
-            link.fail(error)
-            if self.state is ConnectionState.LOST:
-                self.end_session(error)
+            self.give_up(link, error)
         link.nudge()
+
+    def give_up(self, link: Link, error: ConnectionLost) -> None:
+        """The peer does not read: it is told, and its session ends, but not the task that is here."""
+        if link.failure is None:
+            logger.warning("%s at %s is given up: %s", self.id, self.address, error)
+            say_why(link, CloseCode.SLOW_CONSUMER, str(error))
+        link.give_up(error)
+        if self.state is ConnectionState.LOST:
+            self.end_session(error)
 
     async def wait_room(self, channel: int, is_over: Callable[[], bool] = bool) -> None:
         """Wait until a message on this channel has room at the peer, and on the link, or it ``is_over``."""

@@ -76,6 +76,7 @@ class Link:
         "corked",
         "failure",
         "loss",
+        "on_room",
         "scope",
         "session",
         "stream",
@@ -94,6 +95,8 @@ class Link:
         """Why the session cannot go on, as far as this side knows."""
         self.watch: int = -1
         """The heartbeat timer's number for this link."""
+        self.on_room: Callable[[Link], None] | None = None
+        """Called once when there is room again, for whoever gives the link only what it has room for."""
         self._nursery = nursery
         self._turn: Turn | None = None
         self._parked: trio.lowlevel.Task | None = None
@@ -230,9 +233,12 @@ class Link:
         await self._drained.park()
 
     def wake_drained(self) -> None:
-        """Let who waits in :meth:`wait_drained` look again."""
+        """Let who waits in :meth:`wait_drained` look again, and call for more if there is room."""
         if self._drained is not None:
             self._drained.unpark_all()
+        if self.on_room is not None and self.failure is None and not self.crowded:
+            on_room, self.on_room = self.on_room, None
+            on_room(self)
 
     # Reading
 
@@ -308,9 +314,14 @@ class Link:
 
     def fail(self, error: HeartlineError) -> None:
         """The session cannot go on, for this reason, with any stream."""
+        self.lose(error)
+        self.give_up(error)
+
+    def give_up(self, error: HeartlineError) -> None:
+        """As :meth:`fail`, but on a stream that is up what is queued may still leave while it is closed."""
         if self.failure is None:
             self.failure = error
-        self.lose(error)
+        self.scope.cancel()
         self.wake_drained()
 
     async def go_down(self, *, grace: float) -> None:

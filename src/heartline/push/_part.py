@@ -22,6 +22,7 @@ from heartline.errors import (
 )
 from heartline.push._log import TopicLog
 from heartline.push._publisher import Publisher
+from heartline.push._room import RoomQueue
 from heartline.push._served import Served
 from heartline.push._subscription import Subscription
 from heartline.push._topic import Topic
@@ -38,12 +39,13 @@ MAX_SUBSCRIPTIONS = 1024
 class PushLayer:
     """The push part of a connection."""
 
-    __slots__ = ("_connection", "_keys", "_publisher", "_served", "_subscribed")
+    __slots__ = ("_connection", "_keys", "_publisher", "_room", "_served", "_subscribed")
 
     def __init__(self, publisher: Publisher | None, connection: Connection) -> None:
         self._publisher = publisher
         self._connection = connection
         self._keys = 0
+        self._room = RoomQueue()
         self._served: dict[int, Served] = {}
         self._subscribed: dict[int, Subscription] = {}
 
@@ -93,6 +95,7 @@ class PushLayer:
         served = Served(
             topic,
             self._connection,
+            self._room,
             self._number(log),
             key=key,
             policy=policy,
@@ -137,6 +140,7 @@ class PushLayer:
             left = self._find(frame.id)
             if left is not None:  # otherwise the call that would have begun it never came
                 del self._served[left.number]
+                self._room.leave(left)
                 left.topic.leave(left, lost=False)
             return
         served = self._served.get(frame.id)
@@ -154,6 +158,7 @@ class PushLayer:
         for served in self._served.values():
             served.topic.leave(served, lost=True)
         self._served.clear()
+        self._room.clear()
         subscriptions, self._subscribed = self._subscribed, {}
         for subscription in subscriptions.values():
             subscription.on_session_end()
