@@ -13,6 +13,7 @@ from trio.testing import MockClock
 
 import heartline
 from heartline import Limits, service
+from heartline.link import GOODBYE_GRACE
 from heartline.errors import ConnectionLost, Overloaded
 from heartline.rpc import Calls
 from heartline.rpc._faults import Fault, encode_fault
@@ -244,7 +245,7 @@ class TestAPeerThatDoesNotRead:
 
     @pytest.mark.slow
     async def test_is_given_up_in_the_end(self, autojump_clock: MockClock) -> None:
-        """Even refusals add up."""
+        """Even refusals add up; it has a second to take the goodbye."""
         async with (
             heartline.open_server("memory://", limits=Limits(calls=1), heartbeat=QUIET) as server,
             raw_client(server.urls[0]) as bad,
@@ -252,7 +253,7 @@ class TestAPeerThatDoesNotRead:
             (served,) = server.connections.values()
             frames = [call_frame(number, "No.such") for number in range(1000)]
             for _ in range(1000):
-                with trio.move_on_after(1) as stuck:
+                with trio.move_on_after(GOODBYE_GRACE + 1) as stuck:
                     try:
                         await bad.send(*frames)
                     except trio.BrokenResourceError:

@@ -262,6 +262,8 @@ class Core:
 
     async def end_link(self, link: Link, reason: HeartlineError | None) -> None:
         """The stream has ended: for this reason if it is one that ends the session too."""
+        if link.failure is not None and link.loss is None:
+            logger.warning("%s at %s is given up: %s", self.id, self.address, link.failure)
         final = reason or link.failure or self.reason
         self.reason = (
             self.reason or final or link.loss or ConnectionLost("the peer ended the stream without a goodbye")

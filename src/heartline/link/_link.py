@@ -27,7 +27,7 @@ import trio
 from heartline.errors import ConnectionLost, HeartlineError, RemoteProtocolError
 from heartline.link._state import LINK_TRANSITIONS, LinkState, LinkStep
 from heartline.link._waiting import Queues
-from heartline.session import PeerLimits, Session
+from heartline.session import CloseCode, PeerLimits, Session, State
 from heartline.session.outbox import Buffer
 from heartline.session.session import Event
 
@@ -83,6 +83,7 @@ class Link:
         "corked",
         "failure",
         "loss",
+        "on_room",
         "scope",
         "session",
         "state",
@@ -102,6 +103,8 @@ class Link:
         """Why the link is over."""
         self.watch: int = -1
         """The heartbeat timer's number for this link."""
+        self.on_room: Callable[[Link], None] | None = None
+        """Called once when there is room again, for whoever gives the link only what it has room for."""
         self._nursery = nursery
         self._parked: trio.lowlevel.Task | None = None
         self._writer_scope: trio.CancelScope | None = None
@@ -140,7 +143,7 @@ class Link:
         try:
             outbox.put(frame_type, channel, number, payload, flags)
         except ConnectionLost as error:
-            self.fail(error)  # it ends the session of the peer that does not read, not the task that is here
+            self.give_up(error)  # that ends the session of a peer that does not read, not this task
             return
         if self.corked:
             return
@@ -243,9 +246,12 @@ class Link:
             raise ConnectionLost("the session ended while the message waited for the peer") from self.failure
 
     def wake(self) -> None:
-        """Something may have changed for those who wait."""
+        """Something may have changed for those who wait; what waits for room outside of a task is called."""
         if self._queues is not None:
             self._queues.wake()
+        if self.on_room is not None and self.failure is None and not self.crowded:
+            on_room, self.on_room = self.on_room, None
+            on_room(self)
 
     # Writing
 
@@ -427,11 +433,26 @@ class Link:
     def fail(self, error: HeartlineError) -> None:
         """The session cannot go on, for this reason, with any stream."""
         if self.failure is None:
-            self.failure = error
             self.loss = self.loss or error
+        self._end_session(error)
+
+    def give_up(self, error: ConnectionLost) -> None:
+        """The peer does not read: it is told, and its session ends; what is queued may still leave before."""
+        if self.failure is None:
+            self.say_why(CloseCode.SLOW_CONSUMER, str(error))
+        self._end_session(error)
+
+    def _end_session(self, error: HeartlineError) -> None:
+        if self.failure is None:
+            self.failure = error
             self._step(LinkStep.FAIL)
         self.scope.cancel()
         self.wake()
+
+    def say_why(self, code: int, reason: str) -> None:
+        """Let the last that is written say why the link ends."""
+        if self.session.state in (State.OPEN, State.LEAVING):
+            self.session.go_away(code, reason)
 
     async def go_down(self, *, grace: float) -> None:
         """Close the lost stream, within ``grace`` seconds even when cancelled; another one may follow."""

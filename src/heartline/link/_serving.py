@@ -7,7 +7,6 @@ import logging
 from heartline.errors import ConnectionLost, HeartlineError, RemoteProtocolError
 from heartline.link._core import Core
 from heartline.link._current import current
-from heartline.link._goodbye import say_why
 from heartline.link._link import Link
 from heartline.session import CloseCode, Role
 
@@ -30,18 +29,18 @@ async def serve_link(core: Core, link: Link) -> HeartlineError:
             await link.read(core.handle)
     except RemoteProtocolError as error:
         reason = error
-        say_why(link, CloseCode.PROTOCOL_ERROR, str(error))
+        link.say_why(CloseCode.PROTOCOL_ERROR, str(error))
     except ConnectionLost as error:
         link.lose(error)
     except Exception:
         # One peer's connection must not take the others with it: the server lives on.
         logger.exception("internal error on the connection %s", core.id)
         reason = ConnectionLost("internal error, see the log")
-        say_why(link, CloseCode.INTERNAL_ERROR, "internal error")
+        link.say_why(CloseCode.INTERNAL_ERROR, "internal error")
     except BaseException:  # Cancelled, or Ctrl-C in a method that was running here
         reason = ConnectionLost("the block that the connection lived in was left")
         if core.role is Role.SERVER:
-            say_why(link, CloseCode.GOING_AWAY, "the server has ended")
+            link.say_why(CloseCode.GOING_AWAY, "the server has ended")
         raise
     finally:
         await core.end_link(link, reason)
