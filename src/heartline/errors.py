@@ -196,26 +196,26 @@ class PushError(HeartlineError):
 
 
 class HistoryGap(PushError):
-    """Updates that this subscription missed are no longer retained, so it cannot be continued without a hole.
+    """Updates that a subscription missed are lost for good; raised in the place of a :class:`heartline.Gap`.
 
-    ``expected`` is the offset that was due, ``newest`` the newest update of the topic (``None`` if it has
-    none). The subscription goes on after ``newest``: take its value as the state and keep iterating.
+    ``first`` and ``last`` are the offsets of what was lost, ``last`` is ``None`` if that is not known. The
+    subscription goes on with the newest update, if one is retained: keep iterating.
 
-    ``anew`` tells that the topic has begun anew, because its server was started again without a store or
-    with a backup. Then ``expected`` belongs to its life before, and the offsets of ``newest`` and the
-    later ones to another one.
+    ``anew`` tells that the topic has begun again, because its publisher was started without a store or with a
+    backup. Then ``first`` belongs to the life before.
     """
 
-    def __init__(self, topic: str, *, expected: int, newest: Any, anew: bool = False) -> None:
-        held = "nothing is retained" if newest is None else f"the newest is {newest.offset}"
+    def __init__(self, topic: str, *, first: int, last: int | None, anew: bool = False) -> None:
         if anew:
-            lost = f" began anew: what followed update {expected - 1} of its life before is lost"
+            lost = f" began again: what followed update {first - 1} of its life before is lost"
+        elif last == first:
+            lost = f": update {first} is lost"
         else:
-            lost = f": update {expected} is no longer retained"
-        super().__init__(f"topic {topic!r}{lost}, {held}")
+            lost = f": updates {first} to {last} are lost"
+        super().__init__(f"topic {topic!r}{lost}")
         self.topic = topic
-        self.expected = expected
-        self.newest = newest
+        self.first = first
+        self.last = last
         self.anew = anew
 
 
