@@ -386,17 +386,26 @@ class Link:
             await self._receive(bytes(data), handle)
 
     async def _receive(self, data: bytes, handle: Handle) -> None:
-        events = self.session.receive(data, trio.current_time())
-        if self.session.failed:
-            self._handle(events, handle)
-            events = self.session.receive(b"", trio.current_time())
+        session = self.session
+        while True:
+            events = session.receive(data, trio.current_time())
+            if len(events) > SLICE:
+                await self._handle_many(events, handle)
+            else:
+                self._handle(events, handle)
+            # What was not decoded was not counted either: a link that is lost leaves it to the next one.
+            if not (session.failed or session.holds_back) or self.state is not _UP:
+                break
+            data = b""
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        self.wake()
+
+    async def _handle_many(self, events: list[Event], handle: Handle) -> None:
         for start in range(0, len(events), SLICE):
             if start and start % TURN == 0:
                 # Shielded: the session has counted these frames, so every one of them has to be handled.
                 await trio.lowlevel.cancel_shielded_checkpoint()
-            self._handle(events[start : start + SLICE] if len(events) > SLICE else events, handle)
-        self.flush()  # also what the session answers by itself, such as a PONG
-        self.wake()
+            self._handle(events[start : start + SLICE], handle)
 
     def _handle(self, events: list[Event], handle: Handle) -> None:
         self.corked = True

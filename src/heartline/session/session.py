@@ -334,8 +334,11 @@ class Session:
 
     @property
     def holds_back(self) -> bool:
-        """Whether :meth:`receive` has something to give, even for no bytes: it came behind a handshake."""
-        return bool(self._held)
+        """Whether :meth:`receive` may have something to give, even for no bytes.
+
+        It came behind a handshake, or with more frames than are given at a time.
+        """
+        return self._decoder.more or bool(self._held)
 
     def receive_eof(self) -> None:
         """The stream has ended; raises :class:`RemoteProtocolError` if that was inside a frame."""
