@@ -25,6 +25,7 @@ from heartline.push._served import WINDOW_COUNT, WINDOW_SIZE
 from heartline.push._subscription import MAX_WAITING, MAX_WAITING_SIZE
 from heartline.push._wire import encode_update
 from heartline.wire import CborSerializer, FrameType
+from tests.engine import core_of, link_of
 from tests.push.helpers import (
     HandPublisher,
     HandSubscriber,
@@ -96,8 +97,7 @@ async def test_a_subscriber_that_never_confirms_costs_a_window(autojump_clock: M
         async with open_client(server) as client, open_client(server) as other:
             async with other.subscribe("topic") as topic:
                 await begin(client)
-                link = server.connections[client.id]._core.link
-                assert link is not None
+                link = link_of(server.connections[client.id])
                 stop_reading(client)
                 for _ in range(300):
                     await server.publish("topic", bytes(50_000))
@@ -221,9 +221,9 @@ async def test_a_peer_has_so_many_subscriptions(
 async def test_waiting_updates_are_bounded_in_number(autojump_clock: MockClock) -> None:
     async with open_hand_publisher(reconnect=None) as (hand, client), client.subscribe("topic") as topic:
         await _flood(hand, range(1, MAX_WAITING + 1))
-        assert client._core.link is not None
+        assert core_of(client).link is not None
         await hand.push(MAX_WAITING + 1)
-        assert client._core.link is None
+        assert core_of(client).link is None
         assert len(await take(topic, MAX_WAITING)) == MAX_WAITING
         with pytest.raises(RemoteProtocolError, match=f"more than {MAX_WAITING} updates"):
             await take(topic, 1)
@@ -231,7 +231,7 @@ async def test_waiting_updates_are_bounded_in_number(autojump_clock: MockClock) 
 
 async def _flood(hand: HandPublisher, offsets: range, value: Any = None) -> None:
     for offset in offsets:
-        hand.connection.post(FrameType.PUSH, 0, 7, encode_update(CBOR, offset, value)[0])
+        link_of(hand.connection).put(FrameType.PUSH, 0, 7, encode_update(CBOR, offset, value)[0])
     await settle()
 
 
@@ -249,14 +249,14 @@ async def test_waiting_updates_are_bounded_in_bytes(policy: SlowPolicy, autojump
                 await take(topic, 1)
             # What was taken counts no more.
             await _flood(hand, range(12, 20), bytes(size))
-            assert client._core.link is not None
+            assert core_of(client).link is not None
             await hand.push(20)
             # Who keeps the newest holds only that.
-            assert (client._core.link is None) == (policy is not SlowPolicy.KEEP_NEWEST)
+            assert (core_of(client).link is None) == (policy is not SlowPolicy.KEEP_NEWEST)
 
 
 async def test_a_gap_without_an_end_is_bounded(autojump_clock: MockClock) -> None:
     async with open_hand_publisher(reconnect=None) as (hand, client), client.subscribe("topic"):
         for offset in range(1, MAX_WAITING + 2):
             await hand.notice(offset, "gap", offset, False)
-        assert client._core.link is None
+        assert core_of(client).link is None
