@@ -33,7 +33,7 @@ class Message:
 
 @final
 class Messages:
-    """An async iterator of each :class:`Message` that no reader of its connection takes; ends with the server.
+    """An async iterator of every :class:`Message` whose connection has no reader; ends with the server.
 
     Connections with messages take turns. Nothing is dropped: a peer may send on when its message was read
     here. It may be read by several tasks; cancelling the wait loses nothing.
