@@ -10,6 +10,7 @@ from weakref import WeakValueDictionary
 import trio
 
 from heartline.errors import HeartlineError
+from heartline.link import NoPublicConstructor
 
 if TYPE_CHECKING:
     from heartline.connection._connection import Connection
@@ -54,7 +55,7 @@ E = TypeVar("E")
 
 
 @final
-class Events(Generic[E]):
+class Events(Generic[E], metaclass=NoPublicConstructor):
     """The events from its making on: an async iterator that ends with the connection or server.
 
     It keeps ``Limits.events`` of them: a reader that lags loses the oldest, and ``dropped`` counts them; they
@@ -105,7 +106,7 @@ class Feeds(Generic[E]):
 
     def open(self, size: int) -> Events[E]:
         """A feed of what happens from now on, which keeps so many events."""
-        events: Events[E] = Events(size)
+        events = Events[E]._create(size)
         self._feeds[id(events)] = events
         if self._over:
             events._end()
