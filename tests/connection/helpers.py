@@ -22,6 +22,8 @@ from heartline.transports import Listener
 from heartline.wire import Flag, Frame, FrameType, encode
 from tests.opening import open_listeners, open_stream
 
+from ..engine import link_of, number_of
+
 QUIET = Heartbeat(interval=1e6, timeout=4e6)
 """No heartbeats: a test of hours in virtual time has nothing else to do."""
 
@@ -73,8 +75,7 @@ async def settle() -> None:
 
 def cut(connection: Connection) -> None:
     """Break the link of a connection over memory streams, as a network does: without a goodbye."""
-    assert connection._core.link is not None
-    connection._core.link.stream.close()  # type: ignore[attr-defined]
+    link_of(connection).stream.close()  # type: ignore[attr-defined]
 
 
 def data(payload: bytes, *, channel: int = 0, number: int = 0, flags: int = 0) -> Frame:
@@ -90,7 +91,7 @@ async def pair_of_channels(client: Any, there: Any, name: str = "x") -> tuple[Ch
     ours = await client.open_channel(name)
     theirs = await there.accept_channel()
     assert ours.name == theirs.name == name
-    assert ours.number == theirs.number
+    assert number_of(ours) == number_of(theirs)
     return ours, theirs
 
 

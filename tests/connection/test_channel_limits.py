@@ -11,8 +11,10 @@ from heartline import (
     LocalProtocolError,
     RemoteProtocolError,
 )
+from heartline.connection import Lanes
 from heartline.wire import Frame, FrameType
 
+from ..engine import core_of, number_of
 from .helpers import data, open_pair, open_to_raw, opened, pair_of_channels, settle
 
 CLOSE = FrameType.CLOSE
@@ -23,7 +25,7 @@ async def test_numbers_are_free_again_when_both_are_done(autojump_clock: MockClo
     async with open_pair(limits=Limits(channels=2)) as (client, there, _):
         for number in range(200):
             ours, theirs = await pair_of_channels(client, there, str(number))
-            assert ours.number % 2 == 1
+            assert number_of(ours) % 2 == 1
             await ours.send(number)
             await (ours if number % 2 else theirs).aclose()
             await settle()
@@ -32,10 +34,10 @@ async def test_numbers_are_free_again_when_both_are_done(autojump_clock: MockClo
 async def test_the_numbers_begin_anew_after_the_last() -> None:
     async with open_pair() as (client, there, _):
         first, _theirs = await pair_of_channels(client, there)
-        client.channels._next = 0xFFFF
+        core_of(client).part(Lanes).channels._next = 0xFFFF
         last, _theirs = await pair_of_channels(client, there)
         after, _theirs = await pair_of_channels(client, there)
-        assert (first.number, last.number, after.number) == (1, 0xFFFF, 3)
+        assert [number_of(channel) for channel in (first, last, after)] == [1, 0xFFFF, 3]
 
 
 async def test_opening_beyond_the_peers_limit(autojump_clock: MockClock) -> None:

@@ -22,6 +22,7 @@ from heartline.session.messages import CONFIRMATION
 from heartline.session.outbox import MESSAGE_COST
 from heartline.wire import Frame, FrameType
 
+from ..engine import link_of, number_of
 from .helpers import SOCKETS, cut, data, open_pair, open_to_raw, opened, pair_of_channels, run, settle, url_of
 
 CLOSE, RESET = FrameType.CLOSE, FrameType.RESET
@@ -296,7 +297,7 @@ async def test_the_links_loss_breaks_every_channel(autojump_clock: MockClock) ->
         await client.wait_open()
         await settle()
         new, new_there = await pair_of_channels(client, server.connections[client.id])
-        assert new.number == ours.number
+        assert number_of(new) == number_of(ours)
         await ours.aclose()
         await theirs.aclose()
         await new.send("fine")
@@ -318,7 +319,7 @@ async def test_a_bad_message_is_an_error_of_its_own() -> None:
         ours, theirs = await pair_of_channels(client, there)
         with pytest.raises(SerializationError):
             await ours.send(object())
-        client.post(FrameType.DATA, ours.number, 1, b"\xff")
+        link_of(client).put(FrameType.DATA, number_of(ours), 1, b"\xff")
         await ours.send("good")
         with pytest.raises(SerializationError):
             await theirs.receive()

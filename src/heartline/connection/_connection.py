@@ -16,7 +16,7 @@ from heartline.push import Push, Since, SlowPolicy, Subscription
 from heartline.rpc import Calls, Retry
 from heartline.wire import FrameType
 
-__all__ = ["Announcer", "Connection", "current_connection", "face_of"]
+__all__ = ["Announcer", "Connection", "ReceivedMessages", "current_connection", "face_of"]
 
 T = TypeVar("T")
 
@@ -120,7 +120,7 @@ class Connection(metaclass=NoPublicConstructor):
 
     def messages(self) -> ReceivedMessages:
         """What :meth:`receive` gives, one after the other; ends with the connection."""
-        return ReceivedMessages(self)
+        return ReceivedMessages._create(self)
 
     async def open_channel(self, name: str) -> Channel:
         """Open a channel; the peer gets it from :meth:`accept_channel`.
@@ -170,7 +170,7 @@ class Connection(metaclass=NoPublicConstructor):
 
 
 @final
-class ReceivedMessages:
+class ReceivedMessages(metaclass=NoPublicConstructor):
     """An async iterator of the messages of a connection; ends with it.
 
     It raises :class:`SerializationError` for a message that cannot be decoded; the next one can still be

@@ -190,7 +190,7 @@ class Server(metaclass=NoPublicConstructor):
         Those that came before this is called are among them. A connection has a reader of its own from the
         first call of :meth:`Connection.receive` on.
         """
-        return Messages(self._inbox)
+        return Messages._create(self._inbox)
 
     async def close_connection(
         self, connection_id: str, *, code: int = CloseCode.KICKED, reason: str = "closed by the server"
