@@ -22,7 +22,6 @@ from heartline.errors import (
     RemoteProtocolError,
     SerializationError,
 )
-from heartline.session import Role
 from heartline.wire import Flag, Frame, FrameType, get_serializer, unwrap, wrap
 
 if TYPE_CHECKING:
@@ -164,12 +163,10 @@ class Channel(trio.abc.Channel[Any]):
 class Channels:
     """The channels of one session."""
 
-    def __init__(self, connection: Connection, role: Role) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._open: dict[int, Channel] = {}
         self._said_closed: set[int] = set()
-        self._first = 1 if role is Role.CLIENT else 2
-        self._next = self._first
         self._incoming: deque[Channel] = deque()
         self._lot = trio.lowlevel.ParkingLot()
         self._gone: HeartlineError | None = None
@@ -182,25 +179,12 @@ class Channels:
         encoded = name.encode()
         if len(encoded) > NAME_SIZE:
             raise LocalProtocolError(f"a channel's name has at most {NAME_SIZE} bytes, not {len(encoded)}")
-        link = self._connection.require_link()
-        peer = link.session.peer
-        assert peer is not None
-        mine = sum(number % 2 == self._first % 2 for number in self._open)
-        if mine >= peer.limits.channels:
-            raise LocalProtocolError(f"the peer accepts {peer.limits.channels} channels (Limits.channels)")
-        while self._next in self._open:
-            self._advance()
-        channel = self._add(self._next, name)
-        self._advance()
+        channel = self._add(self._connection.require_link().session.next_channel(), name)
         self._connection.post(FrameType.OPEN, channel.number, 0, encoded)
         return channel
 
-    def _advance(self) -> None:
-        self._next = self._first if self._next + 2 > 0xFFFF else self._next + 2
-
     def _add(self, number: int, name: str) -> Channel:
         channel = self._open[number] = Channel(self._connection, number, name)
-        self._connection.require_link().session.open_channel(number)
         return channel
 
     async def accept(self) -> Channel:
@@ -226,22 +210,16 @@ class Channels:
         """Handle a lane frame of a channel other than 0; the session has seen that it is open."""
         if frame.type == FrameType.OPEN:
             self._on_open(frame)
-        elif frame.type == FrameType.DATA:
-            self._open[frame.channel].deliver(frame)
+            return
+        channel = self._open.get(frame.channel)
+        if channel is None:
+            return  # the lane of a call, which was answered without it
+        if frame.type == FrameType.DATA:
+            channel.deliver(frame)
         else:
-            self._on_end(frame, self._open[frame.channel])
+            self._on_end(frame, channel)
 
     def _on_open(self, frame: Frame) -> None:
-        if frame.channel in self._open:
-            raise RemoteProtocolError(f"channel {frame.channel} is opened again before it was closed here")
-        theirs = [number for number in self._open if number % 2 != self._first % 2]
-        closing = self._said_closed.intersection(theirs)
-        # The answer to a CLOSE can be held up behind half a message, of which the peer may have ``streams``.
-        limits = self._connection.setup.limits
-        if len(theirs) - min(len(closing), limits.streams) >= limits.channels:
-            raise RemoteProtocolError(
-                f"more than {limits.channels} channels opened by the peer (Limits.channels)"
-            )
         if len(frame.payload) > NAME_SIZE:
             raise RemoteProtocolError(f"a channel's name of {len(frame.payload)} bytes, of {NAME_SIZE}")
         try:
@@ -263,7 +241,7 @@ class Channels:
     def _forget(self, channel: Channel) -> None:
         """Both ends are done with the channel: its number is free."""
         # First forget what waits for credit that will not come, then say CLOSE behind the rest.
-        self._connection.require_link().session.close_channel(channel.number)
+        self._connection.require_link().session.abandon(channel.number)
         self.say_closed(channel.number)
         self._said_closed.discard(channel.number)
         del self._open[channel.number]

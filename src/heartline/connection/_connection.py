@@ -300,7 +300,7 @@ class Connection:
         """The opened channels of the present session."""
         if self._channels is None:
             self.require_link()
-            self._channels = Channels(self, self.role)
+            self._channels = Channels(self)
         return self._channels
 
     def _unread(self) -> Events[Message]:
