@@ -6,7 +6,7 @@ import os
 import random
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,9 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 import heartline
 from heartline import Channel, CloseCode, Connection, Heartbeat, Limits, Server
+from heartline.errors import LocalProtocolError
 from heartline.session import GoAway, Hello, Refuse, Role, Session, Welcome
+from heartline.session.lanes import ENDS
 from heartline.session.outbox import MESSAGE_COST
 from heartline.testing import memory_pair
 from heartline.transports import Listener
@@ -176,11 +178,17 @@ class RawPeer:
         """Say this, allowed or not; the session takes note of what it has to know."""
         for frame in frames:
             self.session.sent += frame.type >= FrameType.OPEN
-            if frame.type == FrameType.OPEN:
-                self.session.open_channel(frame.channel)
-            if frame.type == FrameType.DATA and frame.channel in self.session.outbox._credit:
-                self.session.outbox._credit[frame.channel] -= len(frame.payload) + MESSAGE_COST
+            if frame.channel or frame.type == FrameType.DATA:
+                with suppress(LocalProtocolError):
+                    self._note(frame)
         await self.stream.send_all(encode(frames))
+
+    def _note(self, frame: Frame) -> None:
+        lane = self.session._lanes.send(frame.type, frame.channel)
+        if frame.type == FrameType.DATA:
+            lane.credit -= len(frame.payload) + MESSAGE_COST
+        elif frame.type in ENDS:
+            self.session._lanes.end_left(frame.channel)
 
     async def goodbye(self, code: int, reason: str = "", drain: float = 0.0) -> None:
         self.session.go_away(code, reason, drain=drain)

@@ -182,7 +182,7 @@ async def test_both_close_at_once() -> None:
 
 
 async def test_closed_while_half_of_a_message_is_under_way(autojump_clock: MockClock) -> None:
-    """The half goes on to its end, and only then the CLOSE: the peer's assembly never hangs."""
+    """The CLOSE comes in the place of the rest, and the peer's assembly forgets its half."""
     async with open_pair() as (client, there, _):
         ours, theirs = await pair_of_channels(client, there)
         async with trio.open_nursery() as nursery:
@@ -208,6 +208,15 @@ async def test_reset_is_an_end_with_a_reason() -> None:
                 await wait()
             assert "enough !" in str(caught.value.__cause__)
             assert len(str(caught.value.__cause__)) < 400
+
+
+async def test_items_of_a_call_are_no_channels() -> None:
+    """A call with a lane is refused here, and what was sent on its lane before is dropped."""
+    async with open_to_raw() as (connection, peer):
+        call = Frame(FrameType.CALL, channel=2, id=1, payload=bytes(8))
+        await peer.send(call, data(b"item", channel=2), Frame(CLOSE, channel=2), data(b"fine"))
+        assert await connection.receive() == b"fine"
+        assert connection.statistics().channels == 0
 
 
 # Credit

@@ -163,13 +163,24 @@ class Link:
         """
         return self.session.outbox.offer(frame)
 
-    def open_lane(self, channel: int) -> None:
-        """Open a channel, or our direction of one that the peer opened."""
-        self.session.open_channel(channel)
+    def next_lane(self) -> int:
+        """A free number for a lane that this side will open, with OPEN or with a CALL.
 
-    def close_lane(self, channel: int) -> None:
-        """Forget a channel that the peer ended: what was not begun on it is not sent any more."""
-        self.session.close_channel(channel)
+        Raises :class:`LocalProtocolError` when as many are open as the peer accepts.
+        """
+        return self.session.next_channel()
+
+    def abandon_lane(self, channel: int) -> None:
+        """The peer has ended a channel: what waits there is not sent any more. Our CLOSE must come next."""
+        self.session.abandon(channel)
+
+    def break_off(self, frame_type: int, channel: int, number: int = 0, payload: bytes = b"") -> None:
+        """End our direction of a lane at once, by RESET or by the answer to its call.
+
+        It goes in the place of all that waits on the lane. Where our end has left nothing happens.
+        """
+        self.session.break_off(frame_type, channel, number, payload)
+        self.nudge()
 
     def give_credit(self, channel: int, length: int) -> None:
         """The reader took a message of this length: the peer may send as much again."""
