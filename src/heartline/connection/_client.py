@@ -141,6 +141,7 @@ def _begin(
     return Link(stream, session, setup.nursery, write_buffer=setup.limits.write_buffer)
 
 
+@trio.lowlevel.enable_ki_protection
 async def run_client(
     connection: Connection, link: Link, again: Callable[[], Awaitable[Link]], backoff: Backoff | None
 ) -> None:

@@ -270,6 +270,7 @@ class Connection:
         assert self._reason is not None
         return self.closed_error() if isinstance(self._reason, ConnectionClosed) else self._reason
 
+    @trio.lowlevel.enable_ki_protection
     def post(self, frame_type: int, channel: int, number: int, payload: bytes, flags: int = 0) -> None:
         """Queue a message; it leaves at the end of this tick, joined with whatever else it brings."""
         link = self.require_link()
@@ -295,6 +296,7 @@ class Connection:
         if link.crowded or outbox.blocked(channel):
             await link.wait_drained(lambda: (link.crowded or outbox.blocked(channel)) and not is_over())
 
+    @trio.lowlevel.enable_ki_protection
     def give_credit(self, channel: int, length: int) -> None:
         """A message of this length was taken by its reader."""
         if self._link is not None:
@@ -323,6 +325,7 @@ class Connection:
             events.take_over(self._inbox)
             self._inbox = None
 
+    @trio.lowlevel.enable_ki_protection
     def close(self, code: int, reason: str, *, drain: float = 0.0) -> None:
         """Say goodbye without waiting; while the link is down there is none to say, and the session is over.
 

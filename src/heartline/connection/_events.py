@@ -124,6 +124,7 @@ class Events(Generic[T]):
     def __aiter__(self) -> Events[T]:
         return self
 
+    @trio.lowlevel.enable_ki_protection
     async def __anext__(self) -> T:
         await trio.lowlevel.checkpoint()
         while not self._buffer:

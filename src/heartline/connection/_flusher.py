@@ -34,6 +34,7 @@ class Flusher:
         self._links: dict[Link, None] = {}
         self._parked: trio.lowlevel.Task | None = None
 
+    @trio.lowlevel.enable_ki_protection
     def mark(self, link: Link) -> None:
         """This link has something to write."""
         self._links[link] = None
@@ -41,6 +42,7 @@ class Flusher:
             task, self._parked = self._parked, None
             trio.lowlevel.reschedule(task)
 
+    @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """The flusher's task."""
         while True:

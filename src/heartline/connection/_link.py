@@ -121,6 +121,7 @@ class Link:
 
     # Writing
 
+    @trio.lowlevel.enable_ki_protection
     def nudge(self) -> None:
         """Write what is queued when this tick is over, joined with whatever else it brings."""
         if self.corked or self._writing or not self.up:
@@ -133,6 +134,7 @@ class Link:
             self._writing = True
             self._nursery.start_soon(self._write_loop)
 
+    @trio.lowlevel.enable_ki_protection
     def flush(self) -> None:
         """Write what is queued now if the stream takes it without waiting."""
         if self.corked or self._writing or not self.up or not self.session.has_output:

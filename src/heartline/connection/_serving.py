@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 
+import trio
+
 from heartline.connection._connection import Connection
 from heartline.connection._current import current
 from heartline.connection._goodbye import say_why
@@ -16,6 +18,7 @@ __all__ = ["serve_link"]
 logger = logging.getLogger("heartline")
 
 
+@trio.lowlevel.enable_ki_protection
 async def serve_link(connection: Connection, link: Link) -> HeartlineError:
     """Serve the link's stream until that ends; the reason is returned.
 

@@ -51,6 +51,7 @@ class _Refused(Exception):
         self.reason = reason
 
 
+@trio.lowlevel.enable_ki_protection
 async def accept_streams(
     server: Server, authenticate: Authenticate | None, listener: trio.abc.Listener[trio.abc.Stream]
 ) -> None:
@@ -72,6 +73,7 @@ async def accept_streams(
                 server.setup.nursery.start_soon(serve_stream, server, authenticate, stream)
 
 
+@trio.lowlevel.enable_ki_protection
 async def serve_stream(server: Server, authenticate: Authenticate | None, stream: trio.abc.Stream) -> None:
     """The whole life of one accepted stream.
 
@@ -281,6 +283,7 @@ def _is_stale(attempt: tuple[bytes, int] | None, present: tuple[bytes, int] | No
     return attempt[0] == present[0] and attempt[1] <= present[1]
 
 
+@trio.lowlevel.disable_ki_protection  # the user's own code
 async def _authenticate(authenticate: Authenticate, hello: Hello) -> str | None:
     try:
         identity = authenticate(hello.credentials, hello.identity)

@@ -118,6 +118,7 @@ class Server:
         """
         await self._get(connection_id).send(message)
 
+    @trio.lowlevel.enable_ki_protection
     async def broadcast(self, message: Any) -> Broadcast:
         """Send a message to every peer, encoded once; nobody is waited for.
 
