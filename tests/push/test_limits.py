@@ -8,8 +8,6 @@ import pytest
 from trio.testing import MockClock
 
 from heartline import (
-    OLDEST,
-    Closed,
     History,
     HistoryGap,
     InvalidArguments,
@@ -123,25 +121,6 @@ async def test_what_a_subscriber_cannot_take_ends_its_subscription_only(
                 await publish(server, ["again"])
                 assert await take_values(small, 1) == ["again"]
             assert client.statistics().links == 1
-
-
-async def test_a_link_that_is_stuck_is_given_up_and_nobody_else_notices(autojump_clock: MockClock) -> None:
-    async with open_topics() as server, open_client(server) as client, open_client(server) as other:
-        names = [f"topic {n}" for n in range(12)]
-        hand = HandSubscriber(client)
-        for key, name in enumerate(names):
-            number, _, position = await hand.subscribe(name, key=key)
-            await hand.confirm(number, position)
-        stop_reading(client)
-        events = server.events()
-        async with other.subscribe(names[-1], since=OLDEST) as topic:
-            for name in names:
-                await publish(server, [bytes(40_000)] * 30, name)
-            assert len(await take(topic, 30)) == 30
-        async for event in events:
-            if isinstance(event, Closed) and event.connection.id == client.id:
-                assert "does not read" in str(event.reason)
-                break
 
 
 # Names and numbers.

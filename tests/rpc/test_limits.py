@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import trio
+from heartline.connection._goodbye import GOODBYE_GRACE
 from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
@@ -244,7 +245,7 @@ class TestAPeerThatDoesNotRead:
 
     @pytest.mark.slow
     async def test_is_given_up_in_the_end(self, autojump_clock: MockClock) -> None:
-        """Even refusals add up."""
+        """Even refusals add up; it has a second to take the goodbye."""
         async with (
             heartline.open_server("memory://", limits=Limits(calls=1), heartbeat=QUIET) as server,
             raw_client(server.urls[0]) as bad,
@@ -252,7 +253,7 @@ class TestAPeerThatDoesNotRead:
             (served,) = server.connections.values()
             frames = [call_frame(number, "No.such") for number in range(1000)]
             for _ in range(1000):
-                with trio.move_on_after(1) as stuck:
+                with trio.move_on_after(GOODBYE_GRACE + 1) as stuck:
                     try:
                         await bad.send(*frames)
                     except trio.BrokenResourceError:

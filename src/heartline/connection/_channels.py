@@ -95,6 +95,7 @@ class Channel(trio.abc.Channel[Any], metaclass=NoPublicConstructor):
         if self._broken is not None or self._ended:
             raise trio.BrokenResourceError(f"channel {self.name!r} has ended") from self._broken
 
+    @trio.lowlevel.enable_ki_protection
     async def receive(self) -> Any:
         """The next message; raises :class:`SerializationError` for one that cannot be decoded."""
         await trio.lowlevel.checkpoint()
@@ -110,6 +111,7 @@ class Channel(trio.abc.Channel[Any], metaclass=NoPublicConstructor):
         self._give_credit(frame)
         return decode_message(frame)
 
+    @trio.lowlevel.enable_ki_protection
     async def aclose(self) -> None:
         """Close the channel: what was sent before still arrives; what was not read is dropped."""
         if not self._closed:
@@ -157,6 +159,7 @@ class Channels:
     def __len__(self) -> int:
         return len(self._open)
 
+    @trio.lowlevel.enable_ki_protection
     def open(self, name: str) -> Channel:
         """Open a channel; raises :class:`LocalProtocolError` at the peer's limit, or for a long name."""
         encoded = name.encode()

@@ -8,9 +8,21 @@ from typing import Any, TypeVar, final, overload
 import trio
 
 from heartline.connection._channels import Channel, decode_message, encode_message
-from heartline.connection._events import Closed, ConnectionEvent, Events, Feeds, Lost, Opened, Reconnected
+from heartline.connection._events import (
+    Closed,
+    ConnectionEvent,
+    Events,
+    Feeds,
+    Lost,
+    Opened,
+    Reconnected,
+)
 from heartline.connection._lanes import Lanes
-from heartline.errors import HeartlineError, LocalProtocolError, SerializationError
+from heartline.errors import (
+    HeartlineError,
+    LocalProtocolError,
+    SerializationError,
+)
 from heartline.link import Change, ConnectionState, ConnectionStatistics, Core, NoPublicConstructor, current
 from heartline.push import Push, Since, SlowPolicy, Subscription
 from heartline.rpc import Calls, Retry
@@ -101,6 +113,7 @@ class Connection(metaclass=NoPublicConstructor):
         number, payload, flags = encode_message(self._core.setup.serializer, message)
         link.put(FrameType.DATA, 0, number, payload, flags)
 
+    @trio.lowlevel.enable_ki_protection
     async def receive(self) -> Any:
         """The next message of the default channel; waits for it, over losses of the link too.
 

@@ -86,6 +86,7 @@ class Events(Generic[E], metaclass=NoPublicConstructor):
     def __aiter__(self) -> Events[E]:
         return self
 
+    @trio.lowlevel.enable_ki_protection
     async def __anext__(self) -> E:
         await trio.lowlevel.checkpoint()
         while not self._buffer:

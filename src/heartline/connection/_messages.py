@@ -49,6 +49,7 @@ class Messages(metaclass=NoPublicConstructor):
     def __aiter__(self) -> Messages:
         return self
 
+    @trio.lowlevel.enable_ki_protection
     async def __anext__(self) -> Message:
         await trio.lowlevel.checkpoint()
         while True:

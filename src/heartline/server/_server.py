@@ -107,6 +107,7 @@ class Server(metaclass=NoPublicConstructor):
         """
         await face_of(self._get_core(connection_id)).send(message)
 
+    @trio.lowlevel.enable_ki_protection
     async def broadcast(self, message: Any) -> Broadcast:
         """Send a message to every peer, encoded once; nobody is waited for.
 
