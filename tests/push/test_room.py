@@ -21,6 +21,7 @@ from heartline.push._served import Served
 from heartline.push._wire import CONFIRM
 from heartline.session import GoAway
 from heartline.wire import Frame, FrameType
+from tests.engine import core_of, link_of
 
 from ..connection.helpers import RawPeer
 from ..rpc.helpers import call_frame
@@ -282,7 +283,7 @@ async def test_who_never_reads_its_answers_is_told_and_logged(
         connection = server.connections["deaf"]
         frames = [call_frame(number, "No.such") for number in range(1000)]
         with trio.move_on_after(0.5):
-            while connection.link is not None:
+            while core_of(connection).link is not None:
                 await peer.send(*frames)
         (goodbye,) = [event for event in await peer.rest() if isinstance(event, GoAway)]
         assert goodbye.code == CloseCode.SLOW_CONSUMER
@@ -299,9 +300,9 @@ async def test_a_client_that_was_slow_may_come_back(autojump_clock: MockClock) -
     assert not CloseCode.is_terminal(CloseCode.SLOW_CONSUMER)
     async with open_topics() as server, open_client(server) as client:
         connection = server.connections[client.id]
-        link = connection.require_link()
+        link = link_of(connection)
         link.session.outbox.size += 100_000_000  # as if so much waited already
-        connection.post(FrameType.PUSH, 0, 1, bytes(10))
+        link.put(FrameType.PUSH, 0, 1, bytes(10))
         await trio.sleep(5)
         assert client.statistics().links == 2
         assert client.id in server.connections

@@ -16,6 +16,7 @@ from trio.testing import MockClock
 
 import heartline
 from heartline.rpc._calls import Calls, _run_async, _run_inline
+from tests.engine import core_of
 
 from .helpers import QUIET, settle
 
@@ -99,8 +100,8 @@ def interrupt(injector: Injector) -> None:
             assert set(answers) <= {1, 2}
             await settle()
             for connection in (client, *server.connections.values()):
-                assert connection.calls._pending == {}, "a wait is left"  # type: ignore[attr-defined]
-                assert connection.calls._running == {}  # type: ignore[attr-defined]
+                assert core_of(connection).part(Calls)._pending == {}, "a wait is left"
+                assert core_of(connection).part(Calls)._running == {}
             answers.clear()
             async with trio.open_nursery() as nursery:
                 for base in range(5):
@@ -172,6 +173,7 @@ def leaves(error: BaseException) -> list[BaseException]:
 
 PROGRAM = """
 import os, signal, sys, threading, time, trio, heartline
+from heartline.rpc import Calls
 
 @heartline.service
 class Sum:
@@ -202,7 +204,7 @@ async def main():
             done.set()
             thread.join()
             assert await add(1, 1) == 2
-            assert not connection.calls._pending
+            assert not connection._core.part(Calls)._pending
     print("right", calls > 0)
 
 trio.run(main)

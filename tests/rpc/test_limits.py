@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import trio
-from heartline.connection._goodbye import GOODBYE_GRACE
 from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
@@ -15,6 +14,7 @@ from trio.testing import MockClock
 import heartline
 from heartline import Limits, service
 from heartline.errors import ConnectionLost, Overloaded
+from heartline.link import GOODBYE_GRACE
 from heartline.rpc import Calls
 from heartline.rpc._faults import Fault, encode_fault
 from heartline.wire import Frame, FrameType
