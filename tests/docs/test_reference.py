@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import heartline.connection
 from heartline.connection import _channels
 from heartline.link import _goodbye
 from heartline.push import _journal, _keys, _part, _publisher, _served, _sqlite
@@ -52,6 +53,26 @@ def test_every_public_name_is_documented(module: str) -> None:
         assert f"{module}.{name}" in names or any(thing is other for other in things), (
             f"{module}.{name} is in __all__, but not in docs/reference"
         )
+
+
+@pytest.mark.parametrize(
+    "cls",
+    [
+        heartline.Channel,
+        heartline.Connection,
+        heartline.Message,
+        heartline.Server,
+        heartline.connection.Events,
+    ],
+)
+def test_what_users_hold_has_only_documented_names(cls: type) -> None:
+    page = (DOCS / "reference" / "connection.md").read_text()
+    (block,) = re.findall(
+        rf"autoclass:: heartline\.(?:connection\.)?{cls.__name__}\n(.*?)^\S", page, re.MULTILINE | re.DOTALL
+    )
+    (members,) = re.findall(r":members:(.*?)(?:\n\n|\Z)", block, re.DOTALL)
+    told = set(re.findall(r"\w+", members)) | set(re.findall(r"py:attribute:: (\w+)", block))
+    assert {name for name in dir(cls) if not name.startswith("_")} <= told
 
 
 BOUNDS = {
