@@ -16,6 +16,7 @@ from hypothesis.database import InMemoryExampleDatabase
 from fuzz.__main__ import main
 from fuzz.properties import codec
 from fuzz.runner import TARGETS, properties_of, run
+from tests.patience import PATIENCE
 
 ROOT = Path(__file__).parent.parent
 
@@ -39,7 +40,7 @@ def test_a_target_runs_for_its_time_and_counts() -> None:
 @pytest.mark.slow
 def test_an_interrupt_ends_it_with_the_counts() -> None:
     running = subprocess.Popen(
-        command("codec", "--minutes", "5"),
+        command("codec", "--minutes", "60"),
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -49,9 +50,9 @@ def test_an_interrupt_ends_it_with_the_counts() -> None:
     )
     try:
         assert running.stdout is not None
-        assert running.stdout.readline() == f"{len(properties_of(codec))} properties, 300 s\n"
+        assert running.stdout.readline() == f"{len(properties_of(codec))} properties, 3600 s\n"
         running.send_signal(signal.SIGINT)
-        out, error = running.communicate(timeout=20)
+        out, error = running.communicate(timeout=PATIENCE)
     finally:
         running.kill()
     assert running.returncode == 130, error
