@@ -35,7 +35,7 @@ class Ledger:
         """Executed in the moment in which it arrives."""
         self._notes.calls.executed(call)
         connection = heartline.current_connection()
-        if connection.link is not None and connection.link.session._assembly.parts:
+        if connection.link is not None and connection.link.session._assembly.halves:
             self._notes.note("mark: passed a message in fragments")
         return len(payload)
 
