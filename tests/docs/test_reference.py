@@ -15,7 +15,7 @@ from heartline.link import _goodbye
 from heartline.push import _journal, _keys, _part, _publisher, _served, _sqlite
 from heartline.rpc import _faults, _service, _wire
 from heartline.server import _acceptor
-from heartline.session import TRANSITIONS, Role, State, Step, heartbeat, messages, outbox, receipts
+from heartline.session import TRANSITIONS, Role, State, Step, heartbeat, lanes, messages, outbox, reports
 from heartline.wire import cbor, segments
 from tests.docs.snippets import DOCS
 
@@ -80,7 +80,8 @@ BOUNDS = {
     "shortest heartbeat timeout": heartbeat.SHORTEST_TIMEOUT,
     "fragment of a long message": outbox.FRAGMENT_SIZE,
     "small frames waiting for a peer that does not read, beyond `Limits.write_buffer`": outbox.STUCK_LIMIT,
-    "bytes received that call for an ACK, at most": receipts.ACK_SIZE,
+    "bytes received that call for an ACK, at most": reports.ACK_SIZE,
+    "channels, and calls that stream, that one side has open, whatever the peer allows": lanes.MOST_LANES,
     "token of a session": _acceptor.TOKEN_SIZE,
     "goodbye: for the peer to answer": _goodbye.GOODBYE_GRACE,
     "reason of a refusal or goodbye": messages.REASON_SIZE,
