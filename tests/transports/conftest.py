@@ -69,9 +69,7 @@ class Case:
         if self.name in ("memory", "tcp", "unix"):
             client, server = await self.make_pair()
             for stream in (client, server):
-                with trio.move_on_after(0.02):
-                    while True:
-                        await stream.send_all(bytes(10_000))
+                await fill(stream)
             return client, server
         # A cancelled send would break these, so they stand on streams that have no buffer at all.
         client, server = trio.testing.lockstep_stream_pair()
@@ -91,6 +89,20 @@ class Case:
             trio.SSLStream(client, self.client_tls, server_hostname="127.0.0.1", https_compatible=True),
             trio.SSLStream(server, self.server_tls, server_side=True, https_compatible=True),
         )
+
+
+async def fill(stream: trio.abc.Stream) -> None:
+    """Send until nothing more fits."""
+
+    async def send() -> None:
+        while True:
+            await stream.send_all(bytes(10_000))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(send)
+        # The system goes on to move bytes from one end to the other for a moment.
+        await trio.testing.wait_all_tasks_blocked(cushion=0.05)
+        nursery.cancel_scope.cancel()
 
 
 def websocket_over(
