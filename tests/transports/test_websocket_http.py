@@ -237,7 +237,7 @@ def test_whatever_is_said_the_server_lives(peers: list[tuple[bytes, list[int]]])
             async with heartline.open_connection(websocket_over(inner, inner)[0]) as connection:
                 assert await connection.service(Echo).echo("fine") == "fine"
             await trio.sleep(20)
-            assert server.handshaking == 0
+            assert server.statistics().handshaking == 0
             assert not server.connections
 
     trio.run(main, clock=MockClock(autojump_threshold=0))
