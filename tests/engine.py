@@ -1,9 +1,11 @@
-"""The engine below what users hold, for tests that play with links."""
+"""The way to what is below the faces that users hold, for tests that have to look there."""
 
 from __future__ import annotations
 
-from heartline import Connection
+from heartline import Channel, Connection
 from heartline.link import Core, Link
+
+__all__ = ["core_of", "link_of", "number_of"]
 
 
 def core_of(connection: Connection) -> Core:
@@ -12,7 +14,12 @@ def core_of(connection: Connection) -> Core:
 
 
 def link_of(connection: Connection) -> Link:
-    """The link of a connection's session, up or down; there has to be one."""
+    """The link of its session, up or down; there has to be a session."""
     link = connection._core.link
     assert link is not None
     return link
+
+
+def number_of(channel: Channel) -> int:
+    """The number of a channel's frames."""
+    return channel._number

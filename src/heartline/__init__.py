@@ -44,15 +44,12 @@ from heartline.errors import (
 )
 from heartline.link import Backoff, ConnectionState, ConnectionStatistics
 from heartline.push import (
-    NEWEST,
-    OLDEST,
-    SNAPSHOT,
     Fold,
+    Gap,
     History,
     Level,
     Position,
     Receipt,
-    SlowPolicy,
     SqliteStore,
     Subscription,
     TopicSettings,
@@ -67,9 +64,6 @@ from heartline.wire import Limits
 __version__ = "0.1.0"
 
 __all__ = [
-    "NEWEST",
-    "OLDEST",
-    "SNAPSHOT",
     "Backoff",
     "Broadcast",
     "CallError",
@@ -88,6 +82,7 @@ __all__ = [
     "ConnectionStatistics",
     "Fold",
     "Forbidden",
+    "Gap",
     "Heartbeat",
     "HeartlineError",
     "History",
@@ -114,7 +109,6 @@ __all__ = [
     "Server",
     "ServerStatistics",
     "SlowConsumer",
-    "SlowPolicy",
     "SqliteStore",
     "StoreError",
     "Subscription",

@@ -30,7 +30,6 @@
 from __future__ import annotations
 
 import enum
-from typing import Any
 
 __all__ = [
     "CallError",

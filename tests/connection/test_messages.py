@@ -113,7 +113,8 @@ async def test_a_sender_waits_when_nobody_receives(autojump_clock: MockClock) ->
                 await client.send(bytes(1000))
         window = WINDOW / (1000 + MESSAGE_COST)
         assert window <= sent <= window + 1
-        assert not client.send_nowait(b"x")
+        with pytest.raises(trio.WouldBlock):
+            client.send_nowait(b"x")
         # One read gives credit for one more message, and so on for ever.
         for _ in range(5):
             await there.receive()
@@ -165,7 +166,8 @@ async def test_a_peer_that_does_not_read_holds_a_bounded_backlog(autojump_clock:
             while True:
                 await connection.send(bytes(10_000))
         assert 200_000 <= connection.statistics().backlog < 220_000
-        assert not connection.send_nowait(b"x")
+        with pytest.raises(trio.WouldBlock):
+            connection.send_nowait(b"x")
 
 
 async def test_a_message_longer_than_the_peer_takes(autojump_clock: MockClock) -> None:
@@ -192,7 +194,9 @@ async def test_a_message_longer_than_the_peer_takes(autojump_clock: MockClock) -
         (77, b"of no serializer that is known", 0),
     ],
 )
-async def test_a_bad_message_is_an_error_of_its_own(number: int, payload: bytes, flags: int) -> None:
+async def test_a_bad_message_is_an_error_of_its_own(
+    number: int, payload: bytes, flags: int, autojump_clock: MockClock
+) -> None:
     async with open_to_raw() as (connection, peer):
         await peer.send(data(payload, number=number, flags=flags), data(b"good"))
         with pytest.raises(SerializationError):

@@ -21,21 +21,11 @@ from heartline.push._served import Served
 from heartline.push._wire import CONFIRM
 from heartline.session import GoAway
 from heartline.wire import Frame, FrameType
-
-from tests.connection.helpers import RawPeer
 from tests.engine import core_of, link_of
-from tests.push.helpers import (
-    CBOR,
-    HandSubscriber,
-    cut,
-    open_client,
-    open_topics,
-    publish,
-    run,
-    settle,
-    stop_reading,
-)
-from tests.rpc.helpers import call_frame
+
+from ..connection.helpers import RawPeer
+from ..rpc.helpers import call_frame
+from .helpers import CBOR, HandSubscriber, cut, open_client, open_topics, publish, run, settle, stop_reading
 
 KIB = 1024
 

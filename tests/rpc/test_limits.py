@@ -13,8 +13,8 @@ from trio.testing import MockClock
 
 import heartline
 from heartline import Limits, service
-from heartline.link import GOODBYE_GRACE
 from heartline.errors import ConnectionLost, Overloaded
+from heartline.link import GOODBYE_GRACE
 from heartline.rpc import Calls
 from heartline.rpc._faults import Fault, encode_fault
 from heartline.wire import Frame, FrameType

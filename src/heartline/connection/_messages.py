@@ -9,13 +9,14 @@ import trio
 from heartline.connection._channels import decode_message
 from heartline.connection._connection import Connection, face_of
 from heartline.connection._inbox import SharedInbox
+from heartline.link import NoPublicConstructor
 from heartline.wire import Frame
 
 __all__ = ["Message", "Messages"]
 
 
 @final
-class Message:
+class Message(metaclass=NoPublicConstructor):
     """A message that arrived on the default channel of a connection."""
 
     __slots__ = ("_frame", "connection")
@@ -32,8 +33,8 @@ class Message:
 
 
 @final
-class Messages:
-    """An async iterator of each :class:`Message` that has no reader of its own; ends with the server.
+class Messages(metaclass=NoPublicConstructor):
+    """An async iterator of every :class:`Message` whose connection has no reader; ends with the server.
 
     Connections with messages take turns. Nothing is dropped: a peer may send on when its message was read
     here. It may be read by several tasks; cancelling the wait loses nothing.
@@ -48,13 +49,14 @@ class Messages:
     def __aiter__(self) -> Messages:
         return self
 
+    @trio.lowlevel.enable_ki_protection
     async def __anext__(self) -> Message:
         await trio.lowlevel.checkpoint()
         while True:
             taken = self._shared.take()
             if taken is not None:
                 core, frame = taken
-                return Message(face_of(core), frame)
+                return Message._create(face_of(core), frame)
             if self._shared.ended:
                 raise StopAsyncIteration
             await self._shared.changed.park()

@@ -49,6 +49,8 @@ async def open_connection(
     reconnect: Backoff | None = Backoff(),  # noqa: B008 - frozen
     heartbeat: Heartbeat = Heartbeat(),  # noqa: B008 - frozen
     limits: Limits = Limits(),  # noqa: B008 - frozen
+    history: History = History(),  # noqa: B008 - frozen
+    topics: Mapping[str, TopicSettings] | None = None,
     serializer: str = "cbor",
     rng: random.Random | None = None,
 ) -> AsyncIterator[Connection]:
@@ -59,7 +61,8 @@ async def open_connection(
     may call. ``identity`` names this client to the server, for as long as it lives and longer; without one
     the server makes up an id, which reconnects keep. ``credentials`` is any value, for the server's
     ``authenticate``. ``transport`` is for registered schemes whose clients have options. ``reconnect`` says
-    how to come back after a loss, ``None``: not at all. ``rng`` is the source of jitter; give a seeded one
+    how to come back after a loss, ``None``: not at all. ``history`` and ``topics`` are for what this client
+    publishes, as for :func:`open_server`. ``rng`` is the source of jitter; give a seeded one
     for a run that can be repeated.
 
     The first connection is made or refused at once, because a wrong address is a mistake to hear about:
@@ -71,6 +74,8 @@ async def open_connection(
     _check("transport", transport, TransportOptions)
     _check("identity", identity, str, type(None))
     _check("reconnect", reconnect, Backoff, type(None))
+    _check("history", history, History)
+    _check("topics", topics, Mapping, type(None))
     if identity is not None and not (0 < len(identity) <= MAX_IDENTITY and identity.isprintable()):
         raise ConfigurationError(
             f"identity must be 1 to {MAX_IDENTITY} printable characters, not {identity!r:.80}"
@@ -81,7 +86,8 @@ async def open_connection(
         limits = replace(limits, resume_window=0)
     async with open_plain_nursery() as nursery:
         setup = _setup(nursery, heartbeat, limits, serializer, rng, Announcer())
-        setup.parts = _parts(services, None, None)
+        publisher = await _open_publisher(setup, history, topics)
+        setup.parts = _parts(services, publisher, None)
         core = Core(setup, Role.CLIENT)
         if isinstance(target, str):
             context = TransportContext(nursery=nursery, tls=tls, options=transport)
@@ -133,8 +139,9 @@ async def open_server(
     whose methods clients may call. ``authenticate(credentials, identity)`` returns the id under which a
     client is let in (``None``: the identity it claims), or raises :class:`PermissionError`; it may be async.
     ``transport`` says how to listen, and the pages of which sites may connect from browsers. ``history`` is
-    what topics retain by default. ``topics`` are those with a store or a fold, by name: they are there, with
-    all that their stores have of them, before the first client is let in. ``rng`` makes ids and epochs.
+    what topics retain by default. ``topics`` are those with a store, a fold or other policies, by name: they
+    are there, with all that their stores have of them, before the first client is let in.
+    ``rng`` makes ids and epochs.
 
     Leaving the block says goodbye to every client, which will try to come back, and ends every task, socket
     and call. For a gentle end call :meth:`Server.drain` first.
@@ -153,15 +160,7 @@ async def open_server(
                 listeners.append(listener)
         announcer = Announcer()
         setup = _setup(nursery, heartbeat, limits, serializer, rng, announcer)
-        publisher = Publisher(
-            serializer=setup.serializer,
-            flusher=setup.flusher,
-            history=history,
-            make_epoch=lambda: f"{setup.rng.getrandbits(64):016x}",
-        )
-        await publisher.open_topics(topics or {})
-        for journal in publisher.journals:
-            nursery.start_soon(journal.run)
+        publisher = await _open_publisher(setup, history, topics)
         inbox = SharedInbox()
         setup.parts = _parts(services, publisher, inbox)
         table = Table(setup)
@@ -231,8 +230,25 @@ def _setup(
     )
 
 
+async def _open_publisher(
+    setup: Setup, history: History, topics: Mapping[str, TopicSettings] | None
+) -> Publisher:
+    """What an endpoint publishes: its topics, with what their stores have of them, and their journals."""
+    publisher = Publisher(
+        serializer=setup.serializer,
+        flusher=setup.flusher,
+        limits=setup.limits,
+        history=history,
+        make_epoch=lambda: f"{setup.rng.getrandbits(64):016x}",
+    )
+    await publisher.open_topics(topics or {})
+    for journal in publisher.journals:
+        setup.nursery.start_soon(journal.run)
+    return publisher
+
+
 def _parts(
-    services: Iterable[Any], publisher: Publisher | None, inbox: SharedInbox | None
+    services: Iterable[Any], publisher: Publisher, inbox: SharedInbox | None
 ) -> dict[int, Callable[[Core], Part]]:
     """What stands on each connection of an endpoint: a line per part."""
     _check("services", services, Iterable)

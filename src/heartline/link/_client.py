@@ -139,6 +139,7 @@ def _begin(core: Core, lost: Link | None, stream: trio.abc.Stream, session: Sess
     return Link(stream, session, setup.nursery, write_buffer=setup.limits.write_buffer)
 
 
+@trio.lowlevel.enable_ki_protection
 async def run_client(
     core: Core, link: Link, again: Callable[[], Awaitable[Link]], backoff: Backoff | None
 ) -> None:

@@ -84,6 +84,9 @@ class Core:
         self._goodbye: Goodbye | None = None
         self._state_changed: trio.lowlevel.ParkingLot | None = None
 
+    def __str__(self) -> str:
+        return f"{self.id} at {self.address}"
+
     # Parts
 
     def part(self, kind: type[P]) -> P:
@@ -187,6 +190,7 @@ class Core:
 
     # The goodbye
 
+    @trio.lowlevel.enable_ki_protection
     def close(self, code: int, reason: str, *, drain: float = 0.0) -> None:
         """Say goodbye without waiting; while the link is down there is none to say, and the session is over.
 
@@ -253,6 +257,7 @@ class Core:
         self._resumed += resumed
         self.reason = None
         self.link = link
+        link.owner = self
         link.session.pulse.begin(trio.current_time())
         self.setup.timer.add(link)
         self._step(ConnectionStep.LINK_UP)
@@ -262,8 +267,6 @@ class Core:
 
     async def end_link(self, link: Link, reason: HeartlineError | None) -> None:
         """The stream has ended: for this reason if it is one that ends the session too."""
-        if link.failure is not None and link.loss is None:
-            logger.warning("%s at %s is given up: %s", self.id, self.address, link.failure)
         final = reason or link.failure or self.reason
         self.reason = (
             self.reason or final or link.loss or ConnectionLost("the peer ended the stream without a goodbye")

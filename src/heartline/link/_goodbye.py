@@ -11,9 +11,9 @@ from __future__ import annotations
 import trio
 
 from heartline.link._link import Link
-from heartline.session import CloseCode
+from heartline.session import CloseCode, State
 
-__all__ = ["GOODBYE_GRACE", "Goodbye"]
+__all__ = ["GOODBYE_GRACE", "Goodbye", "say_why"]
 
 GOODBYE_GRACE = 1.0
 """Seconds for the peer to take a goodbye and end the stream; a healthy one needs a round trip."""
@@ -59,3 +59,9 @@ class Goodbye:
             self._link.nudge()
         elif self._heard and not self._by_peer:
             self._link.scope.cancel()
+
+
+def say_why(link: Link, code: int, reason: str) -> None:
+    """Let the last that is written say why the link ends."""
+    if link.session.state in (State.OPEN, State.LEAVING):
+        link.session.go_away(code, reason)

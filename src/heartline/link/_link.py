@@ -24,7 +24,7 @@ from collections.abc import Callable, Hashable
 
 import trio
 
-from heartline.errors import ConnectionLost, HeartlineError, RemoteProtocolError
+from heartline.errors import ConnectionLost, HeartlineError
 from heartline.link._state import LINK_TRANSITIONS, LinkState, LinkStep
 from heartline.link._waiting import Queues
 from heartline.session import CloseCode, PeerLimits, Session, State
@@ -35,18 +35,12 @@ __all__ = ["Link", "close_stream"]
 
 logger = logging.getLogger("heartline.link")
 
-READ_SIZE = 256 * 1024
-"""Bytes per read: a whole burst of small frames, or one large frame, in one system call."""
-
 BURST = 256 * 1024
 """Bytes of fragments per write: what a control frame has to wait for at most."""
 
 SLICE = 16
 """Frames that are handled between two writes: while this side works on the next slice, the peer already works
 on the answers to the last one."""
-
-TURN = 256
-"""Frames that are handled before other tasks run: a few milliseconds, whatever a peer sends in one read."""
 
 Handle = Callable[[list[Event]], None]
 
@@ -73,7 +67,6 @@ class Link:
     """Moves bytes between one session and its stream."""
 
     __slots__ = (
-        "_fd",
         "_nursery",
         "_parked",
         "_queues",
@@ -81,9 +74,11 @@ class Link:
         "_writer_scope",
         "_writing",
         "corked",
+        "descriptor",
         "failure",
         "loss",
         "on_room",
+        "owner",
         "scope",
         "session",
         "state",
@@ -101,6 +96,8 @@ class Link:
         self.corked: bool = False
         self.failure: HeartlineError | None = None
         """Why the link is over."""
+        self.owner: object = "a peer"
+        """Whose link it is, for the log."""
         self.watch: int = -1
         """The heartbeat timer's number for this link."""
         self.on_room: Callable[[Link], None] | None = None
@@ -118,12 +115,15 @@ class Link:
         """Why the stream is not used any more."""
         self.scope: trio.CancelScope = trio.CancelScope()
         """The reader runs in it: moving its deadline is how a link is told to end."""
-        self._fd = stream.socket.fileno() if type(stream) is trio.SocketStream else -1
+        self.descriptor: int = stream.socket.fileno() if type(stream) is trio.SocketStream else -1
+        """Of a plain socket, which is read and written directly; -1 for any other stream."""
         self._writing = _IDLE
         self._unwritten: bytes | memoryview = b""
 
-    # What the layers above send
+    # What the layers above send. Ctrl-C comes out where the caller waits: between taking bytes from the
+    # session and writing them it would tear the stream.
 
+    @trio.lowlevel.enable_ki_protection
     def put(
         self,
         frame_type: int,
@@ -143,7 +143,7 @@ class Link:
         try:
             outbox.put(frame_type, channel, number, payload, flags)
         except ConnectionLost as error:
-            self.give_up(error)  # that ends the session of a peer that does not read, not this task
+            self._end_unread(error)
             return
         if self.corked:
             return
@@ -166,14 +166,26 @@ class Link:
         """
         return self.session.outbox.offer(frame)
 
-    def open_lane(self, channel: int) -> None:
-        """Open a channel, or our direction of one that the peer opened."""
-        self.session.open_channel(channel)
+    def next_lane(self) -> int:
+        """A free number for a lane that this side will open, with OPEN or with a CALL.
 
-    def close_lane(self, channel: int) -> None:
-        """Forget a channel that the peer ended: what was not begun on it is not sent any more."""
-        self.session.close_channel(channel)
+        Raises :class:`LocalProtocolError` when as many are open as the peer accepts.
+        """
+        return self.session.next_channel()
 
+    def abandon_lane(self, channel: int) -> None:
+        """The peer has ended a channel: what waits there is not sent any more. Our CLOSE must come next."""
+        self.session.abandon(channel)
+
+    def break_off(self, frame_type: int, channel: int, number: int = 0, payload: bytes = b"") -> None:
+        """End our direction of a lane at once, by RESET or by the answer to its call.
+
+        It goes in the place of all that waits on the lane. Where our end has left nothing happens.
+        """
+        self.session.break_off(frame_type, channel, number, payload)
+        self.nudge()
+
+    @trio.lowlevel.enable_ki_protection
     def give_credit(self, channel: int, length: int) -> None:
         """The reader took a message of this length: the peer may send as much again."""
         self.session.consume(channel, length)
@@ -246,15 +258,24 @@ class Link:
             raise ConnectionLost("the session ended while the message waited for the peer") from self.failure
 
     def wake(self) -> None:
-        """Something may have changed for those who wait; what waits for room outside of a task is called."""
+        """Something may have changed for those who wait, and there may be room for more."""
         if self._queues is not None:
             self._queues.wake()
         if self.on_room is not None and self.failure is None and not self.crowded:
             on_room, self.on_room = self.on_room, None
             on_room(self)
 
+    def _end_unread(self, error: ConnectionLost) -> None:
+        """The peer does not read: it is told, and its session ends, but not the task that is here."""
+        if self.failure is None:
+            logger.warning("%s is given up: %s", self.owner, error)
+            if self.session.state in (State.OPEN, State.LEAVING):
+                self.session.go_away(CloseCode.SLOW_CONSUMER, str(error))
+        self.give_up(error)
+
     # Writing
 
+    @trio.lowlevel.enable_ki_protection
     def nudge(self) -> None:
         """Write what is queued when this tick is over, joined with whatever else it brings."""
         if self.corked or self._writing is not _IDLE or self.state is not _UP:
@@ -266,16 +287,17 @@ class Link:
         else:
             self._nursery.start_soon(self._write_loop)
 
+    @trio.lowlevel.enable_ki_protection
     def flush(self) -> None:
         """Write what is queued now if the stream takes it without waiting."""
         if self.corked or self._writing is not _IDLE or self.state is not _UP or not self.session.has_output:
             return
-        if self._fd < 0:
+        if self.descriptor < 0:
             self.nudge()
             return
         data = _join(self.session.take(BURST, trio.current_time()))
         try:
-            sent = os.write(self._fd, data) if data else 0
+            sent = os.write(self.descriptor, data) if data else 0
         except BlockingIOError:
             sent = 0
         except OSError as error:
@@ -346,65 +368,10 @@ class Link:
             self._queues = Queues()
         await self._queues.wait("writer", lambda: self._writing in (_IDLE, _TORN))
 
-    # Reading
+    # Reading: see heartline.link._reading
 
-    async def read(self, handle: Handle) -> None:
-        """Read and handle until the peer ends the stream; protocol errors are raised."""
-        if self.session.holds_back or self.session.failed:  # behind the handshake, in the same bytes
-            await self._receive(b"", handle)
-        if self._fd >= 0:
-            await self._read_socket(handle)
-        else:
-            await self._read_stream(handle)
-        self._receive_eof()
-
-    def _receive_eof(self) -> None:
-        """The stream has ended: inside a frame that is no mischief, its sender was cut off too."""
-        try:
-            self.session.receive_eof()
-        except RemoteProtocolError as error:
-            raise ConnectionLost(str(error)) from None
-
-    async def _read_socket(self, handle: Handle) -> None:
-        fd = self._fd
-        while True:
-            try:
-                await trio.lowlevel.wait_readable(fd)
-                if self.state is not _UP:
-                    return  # the descriptor may have been closed meanwhile, and be another file's
-                data = os.read(fd, READ_SIZE)
-            except BlockingIOError:
-                continue
-            except (OSError, trio.ClosedResourceError) as error:
-                raise ConnectionLost(f"the link broke while reading: {error}") from error
-            if not data:
-                return
-            await self._receive(data, handle)
-
-    async def _read_stream(self, handle: Handle) -> None:
-        while True:
-            try:
-                data = await self.stream.receive_some(READ_SIZE)
-            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-                raise ConnectionLost(f"the link broke while reading: {error.__cause__ or error}") from error
-            if not data or self.state is not _UP:  # lost meanwhile: what came is sent again on the next one
-                return
-            await self._receive(bytes(data), handle)
-
-    async def _receive(self, data: bytes, handle: Handle) -> None:
-        events = self.session.receive(data, trio.current_time())
-        if self.session.failed:
-            self._handle(events, handle)
-            events = self.session.receive(b"", trio.current_time())
-        for start in range(0, len(events), SLICE):
-            if start and start % TURN == 0:
-                # Shielded: the session has counted these frames, so every one of them has to be handled.
-                await trio.lowlevel.cancel_shielded_checkpoint()
-            self._handle(events[start : start + SLICE] if len(events) > SLICE else events, handle)
-        self.flush()  # also what the session answers by itself, such as a PONG
-        self.wake()
-
-    def _handle(self, events: list[Event], handle: Handle) -> None:
+    def handle(self, events: list[Event], handle: Handle) -> None:
+        """Have events handled, and then write what that queued, at once."""
         self.corked = True
         try:
             handle(events)
@@ -422,6 +389,8 @@ class Link:
         if self.state is _UP:
             self._step(LinkStep.LOSE)
             self.loss = error
+            if self.failure is not None:  # it was given up before
+                self._step(LinkStep.FAIL)
         self.scope.cancel()
 
     def come_up(self, stream: trio.abc.Stream) -> None:
@@ -432,27 +401,17 @@ class Link:
 
     def fail(self, error: HeartlineError) -> None:
         """The session cannot go on, for this reason, with any stream."""
-        if self.failure is None:
-            self.loss = self.loss or error
-        self._end_session(error)
+        self.lose(error)
+        self.give_up(error)
 
-    def give_up(self, error: ConnectionLost) -> None:
-        """The peer does not read: it is told, and its session ends; what is queued may still leave before."""
-        if self.failure is None:
-            self.say_why(CloseCode.SLOW_CONSUMER, str(error))
-        self._end_session(error)
-
-    def _end_session(self, error: HeartlineError) -> None:
+    def give_up(self, error: HeartlineError) -> None:
+        """As :meth:`fail`, but on a stream that is up what is queued may still leave while it is closed."""
         if self.failure is None:
             self.failure = error
-            self._step(LinkStep.FAIL)
+            if self.state is LinkState.DOWN:
+                self._step(LinkStep.FAIL)
         self.scope.cancel()
         self.wake()
-
-    def say_why(self, code: int, reason: str) -> None:
-        """Let the last that is written say why the link ends."""
-        if self.session.state in (State.OPEN, State.LEAVING):
-            self.session.go_away(code, reason)
 
     async def go_down(self, *, grace: float) -> None:
         """Close the lost stream, within ``grace`` seconds even when cancelled; another one may follow."""

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import logging
 
+import trio
+
 from heartline.errors import ConnectionLost, HeartlineError, RemoteProtocolError
 from heartline.link._core import Core
 from heartline.link._current import current
+from heartline.link._goodbye import say_why
 from heartline.link._link import Link
+from heartline.link._reading import read
 from heartline.session import CloseCode, Role
 
 __all__ = ["serve_link"]
@@ -15,6 +19,7 @@ __all__ = ["serve_link"]
 logger = logging.getLogger("heartline.link")
 
 
+@trio.lowlevel.enable_ki_protection
 async def serve_link(core: Core, link: Link) -> HeartlineError:
     """Serve the link's stream until that ends; the reason is returned.
 
@@ -26,21 +31,21 @@ async def serve_link(core: Core, link: Link) -> HeartlineError:
     try:
         with link.scope:
             core.begin_link(link)
-            await link.read(core.handle)
+            await read(link, core.handle)
     except RemoteProtocolError as error:
         reason = error
-        link.say_why(CloseCode.PROTOCOL_ERROR, str(error))
+        say_why(link, CloseCode.PROTOCOL_ERROR, str(error))
     except ConnectionLost as error:
         link.lose(error)
     except Exception:
         # One peer's connection must not take the others with it: the server lives on.
         logger.exception("internal error on the connection %s", core.id)
         reason = ConnectionLost("internal error, see the log")
-        link.say_why(CloseCode.INTERNAL_ERROR, "internal error")
+        say_why(link, CloseCode.INTERNAL_ERROR, "internal error")
     except BaseException:  # Cancelled, or Ctrl-C in a method that was running here
         reason = ConnectionLost("the block that the connection lived in was left")
         if core.role is Role.SERVER:
-            link.say_why(CloseCode.GOING_AWAY, "the server has ended")
+            say_why(link, CloseCode.GOING_AWAY, "the server has ended")
         raise
     finally:
         await core.end_link(link, reason)

@@ -57,6 +57,7 @@ class Journal:
         self._work = trio.lowlevel.ParkingLot()
         self._ended = False
 
+    @trio.lowlevel.enable_ki_protection
     async def write(self, topic: Topic, value: bytes, flags: int, key: Key | None) -> Taken:
         """Commit an update and put it into its log; raises :class:`StoreError`, and then it is not published.
 
@@ -96,6 +97,7 @@ class Journal:
         self._room.unpark_all()
         return items
 
+    @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """The journal's task."""
         items: deque[_Item] = deque()
@@ -133,7 +135,7 @@ class Journal:
 
 
 async def _take_all(batch: list[StoredUpdate], items: deque[_Item]) -> None:
-    """Put what was committed into the logs, in turns: it cannot be taken back, so this cannot be cancelled."""
+    """Put what was committed into the logs, in turns; never cancelled, for it cannot be taken back."""
     now = trio.current_time()
     for count, update in enumerate(batch, 1):
         item = items.popleft()

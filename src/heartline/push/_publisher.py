@@ -79,7 +79,7 @@ class Publisher:
         self._history = history
         self._make_epoch = make_epoch
         # Shared by topics: one that comes again before it was ever published is still in its first life.
-        self._epoch = make_epoch()
+        self._epoch = ""
         self._topics: dict[str, Topic] = {}
         self._held = 0
         self._aging: OrderedDict[str, Topic] = OrderedDict()
@@ -96,13 +96,14 @@ class Publisher:
     # Topics
 
     def find(self, name: str) -> Topic:
-        """The topic of this name; a new one lasts as long as it is used. Raises :class:`ConfigurationError`."""
+        """The topic of this name; a new one lasts while it is used. Raises :class:`ConfigurationError`."""
         topic = self._topics.get(name)
         if topic is None:
             if not isinstance(name, str) or not 0 < len(name) <= MAX_TOPIC_NAME:
                 raise ConfigurationError(
                     f"a topic's name is text of 1 to {MAX_TOPIC_NAME} characters, not {name!r:.80}"
                 )
+            self._epoch = self._epoch or self._make_epoch()
             log = TopicLog(self._epoch, self.next_number(), self._history)
             topic = self._topics[name] = Topic(name, log, self._flusher, self.forget)
         return topic
@@ -146,11 +147,9 @@ class Publisher:
         if topic.settled or topic.log.last:
             self._held -= 1
             # Its offsets are known to others. What comes under its name now is another life.
-            self._epoch = self._make_epoch()
+            self._epoch = ""
 
-    def declare(
-        self, name: str, *, history: History | None, policies: Collection[SlowPolicy] | None
-    ) -> None:
+    def declare(self, name: str, *, history: History | None, policies: Collection[SlowPolicy] | None) -> None:
         """See :meth:`heartline.Server.declare_topic`."""
         if history is not None and not isinstance(history, History):
             raise ConfigurationError(f"history must be a heartline.History, not {history!r:.80}")
@@ -167,6 +166,7 @@ class Publisher:
         if policies is not None:
             topic.policies = frozenset(policies)
 
+    @trio.lowlevel.enable_ki_protection
     async def delete(self, name: str) -> None:
         """See :meth:`heartline.Server.delete_topic`."""
         await trio.lowlevel.checkpoint()
@@ -221,6 +221,7 @@ class Publisher:
 
     # Publishing
 
+    @trio.lowlevel.enable_ki_protection
     async def publish(
         self, name: str, value: Any, key: str | None, wait: WaitFor, timeout: float | None
     ) -> Receipt:
@@ -241,9 +242,7 @@ class Publisher:
         topic.publishing += 1
         try:
             if wait == "stored" and topic.journal is None:
-                raise ConfigurationError(
-                    f"topic {name!r} has no store: give it one with TopicSettings.store"
-                )
+                raise ConfigurationError(f"topic {name!r} has no store: give it one with TopicSettings.store")
             deadline = trio.current_time() + (math.inf if timeout is None else timeout)
             if made_key is None:
                 taken = await self._take(topic, encoded, flags, None, deadline)
@@ -255,6 +254,7 @@ class Publisher:
             if not topic.log.last:  # it failed, and the topic may be there for nothing else
                 self.forget(topic)
 
+    @trio.lowlevel.enable_ki_protection
     async def _take(self, topic: Topic, value: bytes, flags: int, key: Key | None, deadline: float) -> Taken:
         """Give an update its offset, as soon as the topic can take it, at the latest at the deadline."""
         if topic.blocked(len(value)):
@@ -270,6 +270,7 @@ class Publisher:
                 self._aging.move_to_end(topic.name)
         return topic.take(value, flags, trio.current_time(), key)
 
+    @trio.lowlevel.enable_ki_protection
     async def _take_once(self, topic: Topic, value: bytes, flags: int, key: Key, deadline: float) -> Taken:
         """As ``_take``, unless an update with this key was published before, which is given then."""
         offset = await topic.keys.claim(topic.name, key)

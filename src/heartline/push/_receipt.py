@@ -32,8 +32,8 @@ class Receipt:
     one with several subscriptions to the topic is missing while any of them is. Without ``wait`` both are
     empty; with ``"sent"`` ``confirmed`` are those to which the update was handed over; with ``"confirmed"``
     those that have handled it, or a newer one in its place (with the policy ``"keep newest"``, or after a
-    :class:`Gap`). A subscriber that accepts no message of this length is missing. The receipt of a publish that was repeated with its key is that of the
-    update published first.
+    :class:`Gap`). A subscriber to which the update is too long is missing. The receipt of a publish that was
+    repeated with its key is that of the update published first.
     """
 
     topic: str

@@ -124,6 +124,8 @@ def subscribe(
     check_choice("policy", policy, POLICIES)
     check_choice("on_gap", on_gap, get_args(OnGap))
     if since == "snapshot" and policy == "keep newest":
-        raise ConfigurationError("a state needs every update: since='snapshot' does not go with 'keep newest'")
+        raise ConfigurationError(
+            "since='snapshot' does not go with 'keep newest': a state needs every update"
+        )
     following = Following(core, core.part(Push), topic, since, policy)
     return Subscription._create(following, target, on_gap)

@@ -62,9 +62,7 @@ class Topic:
         "state",
     )
 
-    def __init__(
-        self, name: str, log: TopicLog, flusher: Flusher, on_idle: Callable[[Topic], None]
-    ) -> None:
+    def __init__(self, name: str, log: TopicLog, flusher: Flusher, on_idle: Callable[[Topic], None]) -> None:
         self.name = name
         self.log = log
         self.flusher = flusher
@@ -91,6 +89,7 @@ class Topic:
         self._waits: list[Wait] = []
         self._blocking: dict[Served, None] = {}
 
+    @trio.lowlevel.enable_ki_protection
     def take(self, value: bytes, flags: int, now: float, key: Key | None) -> Taken:
         """Give an update the next offset and keep it; it reaches nobody before :meth:`spread`."""
         entry = self.log.append(value, flags, now)
@@ -100,6 +99,7 @@ class Topic:
             self.keys.add(key.at(entry.offset), self.log.history.keys)
         return Taken(entry.offset, list(self.served.values()))
 
+    @trio.lowlevel.enable_ki_protection
     async def spread(self, offset: int) -> None:
         """Move the cursor of every subscriber that has room, up to this update at least.
 

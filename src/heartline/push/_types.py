@@ -102,4 +102,3 @@ class Gap:
     anew: bool = False
     """The topic has begun again: its publisher was started without a store or with a backup, or the topic was
     forgotten. ``first`` belongs to the life before, and later offsets to ``epoch``."""
-

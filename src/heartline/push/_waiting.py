@@ -67,6 +67,8 @@ async def _wait_sent(topic: Topic, taken: Taken, deadline: float) -> set[Who]:
     return missing
 
 
+@trio.lowlevel.enable_ki_protection
+@trio.lowlevel.enable_ki_protection
 async def _wait_confirmed(topic: Topic, taken: Taken, deadline: float) -> set[Who]:
     wait = Wait(
         taken.offset,

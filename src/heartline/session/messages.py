@@ -18,6 +18,7 @@ from heartline.wire import CborSerializer, Limits
 __all__ = [
     "CONFIRMATION",
     "MARK",
+    "UNKNOWN",
     "VERSION",
     "GoAway",
     "Hello",
@@ -27,6 +28,7 @@ __all__ = [
     "parse",
     "render",
     "shorten",
+    "terms_of",
 ]
 
 VERSION = 1
@@ -75,6 +77,10 @@ class PeerLimits(msgspec.Struct, frozen=True, kw_only=True, gc=False):
                 raise RemoteProtocolError(
                     f"the peer announces {name} = {getattr(self, name)}, at least {least} is needed"
                 )
+
+
+UNKNOWN = PeerLimits(frame_size=0, message_size=0, streams=0, window=0, calls=0, channels=0)
+"""The limits of a peer that has not said them: nothing can be sent to it."""
 
 
 class Hello(msgspec.Struct, frozen=True, kw_only=True):
@@ -127,6 +133,17 @@ class GoAway(msgspec.Struct, frozen=True, kw_only=True):
     code: int
     reason: str = ""
     drain: float = 0.0
+
+
+def terms_of(limits: Limits, heartbeat_timeout: float) -> dict[str, Any]:
+    """What both sides say of themselves, as fields of :class:`Hello` and :class:`Welcome`."""
+    return {
+        "version": VERSION,
+        "limits": PeerLimits.of(limits),
+        "heartbeat_timeout": heartbeat_timeout,
+        "resume_window": limits.resume_window,
+        "replay_buffer": limits.replay_buffer,
+    }
 
 
 def render(message: msgspec.Struct) -> bytes:
