@@ -59,7 +59,7 @@ async def open_world() -> AsyncIterator[World]:
         await client.send("for all")
         await there.send("for the client")
         await server.publish("topic", "an update")
-        entered = client.subscribe("topic", since=heartline.OLDEST)
+        entered = client.subscribe("topic", since="oldest")
         await entered.__aenter__()
         await settle()
         subscription = client.subscribe("topic")

@@ -197,14 +197,11 @@ class PushError(HeartlineError):
 class HistoryGap(PushError):
     """Updates that a subscription missed are lost for good; raised in the place of a :class:`heartline.Gap`.
 
-    ``first`` and ``last`` are the offsets of what was lost, ``last`` is ``None`` if that is not known. The
-    subscription goes on with the newest update, if one is retained: keep iterating.
-
-    ``anew`` tells that the topic has begun again, because its publisher was started without a store or with a
-    backup. Then ``first`` belongs to the life before.
+    ``first``, ``last`` and ``anew`` are those of the gap. The subscription goes on with the newest update, if
+    one is retained: keep iterating.
     """
 
-    def __init__(self, topic: str, *, first: int, last: int | None, anew: bool = False) -> None:
+    def __init__(self, topic: str, *, first: int, last: int, anew: bool = False) -> None:
         if anew:
             lost = f" began again: what followed update {first - 1} of its life before is lost"
         elif last == first:

@@ -259,7 +259,7 @@ class Following:
             )
         # The place from which it was asked tells whether the gap is one between two lives.
         anew = position < due or (type(self._since) is list and self._since[0] != self.epoch)
-        gap = Gap(topic=self.topic, epoch=self.epoch, first=due, last=None if anew else position, anew=anew)
+        gap = Gap(topic=self.topic, epoch=self.epoch, first=due, last=position, anew=anew)
         self._waiting.append(Arrival(None if newest_follows else position, gap, False))
         self._received = position
         self._since = self._place(position)

@@ -155,9 +155,9 @@ class SqliteStore:
         if application != APPLICATION and (application or version or tables):
             raise StoreError(f"{self.path} is a database of something else, not a store of heartline's")
         if (tables or version) and version != FORMAT:
-            age = "newer" if version > FORMAT else "older"
+            writer = "a newer" if version > FORMAT else "an older"
             raise StoreError(
-                f"the store {self.path} was written by an {age} heartline: its format is {version}, "
+                f"the store {self.path} was written by {writer} heartline: its format is {version}, "
                 f"this version reads and writes {FORMAT}; go on with that one, or begin a new file"
             )
         connection.execute("PRAGMA journal_mode = WAL")

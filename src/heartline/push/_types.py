@@ -97,8 +97,14 @@ class Gap:
     """The life of the topic in which the subscription goes on."""
     first: int
     """The offset of the first update that was lost."""
-    last: int | None
-    """That of the last one; ``None`` if that is not known, because the topic began again from nothing."""
+    last: int
+    """That of the last one."""
     anew: bool = False
     """The topic has begun again: its publisher was started without a store or with a backup, or the topic was
-    forgotten. ``first`` belongs to the life before, and later offsets to ``epoch``."""
+    forgotten or deleted. Then ``first`` belongs to the life before, which is lost from there on, and ``last``
+    to the present one; it is 0 if nothing of that is lost."""
+
+    @property
+    def position(self) -> Position:
+        """The place after what was lost."""
+        return Position(self.epoch, self.last)
