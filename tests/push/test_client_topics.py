@@ -130,7 +130,7 @@ async def test_a_client_that_begins_again_begins_its_topics_again(autojump_clock
             async with server.connections["ann"].subscribe("topic", since=topic.position) as again:
                 gap = await anext(again)
                 assert isinstance(gap, Gap)
-                assert (gap.first, gap.last, gap.anew) == (1, 0, True)
+                assert (gap.first, gap.last, gap.anew) == (2, 0, True)
 
 
 async def test_a_servers_connection_publishes_nothing_of_its_own(autojump_clock: MockClock) -> None:

@@ -103,6 +103,7 @@ async def test_a_topic_that_aged_away_is_forgotten(autojump_clock: MockClock) ->
                 await trio.sleep(11)
             assert await take_values(heard, 5) == list(range(5))
             assert (first.offset, first.epoch) == (5, heard.position.epoch), "who listens keeps it"
+        await settle()
         await server.publish("last", 1)
         assert set(server.statistics().topics) == {"declared", "last"}
         again = await server.publish("heard", "again")
@@ -244,7 +245,6 @@ async def test_who_waits_for_a_deleted_topic_is_told(autojump_clock: MockClock) 
             nursery.start_soon(blocked)
             await trio.sleep(1)
             await server.delete_topic("topic")
-        assert sorted(outcomes, key=str) == [{client.id}, "topic 'topic' was deleted"] or outcomes
         assert "topic 'topic' was deleted" in outcomes
         assert {client.id} in outcomes
 
