@@ -126,10 +126,11 @@ class Follower:
             if self.fails:
                 self.fails = False
                 raise Failed
-            self.handled = self.place
+            if subscription._taken is not None:  # otherwise the newest update follows, and stands for the gap
+                self.handled = self.place
 
     def _on_update(self, update: Update) -> None:
-        """It is the next one, or with KEEP_NEWEST a later one."""
+        """It is the next one, or with "keep newest" a later one."""
         life, offset = self._note(update)
         if self.policy == "keep newest":
             assert (life, offset) > self.place, "a version went backwards"

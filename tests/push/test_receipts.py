@@ -368,7 +368,7 @@ async def test_sent_to_a_link_that_breaks_is_missing(autojump_clock: MockClock) 
 @pytest.mark.parametrize("wait", ["received", True, 1, ""])
 async def test_a_wrong_wait_is_refused(wait: Any, autojump_clock: MockClock) -> None:
     async with open_topics() as server:
-        with pytest.raises(ConfigurationError, match="wait must be one of 'stored', .* or None, not"):
+        with pytest.raises(ConfigurationError, match=r"wait must be one of 'stored', .* or None, not"):
             await server.publish("topic", 1, wait=wait)
         assert not server.statistics().topics
 
