@@ -14,6 +14,7 @@ from typing import Any, final
 
 import trio
 
+from heartline.connection._middleware import Dropped, let_in
 from heartline.errors import (
     ConnectionLost,
     HeartlineError,
@@ -99,6 +100,16 @@ class Channel(trio.abc.Channel[Any], metaclass=NoPublicConstructor):
     async def receive(self) -> Any:
         """The next message; raises :class:`SerializationError` for one that cannot be decoded."""
         await trio.lowlevel.checkpoint()
+        while True:
+            message = decode_message(await self._take())
+            if not self._core.setup.hooks.middleware:
+                return message
+            try:
+                return await let_in(self._core, self.name, message)
+            except Dropped:
+                continue
+
+    async def _take(self) -> Frame:
         while not self._inbox:
             if self._closed:
                 raise trio.ClosedResourceError("this channel was closed here")
@@ -109,7 +120,7 @@ class Channel(trio.abc.Channel[Any], metaclass=NoPublicConstructor):
             await self._lot.park()
         frame = self._inbox.popleft()
         self._give_credit(frame)
-        return decode_message(frame)
+        return frame
 
     async def aclose(self) -> None:
         """Close the channel: what was sent before still arrives; what was not read is dropped."""

@@ -30,6 +30,7 @@ from heartline.errors import (
     SerializationError,
 )
 from heartline.link import ConnectionState, Core, Link, Unsent
+from heartline.observe import Tell
 from heartline.rpc._faults import Fault, encode_fault, error_of, fault_of
 from heartline.rpc._proxy import make_proxy
 from heartline.rpc._service import Bound, Mode, ServiceTable
@@ -72,6 +73,11 @@ class Calls:
     def closed(self) -> bool:
         """Whether no further call can succeed."""
         return self._core.state is ConnectionState.CLOSED
+
+    @property
+    def call_made(self) -> Tell | None:
+        """Tells observers of a call that has ended."""
+        return self._core.setup.hooks.tell("call_made")
 
     async def wait_link(self) -> None:
         """Wait until there is a link, or never will be."""
@@ -227,7 +233,7 @@ class Calls:
         except (HeartlineError, TypeError) as error:
             self._fault(number, Fault("arguments", str(error)))
             return
-        if bound.spec.mode is Mode.INLINE and not link.full:
+        if bound.mode is Mode.INLINE and not link.full:
             try:
                 result = bound.function(*args, **kwargs)
             except Exception as error:
@@ -256,7 +262,7 @@ class Calls:
         result = None
         try:
             with scope:
-                mode = bound.spec.mode
+                mode = bound.mode
                 if mode is Mode.TASK:
                     result = await bound.function(*args, **kwargs)
                 elif mode is Mode.THREAD:

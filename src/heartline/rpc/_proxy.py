@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import trio
 
 from heartline.errors import CallError, ConfigurationError, Outcome
+from heartline.observe import Tell
 from heartline.rpc._retry import Retry
 from heartline.rpc._service import MethodSpec, check_name, check_service_name, describe, service_name
 
@@ -26,6 +27,11 @@ class Caller(Protocol):
     @property
     def closed(self) -> bool:
         """Whether no further call can succeed."""
+        ...
+
+    @property
+    def call_made(self) -> Tell | None:
+        """Tells observers of a call that has ended."""
         ...
 
     async def wait_link(self) -> None:
@@ -95,6 +101,27 @@ class RemoteMethod:
             await self._caller.wait_link()
 
 
+class _ObservedMethod(RemoteMethod):
+    """A method whose calls observers are told of."""
+
+    __slots__ = ()
+
+    async def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        """Call it."""
+        tell = self._caller.call_made
+        started = trio.current_time()
+        error: BaseException | None = None
+        try:
+            return await super().__call__(*args, **kwargs)
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            if tell is not None:
+                tell(self._name, trio.current_time() - started, error)
+            del error  # or its traceback would hold it in a cycle
+
+
 class Proxy:
     """A remote service; its attributes are :class:`RemoteMethod` objects."""
 
@@ -121,7 +148,8 @@ class Proxy:
             spec = self._specs.get(name)
             if spec is None:
                 raise AttributeError(f"service {self._name!r} has no public method {name!r}")
-        remote = RemoteMethod(self._caller, f"{self._name}.{name}", spec, self._retry)
+        kind = RemoteMethod if self._caller.call_made is None else _ObservedMethod
+        remote = kind(self._caller, f"{self._name}.{name}", spec, self._retry)
         self.__dict__[name] = remote  # found without __getattr__ from now on
         return remote
 
