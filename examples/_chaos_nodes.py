@@ -90,10 +90,9 @@ async def run_hub(node: Node, world: World, records: Records, folder: Path) -> N
         trio.open_nursery() as nursery,
     ):
         nursery.start_soon(lead_training, hub.server, world, records, folder)
+        nursery.start_soon(take_messages, hub.server, mailbox)
         async for event in hub.server.events():
             match event:
-                case heartline.Message():
-                    await mailbox.take(event.connection.id, event.value)
                 case heartline.Opened(connection):
                     records.sessions["began"] += 1
                     world.log(f"{connection.id} begins a session")
@@ -103,6 +102,12 @@ async def run_hub(node: Node, world: World, records: Records, folder: Path) -> N
                 case heartline.Reconnected(connection):
                     records.sessions["resumed"] += 1
                     world.log(f"{connection.id} is back and resumes its session")
+
+
+async def take_messages(server: heartline.Server, mailbox: Mailbox) -> None:
+    """Put what clients send into the mailbox."""
+    async for message in server.messages():
+        await mailbox.take(message.connection.id, message.value)
 
 
 async def lead_training(server: heartline.Server, world: World, records: Records, folder: Path) -> None:

@@ -39,6 +39,7 @@ from heartline import (
 )
 from heartline.push._log import TopicLog
 from heartline.push._served import WINDOW_SIZE
+from tests.engine import core_of, link_of
 
 URL = "memory://push"
 CLIENTS = ("one", "two")
@@ -218,7 +219,7 @@ class World:
             self._leave = trio.Event()
             async with open_server(URL, heartbeat=QUIET, history=history, rng=self._rng) as server:
                 for topic in TOPICS:
-                    log = self._logs[topic] = server._publisher.topic(topic).log  # type: ignore[attr-defined]
+                    log = self._logs[topic] = server._publisher.topic(topic).log
                     self._lives[topic].append(log.epoch)
                 self._server = server
                 task_status.started()
@@ -254,8 +255,7 @@ class World:
             return
         for connection in self._server.connections.values():
             count = sum(self._connections[f.client].id == connection.id for f in self._plans)
-            if connection._core.link is not None:
-                assert connection._core.link.backlog <= count * (WINDOW_SIZE + max(SIZES) + 100_000)
+            assert connection.statistics().backlog <= count * (WINDOW_SIZE + max(SIZES) + 100_000)
 
     # Commands
 
@@ -288,9 +288,8 @@ class World:
         connection: Connection | None = self._connections[client]
         if by_server:
             connection = self._server and self._server.connections.get(CLIENTS[client])
-        link = connection and connection._core.link
-        if link is not None:
-            cut_after(link.stream, Flaw(True, after))
+        if connection is not None and core_of(connection).link is not None:
+            cut_after(link_of(connection).stream, Flaw(True, after))
 
     def make_flaky(self, flaws: list[tuple[bool, int]]) -> None:
         """The next links break after so many bytes that their client sends (or receives)."""

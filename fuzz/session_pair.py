@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import NamedTuple
 
+import pytest
+
 from heartline.errors import LocalProtocolError
 from heartline.session import GoAway, Heartbeat, Hello, Role, Session, State, Welcome
 from heartline.session.messages import render
@@ -27,17 +29,23 @@ HEARTBEAT = Heartbeat(interval=10, timeout=1e9)
 """PINGs are sent, and nobody is given up: that is another property."""
 
 Key = tuple[int, int]
-"""What stays in order: the family, and the channel or the id."""
+"""What stays in order: the family and the id, or 1 (that of lanes) and the channel."""
 
 _ANY = Limits(frame_size=2**24 - 1)
 _LANE = FrameType.OPEN >> 4
-_ENDS = (FrameType.CLOSE, FrameType.RESET)
+_ANSWERS = (FrameType.RESULT, FrameType.FAULT)
+_ENDS = (FrameType.CLOSE, FrameType.RESET, FrameType.RESULT, FrameType.FAULT)
 _MARKS = (FrameType.PING, FrameType.PONG, FrameType.ACK)
 
 
 def key_of(frame: Frame) -> Key:
     family = frame.type >> 4
-    return family, frame.channel if family == _LANE else frame.id
+    return (_LANE, frame.channel) if frame.channel or family == _LANE else (family, frame.id)
+
+
+def is_end(frame: Frame) -> bool:
+    """Whether its sender has ended its direction of a lane with it."""
+    return frame.type in _ENDS and frame.channel > 0
 
 
 def size_of(frame: Frame) -> int:
@@ -64,6 +72,26 @@ class Kept(NamedTuple):
     small: bool
     """Whether that take had small frames only: then short ones count as one."""
     frame: Frame
+
+
+@dataclass
+class Lane:
+    """What a side's user knows of a lane other than 0."""
+
+    ours: bool
+    call: int | None
+    """The id of the call that opened it; ``None`` for a channel."""
+    ending: bool = False
+    """Our end was put."""
+    left: bool = False
+    """Our end was taken, or is one of the small messages that nothing holds up."""
+    over: bool = False
+    """The peer's end has come."""
+
+    @property
+    def answers(self) -> bool:
+        """Whether our end is an answer."""
+        return self.call is not None and not self.ours
 
 
 class Wire:
@@ -125,9 +153,8 @@ class Side:
         self._steps = 0
         self.gone_since: dict[Key, set[Key]] = {}
         """For each long message under way: whose fragments went since its own last one."""
-        self.open: set[int] = set()
-        self.closing: set[int] = set()
-        self.next = 1 if role is Role.CLIENT else 2
+        self.lanes: dict[int, Lane] = {}
+        """Those that are not free, without lane 0."""
         self.inbox: dict[int, deque[int]] = defaultdict(deque)
         self._taken = FrameDecoder(_ANY)
 
@@ -165,13 +192,25 @@ class Side:
             assert self.session.outbox.size == before
             return
         assert len(frame.payload) <= self.peer.limits.message_size
+        self._note_put(frame)
+
+    def _note_put(self, frame: Frame) -> None:
         key = key_of(frame)
-        if not self.waiting[key] and len(frame.payload) <= self.fragment and self._may_be_paid(frame):
+        if frame.type in (FrameType.OPEN, FrameType.CALL) and frame.channel:
+            self._add(frame, ours=True)
+        if is_end(frame):
+            self.lanes[frame.channel].ending = True
+        if key not in self.waiting and len(frame.payload) <= self.fragment and self._may_be_paid(frame):
             self._pay(frame)
-            self.ready.append(frame)
+            self._is_ready(frame)
         else:
             self._steps += 1
             self.waiting[key].append(Waiting(frame, first_since=self._steps))
+
+    def _is_ready(self, frame: Frame) -> None:
+        self.ready.append(frame)
+        if is_end(frame):
+            self._end_left(frame.channel)
 
     def _may_be_paid(self, frame: Frame) -> bool:
         return frame.type != FrameType.DATA or self.credit[frame.channel] > 0
@@ -180,27 +219,56 @@ class Side:
         if frame.type == FrameType.DATA:
             self.credit[frame.channel] -= len(frame.payload) + MESSAGE_COST
 
-    def open_channel(self) -> None:
-        if sum(number % 2 == self.next % 2 for number in self.open) < self.peer.limits.channels:
-            self._add(self.next)
-            self.put(Frame(FrameType.OPEN, 0, self.next, 0, b"name"))
-            self.next += 2
+    def open_lane(self, kind: FrameType, payload: bytes) -> None:
+        """Open a channel, or call with a lane."""
+        if sum(lane.ours for lane in self.lanes.values()) < self.peer.limits.channels:
+            number = self.session.next_channel()
+            self.put(Frame(kind, 0, number, 1000 + number if kind == FrameType.CALL else 0, payload))
+        else:
+            with pytest.raises(LocalProtocolError, match=r"Limits\.channels"):
+                self.session.next_channel()
 
-    def _add(self, number: int) -> None:
-        self.open.add(number)
-        self.credit[number] = self.peer.limits.window
-        self.session.open_channel(number)
+    def _add(self, frame: Frame, *, ours: bool) -> None:
+        self.lanes[frame.channel] = Lane(ours, frame.id if frame.type == FrameType.CALL else None)
+        self.credit[frame.channel] = self.peer.limits.window
 
-    def end_channel(self, number: int, kind: FrameType) -> None:
-        if number not in self.closing:
-            self.closing.add(number)
-            self.put(Frame(kind, 0, number, 0, b""))
+    def usable(self) -> list[int]:
+        """The lanes on which this side may send."""
+        return [0, *sorted(number for number, lane in self.lanes.items() if not lane.ending)]
+
+    def end_lane(self, number: int, kind: FrameType, payload: bytes) -> None:
+        """End our direction behind what was sent."""
+        self.put(Frame(kind, 0, number, self._end_id(number, kind), payload))
+
+    def break_off(self, number: int, kind: FrameType, payload: bytes = b"") -> None:
+        """End our direction at once."""
+        frame = Frame(kind, 0, number, self._end_id(number, kind), payload)
+        if len(payload) > self.peer.limits.message_size:
+            return
+        self.session.break_off(frame.type, number, frame.id, payload)
+        lane = self.lanes.get(number)
+        waiting = self.waiting.get((_LANE, number))
+        leaving = waiting is not None and waiting[0].started and is_end(waiting[0].frame)
+        if lane is not None and not lane.left and not leaving:
+            self.marks["end taken back"] += lane.ending
+            self._abandon((_LANE, number), begun=len(payload) <= self.fragment)
+            self._note_put(frame)
+
+    def _end_id(self, number: int, kind: FrameType) -> int:
+        lane = self.lanes.get(number)
+        return lane.call or 0 if lane is not None and kind in _ANSWERS else 0
+
+    def cancel(self, number: int) -> None:
+        """Give a call with a lane up, whatever was put on it."""
+        lane = self.lanes[number]
+        self.break_off(number, FrameType.RESET)
+        self.put(Frame(FrameType.CANCEL, 0, number, lane.call or 0))
 
     def consume(self, number: int) -> None:
         if self.inbox[number]:
             length = self.inbox[number].popleft()
             self.session.consume(number, length)
-            if number in self.credit:
+            if not number or (number in self.lanes and not self.lanes[number].over):
                 self.returned[number] = self.returned.get(number, 0) + length + MESSAGE_COST
                 self.owed.add(number)
 
@@ -208,15 +276,53 @@ class Side:
         """Take the calls back that the peer cannot have seen."""
         unsent = self._unsent(FrameType.CALL)
         assert self.session.outbox.withdraw(FrameType.CALL) == unsent
-        self.ready = [frame for frame in self.ready if frame.type != FrameType.CALL]
-        for key in self.waiting:
-            self._drop(key, FrameType.CALL)
+        void = {n for n, lane in self.lanes.items() if lane.ours and lane.call in unsent}
+        self.marks["withdrawn with its lane"] += bool(void)
+        self.ready = [f for f in self.ready if f.type != FrameType.CALL and f.channel not in void]
+        for key in list(self.waiting):
+            if key[0] == _LANE and key[1] in void:
+                del self.waiting[key]
+            else:
+                self._leave_waiting(
+                    key, [m for m in self.waiting[key] if m.started or m.frame.type != FrameType.CALL]
+                )
+        for number in void:
+            self._free(number)
 
-    def _drop(self, key: Key, kind: FrameType) -> None:
-        kept = [m for m in self.waiting[key] if m.started or m.frame.type != kind]
+    def _abandon(self, key: Key, *, begun: bool) -> None:
+        """Nothing but the CALL is sent of what waits on a lane."""
+        if key not in self.waiting:
+            return
+        head = self.waiting[key][0]
+        kept = [message for message in self.waiting[key] if message.frame.type == FrameType.CALL]
+        if head.started and head.frame.type == FrameType.DATA:
+            if not begun:
+                kept.insert(0, head)
+            else:
+                self.marks["broken off inside a message"] += 1
+                del self.gone_since[key]
+        self._leave_waiting(key, kept)
+
+    def _leave_waiting(self, key: Key, kept: list[Waiting]) -> None:
+        """This is left of a queue; small frames that are first now lack nothing."""
         if kept and kept[0] is not self.waiting[key][0]:
-            kept[0].first_since = 0
+            while kept and not self._is_long(kept[0]) and kept[0].frame.type != FrameType.DATA:
+                self._is_ready(kept.pop(0).frame)
+            for message in kept[:1]:
+                message.first_since = 0
         self.waiting[key] = deque(kept)
+        if not kept:
+            del self.waiting[key]
+
+    def _end_left(self, number: int) -> None:
+        lane = self.lanes[number]
+        lane.left = True
+        if lane.over:
+            self._free(number)
+
+    def _free(self, number: int) -> None:
+        del self.lanes[number], self.credit[number]
+        self.told.pop(number, None)
 
     def leave(self) -> None:
         self.session.go_away(1, "enough", drain=5.0)
@@ -347,8 +453,13 @@ class Side:
             self._steps += 1
             for following in list(self.waiting[key])[:1]:
                 following.first_since = self._steps
+            if not self.waiting[key]:
+                del self.waiting[key]
             self.under_way[key].append(whole)
             del self.gone_since[key]
+            if is_end(whole):
+                self.marks["end waited for credit"] += whole.type in _ANSWERS
+                self._end_left(whole.channel)
         for other, gone in self.gone_since.items():
             if other != key:
                 assert key not in gone, "two turns before another's one"
@@ -388,6 +499,8 @@ class Side:
             self.received += 1
             name = (frame.type, frame.channel, frame.id)
             self.halves = self.halves | {name} if frame.flags & Flag.MORE else self.halves - {name}
+            if is_end(frame) and not frame.flags & Flag.MORE:
+                self.halves = {half for half in self.halves if half[1] != frame.channel}
 
     def _shake_hands(self, data: bytes, frames: list[Frame], now: float) -> None:
         """The WELCOME, or a part of it; what comes behind it is held back."""
@@ -470,25 +583,28 @@ class Side:
             return
         sent = self.peer.under_way[key_of(event)].popleft()
         assert event == sent, "messages of one key arrive as they were sent, in order"
-        if event.type == FrameType.OPEN:
-            self._add(event.channel)
-        elif event.type in _ENDS:
-            self._on_end(event.channel)
+        number = event.channel
+        if event.type in (FrameType.OPEN, FrameType.CALL) and number:
+            self._add(event, ours=False)
+        elif is_end(event):
+            self._on_end(number)
+        elif event.type == FrameType.CANCEL and number in self.lanes:
+            self.break_off(number, FrameType.RESET)
         elif event.type == FrameType.DATA:
-            self.inbox[event.channel].append(len(event.payload))
-            if event.channel in self.closing:
-                self.consume(event.channel)
+            self.inbox[number].append(len(event.payload))
+            if number and self.lanes[number].ending:
+                self.consume(number)
 
     def _on_end(self, number: int) -> None:
-        """As the connection does it: forget what waits for credit that will not come, then answer."""
-        self.session.close_channel(number)
+        """The peer has ended its direction: who is not asked for an answer ends ours too."""
+        lane = self.lanes[number]
+        lane.over = True
         self.owed.discard(number)
         self.returned.pop(number, None)
-        del self.credit[number]
-        self._drop((_LANE, number), FrameType.DATA)
-        self.end_channel(number, FrameType.CLOSE)
-        self.open.discard(number)
-        self.closing.discard(number)
+        if lane.left:
+            self._free(number)
+        elif not lane.answers:
+            self.break_off(number, FrameType.CLOSE if lane.call is None else FrameType.RESET)
 
     # What must hold at any time
 
@@ -504,7 +620,7 @@ class Side:
         for kind in (FrameType.CALL, FrameType.DATA, FrameType.PUSH):
             assert session.outbox.unsent(kind) == self._unsent(kind)
         queued = [message.frame for queue in self.waiting.values() for message in queue]
-        assert session.outbox.answers == sum(f.type in (FrameType.RESULT, FrameType.FAULT) for f in queued)
+        assert session.outbox.answers == sum(frame.type in _ANSWERS for frame in queued)
         assert session.outbox.small == self.said + sum(map(size_of, self.ready))
         assert session.outbox.waiting == len(self.ready) + len(self.heads)
 
@@ -593,9 +709,15 @@ class World:
             assert side.session.outbox.size == 0
             assert not side.session.has_output
             assert side.session.sent == side.peer.session.received
-            assert side.credit == dict.fromkeys((0, *side.open), side.peer.limits.window)
-            assert not side.closing
-        assert self.client.open == self.server.open
+            for number, credit in side.credit.items():
+                if not number or not side.lanes[number].left:
+                    assert credit == side.peer.limits.window
+            assert side.lanes.keys() == side.peer.lanes.keys()
+            for number, lane in side.lanes.items():
+                other = side.peer.lanes[number]
+                assert (lane.call, lane.ours, lane.left) == (other.call, not other.ours, other.over)
+                assert lane.ending == lane.left
+                assert lane.call is not None or not lane.left, "a channel ends on both sides"
         self.tick(HEARTBEAT.interval)
         self._exchange()
         for side in self.sides:

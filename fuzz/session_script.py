@@ -48,29 +48,65 @@ class Data:
         side = world.sides[self.side]
         if side.is_open:
             payload = world.payload(self.fragments * side.fragment + self.more)
-            usable = sorted({0, *side.open} - side.closing)
+            usable = side.usable()
             side.put(Frame(FrameType.DATA, 0, usable[self.channel % len(usable)], 0, payload))
 
 
 @dataclass(frozen=True)
 class Open:
+    """A channel, or a call with a lane."""
+
     side: int
+    kind: FrameType
+    fragments: int
+    more: int
 
     def __call__(self, world: World) -> None:
-        if world.sides[self.side].is_open:
-            world.sides[self.side].open_channel()
+        side = world.sides[self.side]
+        if side.is_open:
+            length = self.fragments * side.fragment + self.more if self.kind == FrameType.CALL else self.more
+            side.open_lane(self.kind, world.payload(length))
 
 
 @dataclass(frozen=True)
 class End:
+    """One side ends its direction of a lane, behind what was sent or at once."""
+
     side: int
     channel: int
-    kind: FrameType
+    breaks_off: bool
+    at_once: bool
+    fragments: int
 
     def __call__(self, world: World) -> None:
         side = world.sides[self.side]
-        if side.open:
-            side.end_channel(sorted(side.open)[self.channel % len(side.open)], self.kind)
+        lanes = side.usable()[1:]
+        if not lanes:
+            return
+        number = lanes[self.channel % len(lanes)]
+        payload = b""
+        kind = FrameType.RESET if self.breaks_off else FrameType.CLOSE
+        if side.lanes[number].answers:
+            kind = FrameType.FAULT if self.breaks_off else FrameType.RESULT
+            payload = world.payload(self.fragments * side.fragment + 1)
+        if self.at_once:
+            side.break_off(number, kind, payload)
+        else:
+            side.end_lane(number, kind, payload)
+
+
+@dataclass(frozen=True)
+class Cancel:
+    """A caller gives up a call with a lane, whether it has said all of its items or not."""
+
+    side: int
+    call: int
+
+    def __call__(self, world: World) -> None:
+        side = world.sides[self.side]
+        calls = [n for n, lane in side.lanes.items() if lane.ours and lane.call is not None and not lane.over]
+        if calls:
+            side.cancel(sorted(calls)[self.call % len(calls)])
 
 
 @dataclass(frozen=True)
@@ -186,8 +222,9 @@ _data = st.builds(Data, _sides, _small, _fragments, _more)
 _take = st.builds(Take, _sides, _budgets)
 _arrive = st.builds(Arrive, _sides, _counts)
 _rare = st.one_of(
-    st.builds(Open, _sides),
-    st.builds(End, _sides, _small, st.sampled_from([FrameType.CLOSE, FrameType.RESET])),
+    st.builds(Open, _sides, st.sampled_from([FrameType.OPEN, FrameType.CALL]), _fragments, _more),
+    st.builds(End, _sides, _small, st.booleans(), st.booleans(), _fragments),
+    st.builds(Cancel, _sides, _small),
     st.builds(Consume, _sides, _small, st.integers(1, 5)),
     st.builds(Tick, st.sampled_from([0.1, 1.0, 10.0, 1000.0])),
     st.builds(Withdraw, _sides),

@@ -117,7 +117,6 @@ def _be_refused(session: Session, now: float) -> None:
 def _use(session: Session, now: float) -> None:
     ours, theirs = (1, 2) if session.role is Role.CLIENT else (2, 1)
     session.receive(encode([Frame(FrameType.OPEN, 0, theirs)]), now)
-    for number in (ours, theirs):
-        session.open_channel(number)
-    for number in range(SENT):
+    session.send(FrameType.OPEN, ours, 0, b"name")
+    for number in range(1, SENT):
         session.send(FrameType.CALL, 0, number, b"call")

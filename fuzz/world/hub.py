@@ -15,6 +15,7 @@ from fuzz.world.notes import LIMITS, SIZES, Notes, Stream
 from fuzz.world.store import DiskStore
 from heartline.federated import Trainer
 from heartline.testing import Node
+from tests.engine import core_of, link_of
 
 __all__ = ["LEARNERS", "ROUNDS", "Ledger", "heartbeat_of", "initial_model", "run_hub"]
 
@@ -34,8 +35,7 @@ class Ledger:
     def enter(self, call: str, payload: bytes) -> int:
         """Executed in the moment in which it arrives."""
         self._notes.calls.executed(call)
-        connection = heartline.current_connection()
-        if connection._core.link is not None and connection._core.link.session._assembly.parts:
+        if link_of(heartline.current_connection()).session._assembly.parts:
             self._notes.note("mark: passed a message in fragments")
         return len(payload)
 
@@ -83,12 +83,12 @@ async def run_hub(node: Node, notes: Notes, folder: Path) -> None:
     ):
         notes.server = server
         notes.last_order = max(notes.last_order, await _last(store))
-        events = server.events()
         nursery.start_soon(_publish_orders, node, notes, server)
         nursery.start_soon(_publish_ticks, node, notes, server)
-        nursery.start_soon(_read, node, notes, events)
-        nursery.start_soon(_send, node, notes, server, events)
-        nursery.start_soon(_train, notes, server, folder)
+        nursery.start_soon(_read, node, notes, server)
+        nursery.start_soon(_watch, notes, server)
+        nursery.start_soon(_send, node, notes, server)
+        nursery.start_soon(_train, node, notes, server, folder)
 
 
 async def _last(store: DiskStore) -> int:
@@ -120,28 +120,32 @@ async def _publish_ticks(node: Node, notes: Notes, server: heartline.Server) -> 
             await server.publish("ticks", number)
 
 
-async def _read(node: Node, notes: Notes, events: Any) -> None:
+async def _read(node: Node, notes: Notes, server: heartline.Server) -> None:
     """Take what the members send, now and then slowly, so that they run out of credit."""
-    async for event in events:
-        if isinstance(event, heartline.Message):
-            stream, number, _ = event.value
-            notes.order.observe(stream, number)
-            notes.note("messages")
-            if node.rng.random() < 0.1:
-                await node.sleep(node.rng.uniform(0, 2))
-        elif isinstance(event, heartline.Closed) and not notes.quiet.is_set():
+    async for message in server.messages():
+        stream, number, _ = message.value
+        notes.order.observe(stream, number)
+        notes.note("messages")
+        if node.rng.random() < 0.1:
+            await node.sleep(node.rng.uniform(0, 2))
+
+
+async def _watch(notes: Notes, server: heartline.Server) -> None:
+    """Note which sessions expired."""
+    async for event in server.events():
+        if isinstance(event, heartline.Closed) and not notes.quiet.is_set():
             # Those of the end, when all members have gone, would be in every run.
             notes.note("mark: a session expired", "resume_window" in str(event.reason))
 
 
-async def _send(node: Node, notes: Notes, server: heartline.Server, events: Any) -> None:
+async def _send(node: Node, notes: Notes, server: heartline.Server) -> None:
     """Numbered messages to everybody: a stream for each session, for they end together."""
     streams: dict[Any, Stream] = {}
     while True:
         await node.sleep(node.rng.uniform(0, 1))
         for connection in server.connections.values():
-            notes.check_bounds(connection, events)
-            link = connection._core.link
+            notes.check_bounds(connection)
+            link = core_of(connection).link
             if notes.quiet.is_set() or link is None or connection.id not in notes.reached:
                 continue
             if link not in streams:
@@ -149,9 +153,14 @@ async def _send(node: Node, notes: Notes, server: heartline.Server, events: Any)
             streams[link].send_next(connection, node.rng.choice(SIZES))
 
 
-async def _train(notes: Notes, server: heartline.Server, folder: Path) -> None:
+async def _train(node: Node, notes: Notes, server: heartline.Server, folder: Path) -> None:
     trainer = Trainer(
-        server, initial_model(), minimum=len(LEARNERS), patience=1e6, checkpoint=folder / "checkpoint"
+        server,
+        initial_model(),
+        minimum=len(LEARNERS),
+        patience=1e6,
+        checkpoint=folder / "checkpoint",
+        rng=node.rng,
     )
     async for report in trainer.run(ROUNDS):
         assert set(report.samples) == set(LEARNERS), report

@@ -12,6 +12,7 @@ from fuzz.world.notes import LIMITS, SIZES, Notes, Stream
 from heartline.errors import CallError
 from heartline.federated import Learner, TrainResult, run_learner
 from heartline.testing import Node
+from tests.engine import core_of
 
 __all__ = ["run_member", "run_pupil"]
 
@@ -40,26 +41,28 @@ async def _take_part(node: Node, notes: Notes) -> None:
         trio.open_nursery() as nursery,
     ):
         notes.reached.setdefault(node.name, 0)
-        events = connection.events()
-        nursery.start_soon(_watch, notes, events)
+        nursery.start_soon(_read, notes, connection)
+        nursery.start_soon(_watch, notes, connection)
         nursery.start_soon(_follow_orders, node, notes, connection)
         nursery.start_soon(_follow_ticks, node, notes, connection)
         nursery.start_soon(_follow_state, notes, connection)
         for _ in range(2):
             nursery.start_soon(_call, node, notes, connection)
-        nursery.start_soon(_send, node, notes, connection, events)
+        nursery.start_soon(_send, node, notes, connection)
 
 
-async def _watch(notes: Notes, events: Any) -> None:
-    """Take the hub's messages, and note what became of the sessions."""
-    async for event in events:
-        match event:
-            case heartline.Message():
-                stream, number, _ = event.value
-                notes.order.observe(stream, number)
-                notes.note("messages")
-            case heartline.Reconnected(_, resumed):
-                notes.note("mark: resumed" if resumed else "mark: began a new session")
+async def _read(notes: Notes, connection: heartline.Connection) -> None:
+    """Take the hub's messages."""
+    async for stream, number, _ in connection.messages():
+        notes.order.observe(stream, number)
+        notes.note("messages")
+
+
+async def _watch(notes: Notes, connection: heartline.Connection) -> None:
+    """Note what became of the sessions."""
+    async for event in connection.events():
+        if isinstance(event, heartline.Reconnected):
+            notes.note("mark: resumed" if event.resumed else "mark: began a new session")
 
 
 # Topics
@@ -157,15 +160,15 @@ async def _call(node: Node, notes: Notes, connection: heartline.Connection) -> N
                 notes.calls.abandoned(call)
 
 
-async def _send(node: Node, notes: Notes, connection: heartline.Connection, events: Any) -> None:
+async def _send(node: Node, notes: Notes, connection: heartline.Connection) -> None:
     """Numbered messages: a stream for each session."""
     session: Any = None
     stream = Stream(notes, node.name)
     while True:
         await node.sleep(node.rng.uniform(0, 1))
-        notes.check_bounds(connection, events)
-        if connection._core.link is not session:
-            session, stream = connection._core.link, Stream(notes, node.name)
+        notes.check_bounds(connection)
+        if core_of(connection).link is not session:
+            session, stream = core_of(connection).link, Stream(notes, node.name)
         if not notes.quiet.is_set():
             stream.send_next(connection, node.rng.choice(SIZES))
 

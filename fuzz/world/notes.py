@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
 
 import trio
 
 import heartline
-from heartline import Connection, ConnectionState, Server
+from heartline import Connection, ConnectionLost, ConnectionState, Server
+from heartline.connection import Lanes
 from heartline.testing import CallChecker, CreditChecker, DeliveryChecker, OrderChecker, VersionChecker
+from tests.engine import core_of
 
 __all__ = ["LIMITS", "MEMBERS", "SIZES", "Notes", "Stream"]
 
@@ -71,18 +72,14 @@ class Notes:
         known = self.epochs.setdefault(topic, epoch)
         assert epoch == known, f"topic {topic!r} began anew: epoch {epoch}, before {known}"
 
-    def check_bounds(self, connection: Connection, unread: Any) -> None:
-        """What a connection holds for its peer, and what it keeps, is within its limits.
-
-        ``unread`` are the events that nobody has taken, messages of this connection among them.
-        """
-        if connection._core.link is None:
-            return
+    def check_bounds(self, connection: Connection) -> None:
+        """What a connection holds for its peer, and what it keeps, is within its limits."""
+        core = core_of(connection)
         checker = CreditChecker(window=LIMITS.window, largest_message=LARGEST + 100)
-        for event in unread._buffer:
+        for frame, link in core.part(Lanes).inbox.frames:
             # Of a session that has ended, messages stay to be read, beside the window of the next one.
-            if isinstance(event, heartline.Message) and event._link is connection._core.link:
-                checker.arrived(connection.id, len(event._frame.payload))
+            if link is core.link:
+                checker.arrived(connection.id, len(frame.payload))
         statistics = connection.statistics()
         assert statistics.unconfirmed <= LIMITS.replay_buffer + LIMITS.write_buffer + 2 * LARGEST
         assert statistics.backlog <= 4 * LIMITS.write_buffer + 20 * LARGEST
@@ -100,11 +97,13 @@ class Stream:
 
     def send_next(self, connection: Connection, size: int) -> None:
         """Send the next message if there is room for it: then it is in the session."""
-        link = connection._core.link
-        if link is None or connection.state not in (ConnectionState.OPEN, ConnectionState.LOST):
+        if connection.state not in (ConnectionState.OPEN, ConnectionState.LOST):
             return
-        if link.crowded or link.session.outbox.blocked(0):
+        try:
+            connection.send_nowait([self._name, self._next, bytes(size)])
+        except trio.WouldBlock:
             self._notes.note("mark: waited for credit")
-            return
-        assert connection.send_nowait([self._name, self._next, bytes(size)])
-        self._next += 1
+        except ConnectionLost:
+            pass  # the session has ended
+        else:
+            self._next += 1

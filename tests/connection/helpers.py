@@ -6,7 +6,7 @@ import os
 import random
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -15,12 +15,16 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 import heartline
 from heartline import Channel, CloseCode, Connection, Heartbeat, Limits, Server
+from heartline.errors import LocalProtocolError
 from heartline.session import GoAway, Hello, Refuse, Role, Session, Welcome
+from heartline.session.lanes import ENDS
 from heartline.session.outbox import MESSAGE_COST
 from heartline.testing import memory_pair
 from heartline.transports import Listener
 from heartline.wire import Flag, Frame, FrameType, encode
 from tests.opening import open_listeners, open_stream
+
+from ..engine import link_of, number_of
 
 QUIET = Heartbeat(interval=1e6, timeout=4e6)
 """No heartbeats: a test of hours in virtual time has nothing else to do."""
@@ -73,8 +77,7 @@ async def settle() -> None:
 
 def cut(connection: Connection) -> None:
     """Break the link of a connection over memory streams, as a network does: without a goodbye."""
-    assert connection._core.link is not None
-    connection._core.link.stream.close()  # type: ignore[attr-defined]
+    link_of(connection).stream.close()  # type: ignore[attr-defined]
 
 
 def data(payload: bytes, *, channel: int = 0, number: int = 0, flags: int = 0) -> Frame:
@@ -90,7 +93,7 @@ async def pair_of_channels(client: Any, there: Any, name: str = "x") -> tuple[Ch
     ours = await client.open_channel(name)
     theirs = await there.accept_channel()
     assert ours.name == theirs.name == name
-    assert ours.number == theirs.number
+    assert number_of(ours) == number_of(theirs)
     return ours, theirs
 
 
@@ -175,11 +178,17 @@ class RawPeer:
         """Say this, allowed or not; the session takes note of what it has to know."""
         for frame in frames:
             self.session.sent += frame.type >= FrameType.OPEN
-            if frame.type == FrameType.OPEN:
-                self.session.open_channel(frame.channel)
-            if frame.type == FrameType.DATA and frame.channel in self.session.outbox._credit:
-                self.session.outbox._credit[frame.channel] -= len(frame.payload) + MESSAGE_COST
+            if frame.channel or frame.type == FrameType.DATA:
+                with suppress(LocalProtocolError):
+                    self._note(frame)
         await self.stream.send_all(encode(frames))
+
+    def _note(self, frame: Frame) -> None:
+        lane = self.session._lanes.send(frame.type, frame.channel)
+        if frame.type == FrameType.DATA:
+            lane.credit -= len(frame.payload) + MESSAGE_COST
+        elif frame.type in ENDS:
+            self.session._lanes.end_left(frame.channel)
 
     async def goodbye(self, code: int, reason: str = "", drain: float = 0.0) -> None:
         self.session.go_away(code, reason, drain=drain)

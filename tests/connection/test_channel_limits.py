@@ -13,6 +13,7 @@ from heartline import (
 )
 from heartline.wire import Frame, FrameType
 
+from ..engine import link_of, number_of
 from .helpers import data, open_pair, open_to_raw, opened, pair_of_channels, settle
 
 CLOSE = FrameType.CLOSE
@@ -23,7 +24,7 @@ async def test_numbers_are_free_again_when_both_are_done(autojump_clock: MockClo
     async with open_pair(limits=Limits(channels=2)) as (client, there, _):
         for number in range(200):
             ours, theirs = await pair_of_channels(client, there, str(number))
-            assert ours.number % 2 == 1
+            assert number_of(ours) % 2 == 1
             await ours.send(number)
             await (ours if number % 2 else theirs).aclose()
             await settle()
@@ -32,10 +33,10 @@ async def test_numbers_are_free_again_when_both_are_done(autojump_clock: MockClo
 async def test_the_numbers_begin_anew_after_the_last() -> None:
     async with open_pair() as (client, there, _):
         first, _theirs = await pair_of_channels(client, there)
-        client.channels._next = 0xFFFF
+        link_of(client).session._lanes._next = 0xFFFF
         last, _theirs = await pair_of_channels(client, there)
         after, _theirs = await pair_of_channels(client, there)
-        assert (first.number, last.number, after.number) == (1, 0xFFFF, 3)
+        assert [number_of(channel) for channel in (first, last, after)] == [1, 0xFFFF, 3]
 
 
 async def test_opening_beyond_the_peers_limit(autojump_clock: MockClock) -> None:
@@ -81,14 +82,15 @@ async def test_opening_and_closing_fills_no_memory_where_nobody_accepts() -> Non
             await connection.receive()
 
 
-async def test_a_close_that_waits_behind_half_a_message_takes_no_place() -> None:
-    """We closed a channel; the peer opens the next before its own CLOSE, which is held up, has come."""
-    async with open_to_raw(limits=Limits(channels=1, streams=1), reconnect=None) as (connection, peer):
-        await peer.send(opened(2))
+async def test_a_channel_takes_its_place_until_the_close_of_both() -> None:
+    async with open_to_raw(limits=Limits(channels=1), reconnect=None) as (connection, peer):
+        for number in (2, 4):
+            await peer.send(opened(number))
+            await (await connection.accept_channel()).aclose()
+            await peer.send(Frame(CLOSE, channel=number))
+        await peer.send(opened(6))
         await (await connection.accept_channel()).aclose()
-        await peer.send(opened(4))
-        await (await connection.accept_channel()).aclose()
-        await peer.send(opened(6))  # now two are held up, and there can be only one half of a message
+        await peer.send(opened(8))
         with pytest.raises(RemoteProtocolError, match="more than 1 channels"):
             await connection.receive()
 

@@ -22,6 +22,7 @@ from heartline.session.messages import CONFIRMATION
 from heartline.session.outbox import MESSAGE_COST
 from heartline.wire import Frame, FrameType
 
+from ..engine import link_of, number_of
 from .helpers import SOCKETS, cut, data, open_pair, open_to_raw, opened, pair_of_channels, run, settle, url_of
 
 CLOSE, RESET = FrameType.CLOSE, FrameType.RESET
@@ -181,7 +182,7 @@ async def test_both_close_at_once() -> None:
 
 
 async def test_closed_while_half_of_a_message_is_under_way(autojump_clock: MockClock) -> None:
-    """The half goes on to its end, and only then the CLOSE: the peer's assembly never hangs."""
+    """The CLOSE comes in the place of the rest, and the peer's assembly forgets its half."""
     async with open_pair() as (client, there, _):
         ours, theirs = await pair_of_channels(client, there)
         async with trio.open_nursery() as nursery:
@@ -207,6 +208,15 @@ async def test_reset_is_an_end_with_a_reason() -> None:
                 await wait()
             assert "enough !" in str(caught.value.__cause__)
             assert len(str(caught.value.__cause__)) < 400
+
+
+async def test_items_of_a_call_are_no_channels() -> None:
+    """A call with a lane is refused here, and what was sent on its lane before is dropped."""
+    async with open_to_raw() as (connection, peer):
+        call = Frame(FrameType.CALL, channel=2, id=1, payload=bytes(8))
+        await peer.send(call, data(b"item", channel=2), Frame(CLOSE, channel=2), data(b"fine"))
+        assert await connection.receive() == b"fine"
+        assert connection.statistics().channels == 0
 
 
 # Credit
@@ -296,7 +306,7 @@ async def test_the_links_loss_breaks_every_channel(autojump_clock: MockClock) ->
         await client.wait_open()
         await settle()
         new, new_there = await pair_of_channels(client, server.connections[client.id])
-        assert new.number == ours.number
+        assert number_of(new) == number_of(ours)
         await ours.aclose()
         await theirs.aclose()
         await new.send("fine")
@@ -318,7 +328,7 @@ async def test_a_bad_message_is_an_error_of_its_own() -> None:
         ours, theirs = await pair_of_channels(client, there)
         with pytest.raises(SerializationError):
             await ours.send(object())
-        client.post(FrameType.DATA, ours.number, 1, b"\xff")
+        link_of(client).put(FrameType.DATA, number_of(ours), 1, b"\xff")
         await ours.send("good")
         with pytest.raises(SerializationError):
             await theirs.receive()

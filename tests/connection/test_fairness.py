@@ -67,7 +67,7 @@ async def everything_goes_on(server: Server, ends: tuple[Connection, Connection]
             await one.send(number)
             assert await two.receive() == number
         await ours.aclose()
-    (client,) = (end for end in ends if end.role.value == "client")
+    (client,) = (end for end in ends if end is not server.connections[end.id])
     async with client.subscribe("topic") as updates:
         for number in range(20):
             await server.publish("topic", number)

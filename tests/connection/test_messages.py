@@ -113,7 +113,8 @@ async def test_a_sender_waits_when_nobody_receives(autojump_clock: MockClock) ->
                 await client.send(bytes(1000))
         window = WINDOW / (1000 + MESSAGE_COST)
         assert window <= sent <= window + 1
-        assert not client.send_nowait(b"x")
+        with pytest.raises(trio.WouldBlock):
+            client.send_nowait(b"x")
         # One read gives credit for one more message, and so on for ever.
         for _ in range(5):
             await there.receive()
@@ -165,7 +166,8 @@ async def test_a_peer_that_does_not_read_holds_a_bounded_backlog(autojump_clock:
             while True:
                 await connection.send(bytes(10_000))
         assert 200_000 <= connection.statistics().backlog < 220_000
-        assert not connection.send_nowait(b"x")
+        with pytest.raises(trio.WouldBlock):
+            connection.send_nowait(b"x")
 
 
 async def test_a_message_longer_than_the_peer_takes(autojump_clock: MockClock) -> None:

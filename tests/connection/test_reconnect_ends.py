@@ -37,8 +37,8 @@ async def test_it_comes_back_after_a_goodbye_that_is_not_terminal(
     async with open_pair(reconnect=SECOND) as (client, there, server):
         events = client.events()
         for _ in range(3):
-            server.connections[client.id].close(code, "come back later")
             start = trio.current_time()
+            await server.close_connection(client.id, code=code, reason="come back later")
             lost = await anext(events)
             assert trio.current_time() == start  # answered at once, on every link
             assert isinstance(lost.reason, ConnectionClosed)

@@ -30,6 +30,7 @@ from heartline import (
 )
 from heartline.transports.memory import current_network
 
+from ..engine import core_of
 from .helpers import QUIET, Highest, cut, no_leaks, open_pair, pair_of_channels, run, settle
 
 SOON = Backoff(initial=0.1, maximum=0.1)
@@ -173,8 +174,6 @@ async def test_credit_that_was_lost_with_its_link_is_told_again(autojump_clock: 
         for number in range(20):
             await client.send(bytes(100))
             await settle()
-            link = client._core.link
-            assert link is not None
             cut(client)  # before the CREDIT comes
             assert await there.receive() == bytes(100)
             assert number == client.statistics().resumed
@@ -291,8 +290,7 @@ async def test_after_the_window_the_client_gives_the_session_up(autojump_clock: 
             async with trio.open_nursery() as calls:
                 calls.start_soon(call, "sent", 1000)
                 await settle()
-                stream: Any = client._core.link.stream  # type: ignore[union-attr]
-                stream.close()  # the server's goodbye does not come through
+                cut(client)  # the server's goodbye does not come through
                 scope.cancel()
                 await trio.sleep(1)
                 calls.start_soon(call, "not sent", 1)
@@ -320,9 +318,9 @@ async def test_after_the_window_the_server_forgets(autojump_clock: MockClock) ->
         lost, closed = await anext(events), await anext(events)
         assert isinstance(lost, Lost)
         assert isinstance(closed, Closed)
-        assert "Limits.resume_window" in str(there.closed_error().__cause__)
-        with pytest.raises(ConnectionLost):
+        with pytest.raises(ConnectionLost) as caught:
             await there.send("too late")
+        assert "Limits.resume_window" in str(caught.value.__cause__)
 
 
 async def test_the_shorter_window_counts(autojump_clock: MockClock) -> None:
@@ -331,10 +329,10 @@ async def test_the_shorter_window_counts(autojump_clock: MockClock) -> None:
         cut(client)
         await trio.sleep(2.9)
         assert server.connections
-        assert client._core.link is not None
+        assert core_of(client).link is not None
         await trio.sleep(0.2)
         assert not server.connections
-        assert client._core.link is None
+        assert core_of(client).link is None
 
 
 @pytest.mark.parametrize("who", ["client", "server"])
@@ -346,7 +344,7 @@ async def test_a_session_that_one_side_does_not_want_ends_with_its_link(
         cut(client)
         await settle()
         assert not server.connections
-        assert client._core.link is None
+        assert core_of(client).link is None
 
 
 async def test_without_reconnect_nobody_waits(autojump_clock: MockClock) -> None:
@@ -407,9 +405,9 @@ async def test_a_newcomer_with_the_same_identity_ends_what_is_lost(autojump_cloc
         async with heartline.open_connection(server.urls[0], identity="me", heartbeat=QUIET) as second:
             await settle()
             assert server.connections["me"] is not there
-            error = there.closed_error()
-            assert isinstance(error, ConnectionClosed)
-            assert error.code == CloseCode.REPLACED
+            with pytest.raises(ConnectionClosed) as caught:
+                await there.send("too late")
+            assert caught.value.code == CloseCode.REPLACED
             assert second.state is ConnectionState.OPEN
 
 

@@ -13,6 +13,7 @@ from unittest import mock
 import trio
 
 import heartline
+from tests.engine import core_of, link_of
 
 
 class Disk:
@@ -122,8 +123,8 @@ class Steps(trio.abc.Instrument):
 def cut_off(server: heartline.Server) -> None:
     """Break every link, as the end of the process would: nobody says goodbye."""
     for connection in server.connections.values():
-        if connection._core.link is not None:
-            connection._core.link.stream.close()  # type: ignore[attr-defined]
+        if core_of(connection).link is not None:
+            link_of(connection).stream.close()  # type: ignore[attr-defined]
 
 
 async def run_inline(function: Callable[..., Any], *args: Any, **_settings: Any) -> Any:

@@ -10,6 +10,7 @@ import trio
 
 import heartline
 from heartline.federated import MODEL_TOPIC, Trainer, TrainResult
+from tests.engine import link_of
 from tests.federated.helpers import URLS, Adder, model, open_federation, rounds
 from tests.patience import PATIENCE
 
@@ -50,7 +51,7 @@ async def test_a_lost_learner_is_left_out_and_catches_up(kind: str, tmp_path: Pa
         join(lost, "lost")
         await _registered(server, 2)
         await trainer.train_round()
-        await server.connections["lost"]._core.link.stream.aclose()
+        await link_of(server.connections["lost"]).stream.aclose()
         report = await trainer.train_round()
         assert "steady" in report.samples
         await _registered(server, 2)

@@ -7,7 +7,7 @@ import trio
 from trio.testing import MockClock
 
 import heartline
-from heartline import ConnectionLost, ConnectionState, Heartbeat, Lost
+from heartline import Closed, ConnectionLost, ConnectionState, Heartbeat, Lost
 from heartline.testing import memory_pair
 from tests.connection.helpers import BRISK
 from tests.opening import open_stream
@@ -66,9 +66,9 @@ async def one_way(kind: str, lost: set[str], heartbeat: Heartbeat) -> tuple[str,
 
                     async def why(name: str, connection: heartline.Connection) -> None:
                         async for event in connection.events():
-                            if isinstance(event, Lost):
-                                assert isinstance(event.reason, ConnectionLost)
-                                reasons[name] = str(event.reason)
+                            assert isinstance(event, Lost | Closed)
+                            assert isinstance(event.reason, ConnectionLost)
+                            reasons.setdefault(name, str(event.reason))
 
                     watch.start_soon(why, "client", client)
                     watch.start_soon(why, "server", there)

@@ -21,6 +21,7 @@ import heartline
 from heartline import ConnectionState, Heartbeat, Lost
 from heartline.session.listening import TURNS
 from tests.connection.helpers import BRISK, RawPeer, data, listen, open_to_raw, settle, url_of
+from tests.engine import link_of
 from tests.opening import open_stream
 
 QUICK = Heartbeat(interval=0.04, timeout=0.12)
@@ -112,8 +113,7 @@ async def test_what_comes_as_the_time_runs_out_is_heard(kind: str, mock_clock: M
 
         nursery.start_soon(admit)
         async with heartline.open_connection(listener.url, heartbeat=BRISK, reconnect=None) as connection:
-            assert connection._core.link is not None
-            pulse = connection._core.link.session.pulse
+            pulse = link_of(connection).session.pulse
             while pulse.next_check < pulse.heard + 3 or pulse.next_check > trio.current_time() + 0.04:
                 mock_clock.jump(0.01)
                 await rounds(10)

@@ -8,7 +8,7 @@ from typing import Any
 import trio
 
 import heartline
-from heartline import Channel, Closed, Connection, History, Lost, Opened, Reconnected, Server
+from heartline import Channel, Closed, Connection, History, Lost, Server
 
 from ._common import heartbeat, limits, say, settings, wait_end
 
@@ -81,9 +81,8 @@ class Watch:
     async def follow(self) -> None:
         """Note the server's events for ever."""
         async for event in self.server.events():
-            if isinstance(event, (Opened, Lost, Reconnected, Closed)):
-                reason = str(event.reason) if isinstance(event, (Lost, Closed)) else ""
-                self.told.append([type(event).__name__, event.connection.id, trio.current_time(), reason])
+            reason = str(event.reason) if isinstance(event, (Lost, Closed)) else ""
+            self.told.append([type(event).__name__, event.connection.id, trio.current_time(), reason])
 
 
 async def serve_channels(ledger: Ledger, server: Server) -> None:

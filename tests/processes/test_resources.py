@@ -15,6 +15,7 @@ import trio
 
 import heartline
 from heartline import Backoff, Connection, ConnectionState, Limits
+from tests.engine import link_of
 from tests.opening import open_stream
 
 from ._process import Program, start, until, url_to_listen
@@ -37,8 +38,7 @@ serve = partial(start, "server", patient=True)
 
 async def cut(connection: Connection) -> None:
     """Reset the link from here, as a network does, and wait until that is known."""
-    assert connection._core.link is not None
-    stream = connection._core.link.stream
+    stream = link_of(connection).stream
     assert isinstance(stream, trio.SocketStream)
     stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     await trio.aclose_forcefully(stream)

@@ -30,7 +30,8 @@ from heartline import (
     Update,
     open_server,
 )
-from tests.push.helpers import open_client
+from tests.engine import core_of
+from tests.push.helpers import cut, open_client
 from tests.push.stores import FakeStore, Places
 
 URL = "memory://durable"
@@ -143,9 +144,9 @@ class World:
                 self.numbers += 1
                 self.nursery.start_soon(self.publish, self.numbers)
         elif command == "cut":
-            link = self.clients[number % len(self.clients)].link
-            if link is not None:
-                link.stream.close()  # type: ignore[attr-defined]
+            client = self.clients[number % len(self.clients)]
+            if core_of(client).link is not None:
+                cut(client)
         elif command == "fail" and isinstance(self.store, FakeStore):
             self.store.planted.append(StoreError("planted"))
         elif self.server is not None:

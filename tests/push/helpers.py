@@ -21,10 +21,13 @@ from heartline import (
     Subscription,
     Update,
 )
-from heartline.push import PushLayer
+from heartline.endpoints._builtin import ask_for_topic
+from heartline.link import Part
+from heartline.push import Push
 from heartline.push._publisher import BLOCK_PATIENCE
 from heartline.push._wire import CONFIRM, LEAVE, encode_notice, encode_update, parse_head
 from heartline.wire import CborSerializer, Frame, FrameType
+from tests.engine import core_of, link_of
 
 QUIET = Heartbeat(interval=1e6, timeout=4e6)
 """No heartbeats: a test of hours in virtual time has nothing else to do."""
@@ -101,8 +104,7 @@ async def is_stuck(operation: Callable[[], Awaitable[Any]]) -> bool:
 
 def cut(connection: Connection) -> None:
     """Break the link of a connection over memory streams, as a network does: without a goodbye."""
-    assert connection._core.link is not None
-    connection._core.link.stream.close()  # type: ignore[attr-defined]
+    link_of(connection).stream.close()  # type: ignore[attr-defined]
 
 
 def stop_reading(client: Connection) -> None:
@@ -112,8 +114,7 @@ def stop_reading(client: Connection) -> None:
         await trio.sleep_forever()
         raise AssertionError
 
-    assert client._core.link is not None
-    client._core.link.stream.receive_some = never  # type: ignore[method-assign, assignment]
+    link_of(client).stream.receive_some = never  # type: ignore[method-assign, assignment]
 
 
 def run(main: Callable[[], Awaitable[None]]) -> None:
@@ -121,13 +122,21 @@ def run(main: Callable[[], Awaitable[None]]) -> None:
     trio.run(main, clock=MockClock(autojump_threshold=0))
 
 
+def put_part(connection: Connection, part: Part) -> None:
+    """Let this stand on the connection, in the place of what has the same frames."""
+    core_of(connection)._parts[part.family] = part
+
+
 class HandSubscriber:
     """The subscriber's side of a connection, by hand."""
+
+    family = Push.family
+    idle = True
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.frames: list[Frame] = []
-        connection.push = self
+        put_part(connection, self)
 
     async def subscribe(
         self, topic: str, since: Any = None, policy: Any = "drop oldest", key: Any = 1
@@ -144,7 +153,7 @@ class HandSubscriber:
         await self.confirm(key, LEAVE)
 
     def post(self, number: int, payload: bytes, frame_type: int = FrameType.CONFIRM) -> None:
-        self.connection.post(frame_type, 0, number, payload)
+        link_of(self.connection).put(frame_type, 0, number, payload)
 
     async def take(self) -> list[Frame]:
         """What has come since the last time."""
@@ -161,9 +170,6 @@ class HandSubscriber:
     def on_frame(self, frame: Frame) -> None:
         self.frames.append(frame)
 
-    def on_session_begin(self) -> None:
-        pass
-
     def on_session_end(self, _reason: Any, _unsent: Any) -> None:
         pass
 
@@ -176,16 +182,16 @@ async def begin(client: Connection, **settings: Any) -> tuple[HandSubscriber, in
     return hand, number
 
 
-class HandPublisher(PushLayer):
+class HandPublisher(Push):
     """The publisher's side of a connection, by hand."""
 
     def __init__(self, connection: Connection) -> None:
-        super().__init__(None, connection)
+        super().__init__(None, ask_for_topic, core_of(connection))
         self.connection = connection
         self.answer: Any = [7, "epoch", 0]
         self.asked: list[tuple[Any, ...]] = []
         self.confirmed: list[tuple[int, int]] = []
-        connection.push = self
+        put_part(connection, self)
 
     def serve(self, *asked: Any) -> Any:
         self.asked.append(asked)
@@ -204,7 +210,7 @@ class HandPublisher(PushLayer):
         await self.post(encode_notice(offset, *what))
 
     async def post(self, payload: bytes, flags: int = 0, number: int = 7) -> None:
-        self.connection.post(FrameType.PUSH, 0, number, payload, flags)
+        link_of(self.connection).put(FrameType.PUSH, 0, number, payload, flags)
         await settle()
 
 

@@ -14,6 +14,7 @@ from heartline import NEWEST, History, HistoryGap, Server, ServerStatistics, Slo
 from heartline.errors import ConfigurationError
 from heartline.push import TopicStatistics
 from heartline.push._served import WINDOW_COUNT
+from tests.engine import link_of
 from tests.patience import PATIENCE
 from tests.push.helpers import (
     AGAIN,
@@ -32,8 +33,7 @@ URLS = ["tcp://127.0.0.1:0", "ws://127.0.0.1:0", "unix"]
 
 def count_writes(server: Server, name: str) -> list[int]:
     """The lengths of the writes to a client from now on."""
-    link = server.connections[name]._core.link
-    assert link is not None
+    link = link_of(server.connections[name])
     stream: Any = link.stream
     writes: list[int] = []
     send_all = stream.send_all
@@ -118,8 +118,7 @@ async def test_a_stream_of_updates_over_sockets(kind: str, tmp_path: Path) -> No
                             await server.publish("topic", [number, bytes(sizes[number % len(sizes)])])
                             if number % 250 == 249:
                                 links = client.statistics().links
-                                link = server.connections["reader"]._core.link
-                                assert link is not None
+                                link = link_of(server.connections["reader"])
                                 await link.stream.aclose()
                                 while client.statistics().links == links:
                                     await trio.sleep(0.01)
@@ -206,7 +205,7 @@ async def test_the_statistics_of_topics(autojump_clock: MockClock) -> None:
                     await settle()
                     statistics = server.statistics()
         assert isinstance(statistics, ServerStatistics)
-        size = sum(len(entry.payload) for entry in server._publisher.topic("topic").log)  # type: ignore[attr-defined]
+        size = sum(len(entry.payload) for entry in server._publisher.topic("topic").log)
         assert statistics.topics == {
             "topic": TopicStatistics(
                 subscribers=2, last_offset=23, retained=23, retained_bytes=size, slowest_lag=23, skipped=0

@@ -25,6 +25,7 @@ from heartline import (
 from heartline.errors import RemoteProtocolError
 from heartline.push._wire import CONFIRM, LEAVE, NOTICE, PUSH_HEAD, encode_update
 from heartline.wire import CborSerializer, Flag, FrameType
+from tests.engine import core_of, link_of
 from tests.push.helpers import (
     HandSubscriber,
     begin,
@@ -86,7 +87,7 @@ async def test_the_first_confirmation_is_of_the_position(offset: int, autojump_c
         number, _, position = await hand.subscribe("topic")
         assert position == 5
         await hand.confirm(number, offset)
-        assert client._core.link is None
+        assert core_of(client).link is None
 
 
 async def test_a_goodbye_is_taken_at_any_time(autojump_clock: MockClock) -> None:
@@ -95,7 +96,7 @@ async def test_a_goodbye_is_taken_at_any_time(autojump_clock: MockClock) -> None
         hand, number = await begin(client)
         for key in (1, 1, 2, number, 2**32 - 1):
             await hand.leave(key)
-        assert client._core.link is not None
+        assert core_of(client).link is not None
         assert server.subscribers("topic") == frozenset()
 
 
@@ -105,13 +106,12 @@ async def test_a_peer_that_accepts_nothing_is_given_up(autojump_clock: MockClock
         async with open_client(server) as other, other.subscribe("topic") as topic:
             await begin(client)
             await publish(server, [bytes(100)] * 3)
-            link = server.connections[client.id]._core.link
-            assert link is not None
+            link = link_of(server.connections[client.id])
             limits = link.session.outbox.limits
             link.session.outbox.open(msgspec.structs.replace(limits, frame_size=10, message_size=10))
             await publish(server, [bytes(100)])
             await settle()
-            assert client._core.link is not link
+            assert core_of(client).link is not link
             assert len(await take(topic, 4)) == 4
 
 
@@ -144,7 +144,7 @@ def test_whatever_a_subscriber_sends_harms_nobody_else(sent: list[tuple[int, int
                         allowed = confirmed is not None and target == number and confirmed <= offset <= 10
                         allowed = allowed and len(payload) == CONFIRM.size
                         confirmed = offset
-                    assert (client._core.link is not None) == allowed
+                    assert (core_of(client).link is not None) == allowed
                     if not allowed:
                         break
                 await publish(server, range(10, 12))
@@ -200,7 +200,7 @@ async def test_a_wrong_push_ends_the_connection(how: str, autojump_clock: MockCl
             await hand.push(offset, offset)
         assert await take_values(topic, 2) == [1, 2]
         await hand.post(payload, flags)
-        assert client._core.link is None
+        assert core_of(client).link is None
         assert await take_values(topic, 1) == [3], "it had arrived"
         with pytest.raises(RemoteProtocolError):
             await take(topic, 1)
@@ -212,7 +212,7 @@ async def test_who_keeps_the_newest_takes_only_newer_ones(offset: int, autojump_
         async with client.subscribe("topic", policy=SlowPolicy.KEEP_NEWEST) as topic:
             await hand.push(3, "newest")
             await hand.push(offset)
-            assert client._core.link is None
+            assert core_of(client).link is None
             assert await take_values(topic, 1) == ["newest"]
 
 
@@ -250,7 +250,7 @@ def test_whatever_a_publisher_sends_is_an_update_or_an_error(
         async with open_hand_publisher(reconnect=None) as (hand, client):
             async with client.subscribe("topic", policy=policy) as topic:
                 for flags, payload in sent:
-                    if client._core.link is not None:
+                    if core_of(client).link is not None:
                         await hand.post(payload, flags)
                 offset = topic.position.offset
                 with trio.move_on_after(1):

@@ -22,6 +22,7 @@ from heartline import (
 )
 from heartline.push._publisher import BLOCK_PATIENCE
 from heartline.push._served import WINDOW_COUNT
+from tests.engine import core_of
 from tests.push.helpers import (
     HandSubscriber,
     cut,
@@ -302,7 +303,7 @@ async def test_nothing_follows_the_end(autojump_clock: MockClock) -> None:
             await publish(server, range(100))
             await hand.confirm(number, confirmed)
         assert not await hand.take()
-        assert client._core.link is not None
+        assert core_of(client).link is not None
         # Its number is its own until it has said goodbye, too.
         assert (await hand.subscribe("topic", key=2))[0] != number
         await hand.leave(1)

@@ -15,6 +15,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 import heartline
 from heartline import NEWEST, OLDEST, History, HistoryGap, Position, SlowConsumer, SlowPolicy
+from tests.engine import link_of
 from tests.patience import PATIENCE
 
 URLS = ("memory://", "tcp://127.0.0.1:0", "unix", "ws://127.0.0.1:0")
@@ -51,7 +52,7 @@ async def test_updates_come_in_order_over_a_loss(kind: str, tmp_path: Path) -> N
         for number in range(5):
             await server.publish("news", number)
         assert await take(news, 5) == [0, 1, 2, 3, 4]
-        await server.connections["reader"]._core.link.stream.aclose()
+        await link_of(server.connections["reader"]).stream.aclose()
         for number in range(5, 60):
             await server.publish("news", number)
         with trio.fail_after(PATIENCE):
@@ -117,7 +118,7 @@ async def test_a_subscriber_that_comes_back_in_time_counts(autojump_clock: MockC
             @nursery.start_soon
             async def read() -> None:
                 await trio.sleep(1)
-                await server.connections["reader"]._core.link.stream.aclose()
+                await link_of(server.connections["reader"]).stream.aclose()
                 async for update in news:
                     if update.value == "last":
                         break
@@ -132,7 +133,7 @@ async def test_a_gap_is_told_with_the_newest_state(autojump_clock: MockClock) ->
         async with connection.subscribe("state") as state:
             await server.publish("state", 0)
             assert await take(state, 1) == [0]
-            await server.connections["reader"]._core.link.stream.aclose()
+            await link_of(server.connections["reader"]).stream.aclose()
             for number in range(1, 10):
                 await server.publish("state", number)
             with pytest.raises(HistoryGap) as caught:
@@ -183,7 +184,7 @@ async def test_a_publisher_waits_for_who_asked_for_it(autojump_clock: MockClock)
 
 async def test_small_pushes_are_joined_and_a_single_one_leaves_at_once(autojump_clock: MockClock) -> None:
     async with open_pair() as (server, connection), connection.subscribe("news") as news:
-        stream = server.connections["reader"]._core.link.stream
+        stream = link_of(server.connections["reader"]).stream
         writes: list[int] = []
         send_all = stream.send_all
 

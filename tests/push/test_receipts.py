@@ -14,6 +14,7 @@ from trio.testing import MockClock
 from heartline import Connection, History, HistoryGap, Position, Server, SlowPolicy, Subscription
 from heartline.errors import ConfigurationError
 from heartline.push._served import WINDOW_COUNT
+from tests.engine import link_of
 from tests.push.helpers import (
     cut,
     is_stuck,
@@ -317,8 +318,7 @@ async def test_sent_is_when_the_window_let_it_go(autojump_clock: MockClock) -> N
 @pytest.mark.parametrize("size", [10, 60_000, 500_000])
 async def test_sent_is_when_the_transport_has_taken_it(size: int, autojump_clock: MockClock) -> None:
     async with open_pair() as (server, client), client.subscribe("topic"):
-        link = server.connections[client.id]._core.link
-        assert link is not None
+        link = link_of(server.connections[client.id])
         stream: Any = link.stream
         send_all = stream.send_all
         slow = trio.Event()
@@ -341,8 +341,7 @@ async def test_sent_does_not_wait_for_what_others_send(autojump_clock: MockClock
     """A small update goes with the next write, however much else there is to write."""
     async with open_pair() as (server, client), client.subscribe("topic"), client.subscribe("bulk"):
         connection = server.connections[client.id]
-        link = connection._core.link
-        assert link is not None
+        link = link_of(connection)
         await server.publish("bulk", bytes(20_000_000))
         await server.publish("topic", 1, wait="sent")
         assert link.backlog > 10_000_000
@@ -350,8 +349,7 @@ async def test_sent_does_not_wait_for_what_others_send(autojump_clock: MockClock
 
 async def test_sent_to_a_link_that_breaks_is_missing(autojump_clock: MockClock) -> None:
     async with open_pair() as (server, client), client.subscribe("topic"):
-        link = server.connections[client.id]._core.link
-        assert link is not None
+        link = link_of(server.connections[client.id])
         stream: Any = link.stream
 
         async def never(_data: bytes) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -29,8 +28,12 @@ from heartline import (
     Server,
     SlowPolicy,
 )
+from heartline.link import Part
+from heartline.push import Push
 from heartline.push._subscription import OVERLOADED_PAUSE
+from heartline.rpc import Calls
 from heartline.wire import Frame, FrameType
+from tests.engine import core_of
 from tests.push.helpers import (
     cut,
     open_client,
@@ -38,6 +41,7 @@ from tests.push.helpers import (
     open_pair,
     open_topics,
     publish,
+    put_part,
     settle,
     take,
     take_gap,
@@ -72,7 +76,7 @@ async def test_what_has_arrived_is_kept_over_a_loss(autojump_clock: MockClock) -
         await settle()
         cut(client)
         await settle()
-        assert client._core.link is None
+        assert core_of(client).link is None
         assert await take_values(topic, 10) == list(range(10))
         await publish(server, [10])
         assert await take_values(topic, 1) == [10]
@@ -101,7 +105,7 @@ async def test_a_gap_is_told_although_the_link_is_lost_in_the_middle_of_it(autoj
 async def test_an_answer_that_the_link_did_not_survive(autojump_clock: MockClock) -> None:
     """The task that subscribes is resumed when the link on which it was answered has gone."""
     async with open_pair() as (server, client):
-        _break_at(client, "calls", FrameType.RESULT, seen=True)
+        _break_at(client, Calls, FrameType.RESULT, seen=True)
         async with client.subscribe("topic") as topic:
             assert client.statistics().links == 2
             await publish(server, [1])
@@ -132,22 +136,23 @@ async def test_an_overloaded_peer_refuses_a_subscription(autojump_clock: MockClo
 
 def _overload(client: Connection, times: int) -> None:
     """The next calls of this client are answered as by a peer without room."""
-    calls: Any = client.calls
+    push = core_of(client).part(Push)
+    subscribe = push._subscribe
 
-    async def subscribe(*arguments: Any) -> Any:
+    async def refuse(*arguments: Any) -> Any:
         nonlocal times
         if times:
             times -= 1
             await trio.lowlevel.checkpoint()
             raise Overloaded("no room", outcome=Outcome.NOT_SENT)
-        return await calls.proxy("$push", None).subscribe(*arguments)
+        return await subscribe(*arguments)
 
-    client.calls = _Instead(calls, proxy=lambda *_: SimpleNamespace(subscribe=subscribe))  # type: ignore[assignment]
+    push._subscribe = refuse
 
 
-def _break_at(client: Connection, part: str, frame_type: int, *, seen: bool) -> None:
+def _break_at(client: Connection, kind: type[Part], frame_type: int, *, seen: bool) -> None:
     """The link breaks when it has brought a frame of this type, whether that is seen or not."""
-    inner = getattr(client, part)
+    inner = core_of(client).part(kind)
 
     def on_frame(frame: Frame) -> None:
         if frame.type != frame_type or client.statistics().links != links:
@@ -158,8 +163,8 @@ def _break_at(client: Connection, part: str, frame_type: int, *, seen: bool) -> 
         raise ConnectionLost("by the test")
 
     # The present link, or the next one if there is none.
-    links = client.statistics().links + (client._core.link is None)
-    setattr(client, part, _Instead(inner, on_frame=on_frame))
+    links = client.statistics().links + (core_of(client).link is None)
+    put_part(client, _Instead(inner, on_frame=on_frame))
 
 
 class _Instead:
@@ -183,7 +188,7 @@ async def test_waiting_for_a_link_costs_nothing(autojump_clock: MockClock) -> No
             self.steps += 1
 
     async with open_pair() as (server, client), client.subscribe("topic") as topic:
-        link, far_link = client._core.link, server.connections[client.id]._core.link
+        link, far_link = core_of(client).link, core_of(server.connections[client.id]).link
         assert link is not None
         assert far_link is not None
 
@@ -331,7 +336,7 @@ async def test_a_gap_is_told_although_the_link_is_lost_before_it(autojump_clock:
             await publish(servers[0], "abc")
             assert await take_values(topic, 3) == ["a", "b", "c"]
             await change()
-            _break_at(client, "push", FrameType.PUSH, seen=False)
+            _break_at(client, Push, FrameType.PUSH, seen=False)
             await change()
             gap = await take_gap(topic)
             assert gap.expected == 4

@@ -14,6 +14,7 @@ import heartline
 from heartline import NEWEST, OLDEST, History, InvalidArguments, Position, SlowPolicy, Update
 from heartline.errors import ConfigurationError, LocalProtocolError
 from heartline.push._subscription import CONFIRM_AFTER, CONFIRM_COUNT
+from tests.engine import link_of
 from tests.push.helpers import (
     HandSubscriber,
     is_stuck,
@@ -294,8 +295,7 @@ async def test_leaving_with_a_long_update_under_way(autojump_clock: MockClock) -
     """What was on its way to the subscription that was left is nothing to the next one."""
     long = bytes(500_000)
     async with open_pair() as (server, client):
-        link = server.connections[client.id]._core.link
-        assert link is not None
+        link = link_of(server.connections[client.id])
         for _ in range(3):
             async with client.subscribe("topic") as topic:
                 await publish(server, ["small", long, "behind"])

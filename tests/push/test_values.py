@@ -21,6 +21,7 @@ from heartline.push._log import SHARED_SIZE
 from heartline.push._wire import PUSH_HEAD, encode_update
 from heartline.session.outbox import FRAGMENT_SIZE
 from heartline.wire import CborSerializer, Flag, get_serializer
+from tests.engine import core_of
 from tests.push.helpers import (
     open_hand_publisher,
     open_pair,
@@ -137,7 +138,7 @@ async def test_an_update_that_cannot_be_read_is_the_only_one(how: str, autojump_
         assert await take_values(topic, 1) == ["behind"]
         assert topic.position.offset == 2, "that it cannot be read has been seen"
         await settle()
-        assert client._core.link is not None
+        assert core_of(client).link is not None
 
 
 @pytest.mark.parametrize("how", UNREADABLE)

@@ -17,6 +17,7 @@ from heartline.rpc._wire import CALL_HEAD
 from heartline.session import Role, Session
 from heartline.testing import memory_pair
 from heartline.wire import CborSerializer, Frame, FrameType, encode
+from tests.engine import link_of
 from tests.opening import open_stream
 
 CBOR = CborSerializer()
@@ -49,8 +50,7 @@ async def open_pair(
 
 def cut(connection: Connection) -> None:
     """Break the link of a connection over memory streams, as a network does: without a goodbye."""
-    assert connection._core.link is not None
-    stream: Any = connection._core.link.stream
+    stream: Any = link_of(connection).stream
     getattr(stream, "send_stream", stream).close()
 
 

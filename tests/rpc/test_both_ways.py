@@ -19,6 +19,7 @@ from heartline.errors import (
     Outcome,
     RemoteError,
 )
+from tests.engine import core_of
 from tests.rpc.helpers import QUIET, open_pair, settle
 
 
@@ -183,7 +184,7 @@ class TestThreads:
                 await started.wait()
                 nursery.cancel_scope.cancel()
             await settle()
-            assert server._core.idle
+            assert core_of(server).idle
             assert not ended.is_set()
             go.set()
         assert ended.is_set(), "leaving the block waits for what it started"
@@ -328,7 +329,7 @@ class TestErrors:
         @service
         class Bouncer:
             def leave(self) -> None:
-                current_connection().close(CloseCode.KICKED, "out")
+                core_of(current_connection()).close(CloseCode.KICKED, "out")
 
             async def leave_later(self) -> None:
                 await current_connection().aclose()

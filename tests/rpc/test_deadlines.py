@@ -13,8 +13,10 @@ from trio.testing import MockClock
 
 from heartline import Connection, Limits, method, service
 from heartline.errors import CallTimeout, Outcome
+from heartline.rpc import Calls
 from heartline.rpc._wire import LONGEST_TIMEOUT, decode_call, encode_call
 from heartline.wire import CborSerializer, Frame, FrameType
+from tests.engine import core_of
 from tests.rpc.helpers import CBOR, open_pair, raw_server, run, settle
 
 
@@ -66,8 +68,8 @@ class TestDeadlines:
             assert slow.deadline >= 3, "never earlier than the caller's"
             await trio.sleep(1)
             assert slow.diary == ["cancelled at 3", "cleaned up"]
-            assert client._core.idle
-            assert server._core.idle
+            assert core_of(client).idle
+            assert core_of(server).idle
 
     async def test_the_nearest_of_several_scopes_counts(self, autojump_clock: MockClock) -> None:
         slow = Slow()
@@ -136,7 +138,7 @@ class TestDeadlines:
             assert await proxy.now() == 1
             await trio.sleep(20)
             assert slow.diary == ["done"]
-            assert client._core.idle
+            assert core_of(client).idle
 
     @given(timeout=st.floats(0, 1e300))
     def test_a_timeout_never_comes_early(self, timeout: float) -> None:
@@ -157,13 +159,13 @@ class TestCancellation:
                     for _ in range(3):
                         nursery.start_soon(proxy.sleep, 100)
                     await trio.sleep(1)
-                    assert not server._core.idle
+                    assert not core_of(server).idle
                     scope.cancel()
             assert trio.current_time() == 1
             await trio.sleep(1)
             assert sorted(slow.diary) == ["cancelled at 1"] * 3 + ["cleaned up"] * 3
-            assert client._core.idle
-            assert server._core.idle
+            assert core_of(client).idle
+            assert core_of(server).idle
 
     async def test_before_sending_nothing_is_sent(self, autojump_clock: MockClock) -> None:
         slow = Slow()
@@ -260,10 +262,11 @@ class TestCancellation:
                     frame = await peer.receive()
                     if cancel_first:
                         scope.cancel()
-                    client.calls.on_frame(Frame(FrameType.RESULT, id=frame.id, payload=payload))
+                    result = Frame(FrameType.RESULT, id=frame.id, payload=payload)
+                    core_of(client).part(Calls).on_frame(result)
                     scope.cancel()
                     await settle()
-                assert client._core.idle
+                assert core_of(client).idle
 
     async def test_the_deadline_that_passes_while_the_caller_waits_for_room(
         self, autojump_clock: MockClock
@@ -323,8 +326,8 @@ def test_a_handler_never_outlives_its_caller_for_long(plan: list[tuple[float, fl
                 for one in plan:
                     nursery.start_soon(call, client.service(Slow), *one)
             await trio.sleep(1)
-            assert client._core.idle
-            assert server._core.idle
+            assert core_of(client).idle
+            assert core_of(server).idle
             entered = slow.diary.count("cleaned up")
             assert entered <= len(plan)
             assert entered >= sum(patience > 0 for _, patience, _ in plan)

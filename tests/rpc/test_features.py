@@ -28,6 +28,7 @@ from heartline.errors import (
 )
 from heartline.testing import memory_pair
 from heartline.wire import Frame, FrameType, convert, decode_text, encode_text, get_serializer
+from tests.engine import core_of
 from tests.rpc.helpers import CBOR, QUIET, open_pair, raw_server
 from tests.wire.helpers import known
 
@@ -204,7 +205,7 @@ async def test_retries(autojump_clock: MockClock) -> None:
             fault = CBOR.encode({"kind": "overloaded", "message": "later"}, [])
             await peer.send(Frame(FrameType.FAULT, id=frame.id, payload=fault))
         await trio.testing.wait_all_tasks_blocked()
-        assert client._core.idle
+        assert core_of(client).idle
         assert 0 < trio.current_time() <= 1.5
 
 

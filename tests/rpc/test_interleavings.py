@@ -17,6 +17,7 @@ import heartline
 from heartline import Backoff, CallError, Connection, Limits, Retry, Server, service
 from heartline.errors import Outcome, Overloaded
 from heartline.rpc import Calls
+from tests.engine import core_of
 from tests.rpc.helpers import QUIET, cut, run
 
 
@@ -128,7 +129,7 @@ async def play(plan: list[Call | Cut | Wait], client: Connection, server: Server
                 await trio.sleep(step.seconds)
             elif isinstance(step, Cut):
                 end = connection(step.side)
-                if end is not None and end._core.link is not None:
+                if end is not None and core_of(end).link is not None:
                     cut(end)
             elif (end := connection(step.by)) is not None:
                 nursery.start_soon(step.make, end, tag, diary)
@@ -174,8 +175,8 @@ def test_every_call_ends_once_with_its_own_answer_or_the_truth(
                 await trio.sleep(5)
             connections += server.connections.values()
             for connection in connections:
-                assert connection._core.idle
-                assert connection._core.part(Calls)._tasks == 0  # type: ignore[attr-defined]
+                assert core_of(connection).idle
+                assert core_of(connection).part(Calls)._tasks == 0
             judge(diary)
 
     run(main)

@@ -18,6 +18,7 @@ from heartline.errors import (
 )
 from heartline.server import serve_stream
 from heartline.testing import memory_pair
+from tests.engine import core_of
 from tests.rpc.helpers import QUIET, open_pair, raw_client
 
 KIB = 1024
@@ -54,7 +55,7 @@ class TestLengths:
                 LocalProtocolError, match=r"the peer accepts 307200 bytes \(Limits\.message_size\)"
             ):
                 await busy.take(bytes(300 * KIB))
-            assert client._core.idle
+            assert core_of(client).idle
             assert await busy.quick() == 1
 
     @pytest.mark.parametrize("name", ["give", "give_later"])
@@ -181,7 +182,7 @@ async def serve_one(stream: trio.abc.Stream, *, task_status: trio.TaskStatus[tri
     async with heartline.open_server("memory://", services=[Busy()], heartbeat=QUIET) as server:
         with trio.CancelScope() as scope:
             task_status.started(scope)
-            await serve_stream(server, None, stream)
+            await serve_stream(server._table, None, stream)
 
 
 @service

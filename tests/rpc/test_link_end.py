@@ -20,6 +20,7 @@ from heartline.errors import (
 from heartline.link import Link
 from heartline.rpc import Calls
 from heartline.wire import HEADER_SIZE, Frame, FrameType
+from tests.engine import core_of, link_of
 from tests.patience import PATIENCE
 from tests.rpc.helpers import QUIET, cut, open_pair, raw_client, raw_server, reconnect, settle
 
@@ -89,8 +90,8 @@ class TestPendingCalls:
             assert all(isinstance(error.__cause__, ConnectionLost) for error in ends.errors)
             assert ends.times == [1] * 5, "at once"
             assert (worker.cancelled, worker.cleaned) == (5, 5), "the handlers of a lost link are cancelled"
-            assert client._core.idle
-            assert server._core.idle
+            assert core_of(client).idle
+            assert core_of(server).idle
 
     async def test_a_silent_peer_ends_them_too(self, autojump_clock: MockClock) -> None:
         beat = Heartbeat(interval=1, timeout=3)
@@ -262,7 +263,7 @@ class TestNotSent:
                 await peer.send(Frame(FrameType.CONFIRM))
                 await settle()
                 assert len(ends.errors) == 5
-            assert client._core.idle
+            assert core_of(client).idle
 
 
 class TestCancelledAsItEnds:
@@ -279,9 +280,9 @@ class TestCancelledAsItEnds:
                     await settle()
                     if cancel_first:
                         scope.cancel()
-                    client.end_session(ConnectionLost("over"))
+                    core_of(client).end_session(ConnectionLost("over"))
                     scope.cancel()
-            assert client._core.idle
+            assert core_of(client).idle
             assert ends.outcomes == ([] if cancel_first else [Outcome.MAYBE_EXECUTED] * 3)
 
     async def test_the_cancel_itself_ends_the_session(self, autojump_clock: MockClock) -> None:
@@ -296,16 +297,15 @@ class TestCancelledAsItEnds:
                 cut(client)
                 await trio.sleep(1)
                 assert client.state is ConnectionState.LOST
-                assert client._core.link is not None
-                outbox = client._core.link.session.outbox
+                outbox = link_of(client).session.outbox
                 for size in (60_000, 0):
                     while outbox.size + HEADER_SIZE + size <= outbox._stuck:
-                        client.post(FrameType.CANCEL, 0, 99, bytes(size))
-                assert client._core.link is not None
+                        link_of(client).put(FrameType.CANCEL, 0, 99, bytes(size))
+                assert core_of(client).link is not None
                 assert ends.outcomes == []
                 scope.cancel()
                 await settle()
-                assert client._core.link is None
+                assert core_of(client).link is None
             assert ends.outcomes == [Outcome.MAYBE_EXECUTED]
             assert scope.cancelled_caught
 
@@ -322,7 +322,7 @@ class TestCancelledAsItEnds:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(client.service("Worker").work, 100)
                     await settle()
-                    client.end_session(ConnectionLost("over"))
+                    core_of(client).end_session(ConnectionLost("over"))
             assert scope.cancelled_caught
 
 
@@ -380,14 +380,14 @@ class TestReconnect:
             old = Ends(nursery)
             old.start(client.service("Worker").work, 50, "old")  # takes id 0
             await settle()
-            client._core.part(Calls)._next = 2**32 - 3  # type: ignore[attr-defined]
+            core_of(client).part(Calls)._next = 2**32 - 3
             new = Ends(nursery)
             for number in range(6):
                 new.start(client.service("Worker").work, 1, number)
             await trio.sleep(10)
             assert sorted(new.results) == list(range(6))
             assert old.results == []
-            assert client._core.part(Calls)._next == 4  # type: ignore[attr-defined]
+            assert core_of(client).part(Calls)._next == 4
             await trio.sleep(50)
             assert old.results == ["old"]
 
@@ -402,8 +402,7 @@ async def test_over_a_real_socket() -> None:
             ends.start(client.service("Worker").work, 100)
             while not worker.begun:
                 await trio.sleep(0.001)
-            assert server._core.link is not None
-            await server._core.link.stream.aclose()
+            await link_of(server).stream.aclose()
         assert ends.outcomes == [Outcome.MAYBE_EXECUTED]
         with trio.fail_after(PATIENCE):
             while not worker.cleaned:

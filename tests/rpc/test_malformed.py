@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from heartline import service
 from heartline.errors import CallError, CallTimeout, InvalidArguments, Outcome, RemoteError
 from heartline.wire import Frame, FrameType, wrap
+from tests.engine import core_of
 from tests.rpc.helpers import CBOR, raw_server, run, settle
 
 values = st.recursive(
@@ -76,7 +77,7 @@ def test_any_answer_ends_its_call(kind: FrameType, flags: int, payload: bytes, t
             await peer.result(second.id, "fine")
             await settle()
             assert other == ["fine"]
-            assert client._core.idle
+            assert core_of(client).idle
 
     run(main)
 

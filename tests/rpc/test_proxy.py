@@ -24,6 +24,7 @@ from heartline.errors import (
 )
 from heartline.rpc import Proxy, RemoteMethod
 from heartline.rpc._service import MAX_NAME
+from tests.engine import core_of
 from tests.rpc.helpers import open_pair, raw_server, run
 
 
@@ -61,8 +62,8 @@ async def test_a_call_is_an_awaitable_and_does_nothing_before() -> None:
         call: Any = client.service(Calculator).add(1, 2)
         assert inspect.isawaitable(call)
         await trio.testing.wait_all_tasks_blocked()
-        assert client._core.idle
-        assert server._core.idle
+        assert core_of(client).idle
+        assert core_of(server).idle
         assert await call == 3
 
 

@@ -30,6 +30,7 @@ from heartline.errors import (
 )
 from heartline.rpc._faults import Fault, encode_fault
 from heartline.wire import Frame, FrameType
+from tests.engine import link_of
 from tests.rpc.helpers import QUIET, cut, open_pair, raw_server, run
 
 FIXED = Backoff(initial=1.0, factor=1.0, maximum=1.0)
@@ -281,8 +282,7 @@ class TestAttemptsAndDelays:
             heartline.open_connection(server.urls[0], heartbeat=QUIET) as client,
         ):
             await trio.testing.wait_all_tasks_blocked()
-            link = client._core.link
-            assert link is not None
+            link = link_of(client)
             link.session.outbox.limits = heartline.session.PeerLimits.of(Limits())
             results: list[Any] = []
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from heartline import Connection, service
 from heartline.errors import InvalidArguments, Outcome, RemoteError, SerializationError
+from tests.engine import core_of
 from tests.rpc.helpers import open_pair, run
 
 
@@ -315,7 +316,7 @@ async def test_arguments_that_cannot_be_sent() -> None:
     async with open_pair(Echo()) as (client, _):
         with pytest.raises(SerializationError, match=r"test_values\.Other cannot be sent"):
             await client.service(Echo).anything(Other())
-        assert client._core.idle
+        assert core_of(client).idle
         assert await client.service(Echo).anything(1) == 1
 
 
@@ -326,6 +327,6 @@ async def test_serializers_of_the_two_sides_may_differ() -> None:
         assert await client.service(Echo).shape(Shape("s", (Point(1),))) == Shape("s", (Point(1),))
 
     async with open_pair(Echo(), serializer="json") as (client, server):
-        assert client._core.setup.serializer.name == "json"
-        assert server._core.setup.serializer.name == "cbor"
+        assert core_of(client).setup.serializer.name == "json"
+        assert core_of(server).setup.serializer.name == "cbor"
         await check(client)

@@ -16,6 +16,7 @@ from heartline import Backoff, HeartlineError, Limits, Server
 from heartline.testing import MemoryNetwork
 from heartline.transports import Listener
 from heartline.transports.memory import use_network
+from tests.engine import core_of, link_of
 from tests.opening import open_stream
 
 from ..connection.helpers import QUIET, run, settle
@@ -112,8 +113,8 @@ async def talk(server: Server, *, cut: bool) -> None:
     again = Backoff(initial=0.01, maximum=0.1, attempts=3)
     async with heartline.open_connection(server.urls[0], heartbeat=QUIET, reconnect=again) as connection:
         assert await connection.service(Echo).echo("a") == "a"
-        if cut and connection.link is not None:
-            await connection.link.stream.aclose()
+        if cut and core_of(connection).link is not None:
+            await link_of(connection).stream.aclose()
         assert await connection.service(Echo).echo("b") == "b"
 
 
@@ -177,7 +178,7 @@ def test_a_stream_that_raises_ends_alone(
                 assert await bystander.service(Echo).echo("fine") == "fine"
                 assert bystander.statistics().links == 1
             await trio.sleep(10)  # whoever was lost is given up
-            assert server.handshaking == 0
+            assert server.statistics().handshaking == 0
             assert not server.connections
 
     run(main)

@@ -13,12 +13,15 @@ from trio.testing import MockClock
 
 import heartline
 from heartline import CloseCode, Connection, ConnectionLost, Limits, RemoteProtocolError, Server
+from heartline.link import Unsent
+from heartline.push import Push
 from heartline.rpc._wire import encode_call
 from heartline.session import outbox
 from heartline.session.messages import CONFIRMATION, MARK
 from heartline.wire import CborSerializer, Flag, Frame, FrameType
 
 from ..connection.helpers import QUIET, RawPeer, data, settle
+from ..engine import core_of
 from .helpers import open_clients
 
 
@@ -85,17 +88,26 @@ async def test_a_broken_rule_ends_one_connection(offence: str, autojump_clock: M
         assert trio.current_time() < 1
 
 
+class Buggy(Push):
+    """A part with bugs."""
+
+    def __init__(self, *where: str) -> None:
+        self._where = where
+
+    def on_frame(self, frame: Frame) -> None:
+        if "frame" in self._where:
+            raise ZeroDivisionError("a bug")
+
+    def on_session_end(self, reason: Exception, unsent: Unsent) -> None:
+        if "end" in self._where:
+            raise ZeroDivisionError("a bug")
+
+
 async def test_a_bug_ends_one_connection_and_is_logged(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with bystander() as (server, peer, connection):
-
-        def bug(frame: Frame) -> None:
-            raise ZeroDivisionError("a bug")
-
-        connection.push = type(
-            "Bug", (), {"on_frame": staticmethod(bug), "on_session_end": lambda *_: None}
-        )()
+        core_of(connection)._parts[Push.family] = Buggy("frame")
         await peer.send(Frame(FrameType.PUSH))
         (goodbye,) = await peer.rest()
         assert goodbye.code == CloseCode.INTERNAL_ERROR
@@ -112,11 +124,7 @@ async def test_a_bug_at_the_end_of_a_link_is_logged(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with bystander() as (server, peer, connection):
-
-        def bug(*_: object) -> None:
-            raise ZeroDivisionError("a bug")
-
-        connection.push = type("Bug", (), {"on_session_end": bug, "on_frame": bug})()
+        core_of(connection)._parts[Push.family] = Buggy("end")
         await peer.goodbye(CloseCode.NORMAL)
         await peer.rest()
         await settle()
@@ -129,10 +137,9 @@ async def test_a_bug_at_the_end_of_a_link_is_logged(
 
 async def test_credit_for_a_peer_that_never_reads_costs_no_memory(autojump_clock: MockClock) -> None:
     async with bystander() as (_server, peer, connection):
-        events = connection.events()
         for _ in range(5_000):
             await peer.send(data(b""))
-            await anext(events)
+            await connection.receive()
         assert connection.statistics().backlog < 1000
 
 

@@ -28,9 +28,8 @@ async def test_one_server_listens_everywhere_and_echoes(tmp_path: Path) -> None:
 
         @nursery.start_soon
         async def echo() -> None:
-            async for event in server.events():
-                if isinstance(event, heartline.Message):
-                    await server.send_to(event.connection.id, event.value)
+            async for message in server.messages():
+                await message.connection.send(message.value)
 
         async with trio.open_nursery() as clients:
 

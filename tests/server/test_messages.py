@@ -1,4 +1,4 @@
-"""Messages to one and to all, and the server's events."""
+"""Messages to one and to all, messages and events of all."""
 
 from __future__ import annotations
 
@@ -16,13 +16,16 @@ from heartline import (
     ConnectionClosed,
     Limits,
     LocalProtocolError,
+    Lost,
     Message,
     Opened,
+    Reconnected,
     SerializationError,
 )
+from heartline.connection import Messages
 from heartline.wire import CborSerializer
 
-from ..connection.helpers import QUIET, SOCKETS, RawPeer, open_pair, settle, url_of
+from ..connection.helpers import QUIET, SOCKETS, RawPeer, cut, data, settle, url_of
 from .helpers import open_clients
 
 
@@ -141,66 +144,175 @@ async def test_a_peer_with_small_limits_spoils_it_for_nobody(autojump_clock: Moc
             assert await server.broadcast(bytes(4000)) == Broadcast(3, ())
 
 
+# Messages of all
+
+
+async def next_of(messages: Messages, count: int) -> list[tuple[str, Any]]:
+    """The next ones: from whom, and what."""
+    told = [await anext(messages) for _ in range(count)]
+    return [(message.connection.id, message.value) for message in told]
+
+
+async def test_messages_of_all_connections(autojump_clock: MockClock) -> None:
+    """Each with its connection, which can be answered; the iterator ends with the server."""
+    async with open_clients("a", "b") as (server, clients):
+        messages = server.messages()
+        for client in clients:
+            await client.send([client.id])
+            message = await anext(messages)
+            assert isinstance(message, Message)
+            assert message.connection is server.connections[client.id]
+            assert message.value == [client.id]
+            await message.connection.send("answer")
+            assert await client.receive() == "answer"
+    assert [message async for message in messages] == []
+    assert [message async for message in server.messages()] == []
+
+
+async def test_messages_from_before_the_first_reader_are_not_lost(autojump_clock: MockClock) -> None:
+    """They hold their senders' credit until they are read."""
+    limits = Limits(window=100)
+    async with open_clients("a", "b", limits=limits, server={"limits": limits}) as (server, (a, b)):
+        for client in (a, b):
+            await client.send(bytes(100))
+        await settle()
+        with pytest.raises(trio.WouldBlock):
+            a.send_nowait(b"no room")
+        messages = server.messages()
+        assert await next_of(messages, 2) == [("a", bytes(100)), ("b", bytes(100))]
+        await settle()
+        a.send_nowait(b"room")
+        assert await next_of(messages, 1) == [("a", b"room")]
+
+
+async def test_connections_take_turns(autojump_clock: MockClock) -> None:
+    """One that sends a lot is not before one that sends a little."""
+    async with open_clients("a", "b", "c") as (server, (a, b, c)):
+        for number in range(100):
+            await a.send(number)
+        for client in (b, c):
+            await client.send("one")
+            await client.send("two")
+        await settle()
+        told = await next_of(server.messages(), 104)
+        assert told[:6] == [("a", 0), ("b", "one"), ("c", "one"), ("a", 1), ("b", "two"), ("c", "two")]
+        assert told[6:] == [("a", number) for number in range(2, 100)]
+
+
+async def test_each_message_goes_to_one_of_several_readers(autojump_clock: MockClock) -> None:
+    """Whoever asks first gets it: those that wait, in the order in which they began to."""
+    async with open_clients("a", "b") as (server, clients), trio.open_nursery() as nursery:
+        got: list[tuple[int, Any]] = []
+
+        async def read(reader: int) -> None:
+            messages = server.messages()
+            while True:
+                got.append((reader, (await anext(messages)).value))
+
+        for reader in range(3):
+            nursery.start_soon(read, reader)
+            await settle()
+        for number in range(30):
+            await clients[number % 2].send(number)
+            await settle()
+        assert got == [(number % 3, number) for number in range(30)]
+        nursery.cancel_scope.cancel()
+
+
+async def test_from_its_first_reader_on_a_connections_messages_are_its_own(autojump_clock: MockClock) -> None:
+    """Also those that had come before; and also when that reader has given up."""
+    async with open_clients("a", "b") as (server, (a, b)):
+        messages, own = server.messages(), server.connections["a"]
+        await a.send("for all")
+        await a.send("for its own")
+        await b.send("for all")
+        await settle()
+        assert await next_of(messages, 1) == [("a", "for all")]
+        assert await own.receive() == "for its own"
+        with trio.move_on_after(1):
+            await own.receive()
+        await a.send("when it is back")
+        await settle()
+        assert await next_of(messages, 1) == [("b", "for all")]
+        with trio.move_on_after(1) as scope:
+            await anext(messages)
+        assert scope.cancelled_caught
+        assert await own.receive() == "when it is back"
+
+
+async def test_cancelling_loses_no_message(autojump_clock: MockClock) -> None:
+    """Cancelled while it waits, or in the tick in which the message comes."""
+    async with open_clients("a") as (server, (a,)):
+        messages, got = server.messages(), []
+
+        async def read() -> None:
+            got.append((await anext(messages)).value)
+
+        for number in range(50):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(read)
+                await settle()
+                await a.send(number)
+                for _ in range(number % 10):
+                    await trio.lowlevel.checkpoint()
+                nursery.cancel_scope.cancel()
+            await settle()
+        await a.send("last")
+        while "last" not in got:
+            await read()
+        assert got == [*range(50), "last"]
+
+
+@pytest.mark.parametrize("read", [False, True])
+async def test_what_a_connection_leaves_behind(read: bool, autojump_clock: MockClock) -> None:
+    """It is there for the server's reader if there is one; otherwise nothing of it is kept."""
+    async with open_clients("a", "b") as (server, (a, b)):
+        messages = server.messages() if read else None
+        await a.send("left behind")
+        await a.aclose()
+        await settle()
+        assert set(server.connections) == {"b"}
+        await b.send("of the living")
+        await settle()
+        told = await next_of(messages or server.messages(), 1 + read)
+        assert told == [("a", "left behind")] * read + [("b", "of the living")]
+
+
+async def test_a_message_that_cannot_be_decoded_ends_nothing(autojump_clock: MockClock) -> None:
+    async with heartline.open_server("memory://", heartbeat=QUIET) as server:
+        peer = await RawPeer.join(server.urls[0], identity="p")
+        await peer.send(data(b"\xff", number=1), data(b"good"))
+        messages = server.messages()
+        bad = await anext(messages)
+        with pytest.raises(SerializationError):
+            _ = bad.value
+        assert await next_of(messages, 1) == [("p", b"good")]
+
+
 # Events
 
 
 async def test_events_tell_of_every_connection(autojump_clock: MockClock) -> None:
     async with heartline.open_server("memory://", heartbeat=QUIET) as server:
         events = server.events()
-        async with heartline.open_connection(server.urls[0], identity="a") as a:
+        async with heartline.open_connection(server.urls[0], identity="a", heartbeat=QUIET) as a:
             opened = await anext(events)
             assert isinstance(opened, Opened)
             assert opened.connection is server.connections["a"]
-            await a.send([1])
-            message = await anext(events)
-            assert isinstance(message, Message)
-            assert (message.connection.id, message.value) == ("a", [1])
-            # A connection can be answered from its event.
-            await message.connection.send("answer")
-            assert await a.receive() == "answer"
+            await a.send("a message is no event")
+            cut(a)
+            lost, again = await anext(events), await anext(events)
+            assert isinstance(lost, Lost)
+            assert isinstance(again, Reconnected)
+            assert again.resumed
+            await a.wait_open()
+        # By a goodbye, and nobody waits for another link.
         closed = await anext(events)
         assert isinstance(closed, Closed)
         assert isinstance(closed.reason, ConnectionClosed)
         assert closed.connection is opened.connection
     assert [event async for event in events] == []
     assert [event async for event in server.events()] == []
-
-
-async def test_messages_from_before_the_first_reader_are_not_lost(autojump_clock: MockClock) -> None:
-    limits = Limits(window=100)
-    async with open_clients("a", "b", limits=limits, server={"limits": limits}) as (server, (a, b)):
-        for client in (a, b):
-            await client.send(bytes(100))
-        await settle()
-        assert not a.send_nowait(b"no room")
-        events = server.events()
-        told = [await anext(events) for _ in range(2)]
-        assert sorted(event.connection.id for event in told) == ["a", "b"]
-        await settle()
-        assert a.send_nowait(b"room")
-        assert (await anext(events)).value == b"room"
-
-
-async def test_a_later_reader_of_the_server_takes_over(autojump_clock: MockClock) -> None:
-    async with open_clients("a") as (server, (a,)):
-        first = server.events()
-        await a.send("unread")
-        await settle()
-        second = server.events()
-        assert [event async for event in first] == []
-        assert (await anext(second)).value == "unread"
-        await a.send("new")
-        assert (await anext(second)).value == "new"
-
-
-async def test_a_connections_own_reader_goes_first(autojump_clock: MockClock) -> None:
-    async with open_pair() as (client, there, server):
-        shared, own = server.events(), there.events()
-        await client.send("x")
-        assert (await anext(own)).value == "x"
-        with trio.move_on_after(1) as scope:
-            await anext(shared)
-        assert scope.cancelled_caught
 
 
 async def test_dropped_events_are_counted(autojump_clock: MockClock) -> None:

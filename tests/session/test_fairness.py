@@ -99,9 +99,7 @@ def test_credit_is_exact_whatever_is_read_when(
     sender, receiver = pair(Limits(replay_buffer=1 << 30), Limits(window=window))
     if channel:
         sender.send(FrameType.OPEN, channel, 0, b"")
-        sender.open_channel(channel)
         move(sender, receiver)
-        receiver.open_channel(channel)
     credit = window
     unread: list[int] = []
     unpaid = 0

@@ -127,12 +127,10 @@ def test_credit_is_for_whole_messages() -> None:
 def waiting_on_a_channel() -> tuple[Session, Session]:
     """The client has messages on channel 1 for which there is no credit."""
     sender, receiver = pair(Limits(), Limits(window=1, streams=1))
-    sender.open_channel(1)
     sender.send(FrameType.OPEN, 1, 0, b"name")
     for _ in range(3):
         sender.send(FrameType.DATA, 1, 0, b"data")
     move(sender, receiver)
-    receiver.open_channel(1)
     return sender, receiver
 
 
@@ -141,14 +139,15 @@ def test_a_close_leaves_although_what_was_before_it_is_dropped() -> None:
     sender.send(FrameType.CLOSE, 1, 0, b"")
     assert taken(sender) == []
     give(sender, Frame(FrameType.CLOSE, 0, 1))
-    sender.close_channel(1)
+    sender.abandon(1)
     assert names(taken(sender)) == ["CLOSE"]
     assert sender.outbox.size == 0
 
 
 def test_a_channel_that_ended_while_it_waited_leaves_nothing_behind() -> None:
     sender, _ = waiting_on_a_channel()
-    sender.close_channel(1)
+    sender.break_off(FrameType.RESET, 1)
+    assert names(taken(sender)) == ["RESET"]
     assert sender.outbox.size == 0
     say(sender, 1, TWO_PARTS)
     say(sender, 2, TWO_PARTS)
@@ -159,25 +158,77 @@ def test_a_channel_that_ended_in_its_turn_leaves_nothing_behind() -> None:
     sender, receiver = waiting_on_a_channel()
     receiver.consume(1, 4)
     move(receiver, sender)
-    sender.close_channel(1)
-    assert taken(sender) == []
+    sender.break_off(FrameType.RESET, 1)
+    assert names(taken(sender)) == ["RESET"]
     assert not sender.has_output
 
 
-def test_a_message_under_way_ends_although_its_channel_did() -> None:
-    sender, receiver = pair(Limits(), Limits())
-    sender.open_channel(1)
+def half_sent(**limits: int) -> tuple[Session, Session]:
+    """The client has sent one fragment of a message on channel 1, and has another message behind it."""
+    sender, receiver = pair(Limits(), Limits(**limits))
     sender.send(FrameType.OPEN, 1, 0, b"")
     sender.send(FrameType.DATA, 1, 0, LONG)
     sender.send(FrameType.DATA, 1, 0, b"not begun")
     move(sender, receiver, budget=STEP)
-    sender.close_channel(1)
-    sender.send(FrameType.CLOSE, 1, 0, b"")
-    message, end = move(sender, receiver, budget=10**6)
-    assert isinstance(message, Frame)
-    assert isinstance(end, Frame)
-    assert (len(message.payload), end.type) == (len(LONG), FrameType.CLOSE)
+    return sender, receiver
+
+
+def test_an_end_at_once_comes_in_the_place_of_the_rest_of_a_message() -> None:
+    """Whoever waited for its stream comes behind the end: until then the peer has the half."""
+    sender, receiver = half_sent(streams=1)
+    say(sender, 1, TWO_PARTS)
+    assert taken(sender, budget=STEP) != [], "the fragment before the last"
+    sender.break_off(FrameType.RESET, 1, payload=b"enough")
+    frames = taken(sender, budget=10**6)
+    assert names(frames) == ["RESET", "CALL", "CALL"]
+    reset, call = give(receiver, *frames)
+    assert isinstance(reset, Frame)
+    assert isinstance(call, Frame)
+    assert (reset.payload, call.payload) == (b"enough", TWO_PARTS)
     assert sender.outbox.size == 0
+
+
+def test_an_end_at_once_goes_in_the_place_of_one_that_waits() -> None:
+    sender, _ = half_sent()
+    sender.send(FrameType.CLOSE, 1, 0, b"")
+    sender.break_off(FrameType.RESET, 1)
+    assert names(taken(sender, budget=10**6)) == ["RESET"]
+    sender.break_off(FrameType.RESET, 1)
+    assert taken(sender) == [], "one end is enough"
+
+
+def test_a_long_answer_that_began_to_leave_is_the_end() -> None:
+    session, _ = pair(Limits(), Limits())
+    give(session, Frame(FrameType.CALL, 0, 2, 7))
+    session.send(FrameType.RESULT, 2, 7, LONG)
+    taken(session, budget=STEP)
+    session.break_off(FrameType.RESET, 2)
+    assert names(taken(session, budget=10**6)) == ["RESULT", "RESULT"]
+
+
+def test_a_long_answer_that_waits_is_taken_back() -> None:
+    session, _ = pair(Limits(), Limits(streams=1))
+    give(session, Frame(FrameType.CALL, 0, 2, 7))
+    say(session, 1, LONG)
+    taken(session, budget=STEP)
+    session.send(FrameType.RESULT, 2, 7, LONG)
+    assert session.outbox.answers == 1
+    session.break_off(FrameType.RESET, 2)
+    assert session.outbox.answers == 0
+    assert names(taken(session, budget=10**6)) == ["RESET", "CALL", "CALL"]
+    assert session.outbox.size == 0
+
+
+def test_before_a_long_end_a_message_goes_to_its_own() -> None:
+    """It is in fragments too, and the half before it would take its stream."""
+    sender, receiver = pair(Limits(), Limits(streams=1))
+    give(sender, Frame(FrameType.CALL, 0, 2, 7))
+    sender.send(FrameType.DATA, 2, 0, LONG)
+    taken(sender, budget=STEP)
+    sender.send(FrameType.DATA, 2, 0, LONG)
+    sender.break_off(FrameType.FAULT, 2, 7, LONG)
+    assert names(taken(sender, budget=10**6)) == ["DATA", "DATA", "FAULT", "FAULT", "FAULT"]
+    del receiver
 
 
 def test_a_channel_that_ended_is_given_no_credit() -> None:

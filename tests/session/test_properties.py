@@ -10,11 +10,28 @@ import pytest
 from fuzz.properties import heartbeat, session
 from fuzz.runner import Property, properties_of
 from fuzz.session_pair import BURST, World
-from fuzz.session_script import Arrive, Break, Command, Consume, Data, Dial, Lose, Put, Take
+from fuzz.session_script import (
+    Arrive,
+    Break,
+    Cancel,
+    Command,
+    Consume,
+    Data,
+    Dial,
+    End,
+    Lose,
+    Open,
+    Put,
+    Take,
+    Withdraw,
+)
 from heartline.wire import FrameType, Limits
 
 MARKS = {
     "credit awaited over a loss",
+    "broken off inside a message",
+    "end taken back",
+    "end waited for credit",
     "full",
     "held back",
     "interleaved",
@@ -28,6 +45,7 @@ MARKS = {
     "replay inside two messages",
     "replay of half a take",
     "taken over",
+    "withdrawn with its lane",
 }
 """What the pair of sessions may come by, and must be seen to."""
 
@@ -67,7 +85,11 @@ def _play(rng: random.Random) -> World:
             Put(side, FrameType.CALL, rng.randrange(4), 0, rng.choice([0, 0, 3, 6]), rng.randrange(40)),
             Put(other, FrameType.PUSH, rng.randrange(4), 0, rng.choice([0, 0, 1]), rng.randrange(40)),
             Data(side, 0, rng.choice([0, 0, 3]), rng.randrange(400)),
+            Data(side, 1 + rng.randrange(5), rng.choice([0, 9]), rng.randrange(400)),
             Consume(side, 0, 2),
+            Open(side, FrameType.CALL, rng.choice([0, 0, 0, 2]), rng.randrange(40)),
+            End(side, rng.randrange(3), rng.random() < 0.5, rng.random() < 0.5, rng.choice([0, 0, 2])),
+            rng.choice([Cancel(side, rng.randrange(3)), Withdraw(side)]),
             Take(side, rng.choice([0, 1, 5000, BURST])),
             Take(other, rng.choice([0, 1, 5000, BURST])),
             Arrive(side, rng.choice([1, 50, 500, 3000, BURST])),

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 
 from fuzz.world.federation import simulate
-from heartline import Connection, HistoryGap, Outcome
+from heartline import HistoryGap, Outcome
+from heartline.connection._inbox import Inbox
 from heartline.federated._stub import LearnerStub
 from heartline.push import Subscription
 from heartline.rpc import Calls
-from heartline.server import Server
+from heartline.server import Table
 from heartline.session import Session
 from heartline.session.windows import Windows
 from heartline.testing import NotConverged, Violation
@@ -59,16 +60,17 @@ def test_what_is_not_sent_again_is_missed(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_what_is_delivered_twice_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """No duplicates: the first message after each loss comes once more."""
-    on_default = Connection._on_default
-    resumed: dict[Connection, int] = {}
+    put = Inbox.put
+    resumed: dict[Inbox, int] = {}
 
-    def twice(self: Connection, frame: Any) -> None:
-        on_default(self, frame)
-        if resumed.get(self, 0) < self._resumed:
-            resumed[self] = self._resumed
-            on_default(self, frame)
+    def twice(self: Inbox, frame: Any) -> None:
+        put(self, frame)
+        count = self.core.statistics().resumed
+        if resumed.get(self, 0) < count:
+            resumed[self] = count
+            put(self, frame)
 
-    monkeypatch.setattr(Connection, "_on_default", twice)
+    monkeypatch.setattr(Inbox, "put", twice)
     found(" came twice")
 
 
@@ -133,13 +135,13 @@ def test_credit_that_nobody_gave_is_noticed(monkeypatch: pytest.MonkeyPatch) -> 
         return ends
 
     monkeypatch.setattr(Windows, "receive", generous)
-    monkeypatch.setattr("heartline.connection._events.Message.take", lambda self: None)
+    monkeypatch.setattr(Inbox, "take", lambda self: self.frames.popleft()[0])
     found("more than the window and one message")
 
 
 def test_what_is_left_behind_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Registrations return to zero: a server that forgets to strike out who has gone."""
-    monkeypatch.setattr(Server, "unregister", lambda self, connection: None)
+    monkeypatch.setattr(Table, "unregister", lambda self, core: None)
     found("something was left behind: registrations")
 
 

@@ -114,14 +114,10 @@ def test_a_failure_tells_how_to_see_it_again() -> None:
         World(77).run(fail)
     (note,) = caught.value.__notes__
     root = Path(__file__).parents[2]
-    described = subprocess.run(
-        ["git", "-C", root, "rev-parse", "--short", "HEAD"], capture_output=True, text=True
-    ).stdout.strip()
-    known = (
-        f"commit {described}"
-        if described and (root / ".git").exists()
-        else f"heartline {version('heartline')}"
-    )
+    known = f"heartline {version('heartline')}"
+    if (root / ".git").exists():
+        command = ["git", "-C", root, "rev-parse", "--short", "HEAD"]
+        known = f"commit {subprocess.run(command, capture_output=True, text=True).stdout.strip()}"
     assert note.startswith(f"seed 77, {known}")
     assert "World(77) with the same programs fails in the same way again" in note
     assert note.endswith("what happened last:\n      0.000000  world: about to fail")

@@ -101,6 +101,10 @@ async def open_both() -> None:
         for connection in server.connections.values():
             await call(connection)
         await server.send_to(conn.id, b"message")
+        async for message in server.messages():
+            assert_type(message, heartline.Message)
+            assert_type(message.value, Any)
+            await message.connection.send("an answer")
         statistics = server.statistics()
         assert_type(statistics.connections, int)
 
@@ -116,10 +120,12 @@ async def channels(conn: Connection) -> None:
     assert_type(channel, heartline.Channel)
     async with channel:
         await channel.send({"any": ["value"]})
+    assert_type(conn.send_nowait(b"message"), None)
+    assert_type(await conn.receive(), Any)
+    async for received in conn.messages():
+        assert_type(received, Any)
     async for event in conn.events():
         match event:
-            case heartline.Message(value=value):
-                assert_type(value, Any)
             case heartline.Opened(connection) | heartline.Reconnected(connection):
                 assert_type(connection, Connection)
             case heartline.Lost(reason=reason) | heartline.Closed(reason=reason):

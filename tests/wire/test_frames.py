@@ -6,12 +6,15 @@ import time
 import tracemalloc
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fuzz.properties import codec
 from fuzz.runner import Property, properties_of
 from fuzz.strategies import UNKNOWN_TYPES
 from heartline.errors import RemoteProtocolError
 from heartline.wire import CONTROL_TYPES, HEADER, HEADER_SIZE, Frame, FrameDecoder, FrameType, Limits, encode
+from heartline.wire.frames import TURN
 
 FRAMES = [
     Frame(FrameType.PING, 0, 0, 7, b"now"),
@@ -190,3 +193,17 @@ def test_no_more_than_one_frame_is_ever_held() -> None:
         for at in range(0, len(stream), size):
             decoder.feed(stream[at : at + size])
             assert decoder.buffered < HEADER_SIZE + limits.frame_size
+
+
+@given(st.integers(0, 3 * TURN), st.integers(1, 40))
+def test_a_turn_of_frames_at_a_time(count: int, cut: int) -> None:
+    data = encode([Frame(FrameType.DATA, 0, 0, number) for number in range(count)])
+    decoder, given_so_far = FrameDecoder(), []
+    for piece in (data[: len(data) - cut], data[len(data) - cut :]):
+        frames = decoder.feed(piece)
+        while frames or decoder.more:
+            assert len(frames) <= TURN
+            given_so_far += frames
+            frames = decoder.feed(b"")
+    assert [frame.id for frame in given_so_far] == list(range(count))
+    decoder.close()

@@ -1,7 +1,13 @@
 """The connection as users hold it: its messages, channels and events, and what stands on it."""
 
 from heartline.connection._channels import Channel, encode_message
-from heartline.connection._connection import Announcer, Connection, current_connection, face_of
+from heartline.connection._connection import (
+    Announcer,
+    Connection,
+    ReceivedMessages,
+    current_connection,
+    face_of,
+)
 from heartline.connection._events import Closed, ConnectionEvent, Events, Lost, Opened, Reconnected
 from heartline.connection._inbox import SharedInbox
 from heartline.connection._lanes import Lanes
@@ -19,6 +25,7 @@ __all__ = [
     "Message",
     "Messages",
     "Opened",
+    "ReceivedMessages",
     "Reconnected",
     "SharedInbox",
     "current_connection",

@@ -22,7 +22,6 @@ from heartline.errors import (
     RemoteProtocolError,
 )
 from heartline.link import Core, NoPublicConstructor
-from heartline.session import Role
 from heartline.wire import Flag, Frame, FrameType, Serializer, decode_body, encode_body
 
 __all__ = ["Channel", "Channels", "decode_message", "encode_message"]
@@ -97,6 +96,7 @@ class Channel(trio.abc.Channel[Any], metaclass=NoPublicConstructor):
         if self._broken is not None or self._ended:
             raise trio.BrokenResourceError(f"channel {self.name!r} has ended") from self._broken
 
+    @trio.lowlevel.enable_ki_protection
     async def receive(self) -> Any:
         """The next message; raises :class:`SerializationError` for one that cannot be decoded."""
         await trio.lowlevel.checkpoint()
@@ -122,6 +122,7 @@ class Channel(trio.abc.Channel[Any], metaclass=NoPublicConstructor):
         self._give_credit(frame)
         return frame
 
+    @trio.lowlevel.enable_ki_protection
     async def aclose(self) -> None:
         """Close the channel: what was sent before still arrives; what was not read is dropped."""
         if not self._closed:
@@ -162,8 +163,6 @@ class Channels:
         self.core = core
         self._open: dict[int, Channel] = {}
         self._said_closed: set[int] = set()
-        self._first = 1 if core.role is Role.CLIENT else 2
-        self._next = self._first
         self._incoming: deque[Channel] = deque()
         self._lot = trio.lowlevel.ParkingLot()
         self._gone: HeartlineError | None = None
@@ -171,28 +170,19 @@ class Channels:
     def __len__(self) -> int:
         return len(self._open)
 
+    @trio.lowlevel.enable_ki_protection
     def open(self, name: str) -> Channel:
         """Open a channel; raises :class:`LocalProtocolError` at the peer's limit, or for a long name."""
         encoded = name.encode()
         if len(encoded) > NAME_SIZE:
             raise LocalProtocolError(f"a channel's name has at most {NAME_SIZE} bytes, not {len(encoded)}")
         link = self.core.require_link()
-        limit = link.peer_limits.channels
-        if sum(number % 2 == self._first % 2 for number in self._open) >= limit:
-            raise LocalProtocolError(f"the peer accepts {limit} channels (Limits.channels)")
-        while self._next in self._open:
-            self._advance()
-        channel = self._add(self._next, name)
-        self._advance()
+        channel = self._add(link.next_lane(), name)
         link.put(FrameType.OPEN, channel._number, 0, encoded)
         return channel
 
-    def _advance(self) -> None:
-        self._next = self._first if self._next + 2 > 0xFFFF else self._next + 2
-
     def _add(self, number: int, name: str) -> Channel:
         channel = self._open[number] = Channel._create(self, number, name)
-        self.core.require_link().open_lane(number)
         return channel
 
     async def accept(self) -> Channel:
@@ -219,22 +209,16 @@ class Channels:
         """Handle a lane frame of a channel other than 0; the session has seen that it is open."""
         if frame.type == FrameType.OPEN:
             self._on_open(frame)
-        elif frame.type == FrameType.DATA:
-            self._open[frame.channel]._deliver(frame)
+            return
+        channel = self._open.get(frame.channel)
+        if channel is None:
+            return  # the lane of a call, which was answered without it
+        if frame.type == FrameType.DATA:
+            channel._deliver(frame)
         else:
-            self._on_end(frame, self._open[frame.channel])
+            self._on_end(frame, channel)
 
     def _on_open(self, frame: Frame) -> None:
-        if frame.channel in self._open:
-            raise RemoteProtocolError(f"channel {frame.channel} is opened again before it was closed here")
-        theirs = [number for number in self._open if number % 2 != self._first % 2]
-        closing = self._said_closed.intersection(theirs)
-        # The answer to a CLOSE can be held up behind half a message, of which the peer may have ``streams``.
-        limits = self.core.setup.limits
-        if len(theirs) - min(len(closing), limits.streams) >= limits.channels:
-            raise RemoteProtocolError(
-                f"more than {limits.channels} channels opened by the peer (Limits.channels)"
-            )
         if len(frame.payload) > NAME_SIZE:
             raise RemoteProtocolError(f"a channel's name of {len(frame.payload)} bytes, of {NAME_SIZE}")
         try:
@@ -256,7 +240,7 @@ class Channels:
     def _forget(self, channel: Channel) -> None:
         """Both ends are done with the channel: its number is free."""
         # First forget what waits for credit that will not come, then say CLOSE behind the rest.
-        self.core.require_link().close_lane(channel._number)
+        self.core.require_link().abandon_lane(channel._number)
         self._say_closed(channel._number)
         self._said_closed.discard(channel._number)
         del self._open[channel._number]

@@ -8,7 +8,15 @@ from typing import Any, TypeVar, final, overload
 import trio
 
 from heartline.connection._channels import Channel, decode_message, encode_message
-from heartline.connection._events import Closed, ConnectionEvent, Events, Feeds, Lost, Opened, Reconnected
+from heartline.connection._events import (
+    Closed,
+    ConnectionEvent,
+    Events,
+    Feeds,
+    Lost,
+    Opened,
+    Reconnected,
+)
 from heartline.connection._lanes import Lanes
 from heartline.connection._middleware import Dropped, let_in
 from heartline.errors import HeartlineError, LocalProtocolError, SerializationError
@@ -18,7 +26,7 @@ from heartline.push import Push, Since, SlowPolicy, Subscription
 from heartline.rpc import Calls, Retry
 from heartline.wire import FrameType
 
-__all__ = ["Announcer", "Connection", "current_connection", "face_of"]
+__all__ = ["Announcer", "Connection", "ReceivedMessages", "current_connection", "face_of"]
 
 T = TypeVar("T")
 
@@ -103,6 +111,7 @@ class Connection(metaclass=NoPublicConstructor):
         number, payload, flags = encode_message(self._core.setup.serializer, message)
         link.put(FrameType.DATA, 0, number, payload, flags)
 
+    @trio.lowlevel.enable_ki_protection
     async def receive(self) -> Any:
         """The next message of the default channel; waits for it, over losses of the link too.
 
@@ -129,7 +138,7 @@ class Connection(metaclass=NoPublicConstructor):
 
     def messages(self) -> ReceivedMessages:
         """What :meth:`receive` gives, one after the other; ends with the connection."""
-        return ReceivedMessages(self)
+        return ReceivedMessages._create(self)
 
     async def open_channel(self, name: str) -> Channel:
         """Open a channel; the peer gets it from :meth:`accept_channel`.
@@ -179,7 +188,7 @@ class Connection(metaclass=NoPublicConstructor):
 
 
 @final
-class ReceivedMessages:
+class ReceivedMessages(metaclass=NoPublicConstructor):
     """An async iterator of the messages of a connection; ends with it.
 
     It raises :class:`SerializationError` for a message that cannot be decoded; the next one can still be

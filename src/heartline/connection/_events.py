@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import weakref
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar, final
+from weakref import WeakValueDictionary
 
 import trio
 
 from heartline.errors import HeartlineError
+from heartline.link import NoPublicConstructor
 
 if TYPE_CHECKING:
     from heartline.connection._connection import Connection
@@ -54,7 +55,7 @@ E = TypeVar("E")
 
 
 @final
-class Events(Generic[E]):
+class Events(Generic[E], metaclass=NoPublicConstructor):
     """The events from its making on: an async iterator that ends with the connection or server.
 
     It keeps ``Limits.events`` of them: a reader that lags loses the oldest, and ``dropped`` counts them; they
@@ -85,6 +86,7 @@ class Events(Generic[E]):
     def __aiter__(self) -> Events[E]:
         return self
 
+    @trio.lowlevel.enable_ki_protection
     async def __anext__(self) -> E:
         await trio.lowlevel.checkpoint()
         while not self._buffer:
@@ -100,29 +102,26 @@ class Feeds(Generic[E]):
     __slots__ = ("_feeds", "_over")
 
     def __init__(self) -> None:
-        self._feeds: list[weakref.ref[Events[E]]] = []
+        self._feeds: WeakValueDictionary[int, Events[E]] = WeakValueDictionary()
         self._over = False
 
     def open(self, size: int) -> Events[E]:
         """A feed of what happens from now on, which keeps so many events."""
-        events: Events[E] = Events(size)
-        self._feeds.append(weakref.ref(events, self._feeds.remove))
+        events = Events[E]._create(size)
+        self._feeds[id(events)] = events
         if self._over:
             events._end()
         return events
 
-    def _present(self) -> list[Events[E]]:
-        return [events for feed in self._feeds if (events := feed()) is not None]
-
     def send(self, event: E) -> None:
         """Hand an event to every feed."""
-        for events in self._present():
+        for events in list(self._feeds.values()):
             events._send(event)
 
     def end(self) -> None:
         """No event comes any more; readers still get those that are here."""
         self._over = True
-        for events in self._present():
+        for events in list(self._feeds.values()):
             events._end()
 
     def __len__(self) -> int:
@@ -131,4 +130,4 @@ class Feeds(Generic[E]):
     @property
     def dropped(self) -> int:
         """Events that the present feeds have dropped."""
-        return sum(events.dropped for events in self._present())
+        return sum(events.dropped for events in self._feeds.values())

@@ -11,14 +11,14 @@ from heartline.connection._connection import Connection, face_of
 from heartline.connection._inbox import SharedInbox
 from heartline.connection._middleware import Dropped, let_in
 from heartline.errors import SerializationError
-from heartline.link import Core
+from heartline.link import Core, NoPublicConstructor
 from heartline.wire import Frame
 
 __all__ = ["Message", "Messages"]
 
 
 @final
-class Message:
+class Message(metaclass=NoPublicConstructor):
     """A message that arrived on the default channel of a connection."""
 
     __slots__ = ("_frame", "_value", "connection")
@@ -42,13 +42,13 @@ async def _let_in(core: Core, frame: Frame) -> Message:
     try:
         value = decode_message(frame)
     except SerializationError:
-        return Message(face_of(core), frame)
-    return Message(face_of(core), None, await let_in(core, "", value))
+        return Message._create(face_of(core), frame)
+    return Message._create(face_of(core), None, await let_in(core, "", value))
 
 
 @final
-class Messages:
-    """An async iterator of each :class:`Message` that has no reader of its own; ends with the server.
+class Messages(metaclass=NoPublicConstructor):
+    """An async iterator of every :class:`Message` whose connection has no reader; ends with the server.
 
     Connections with messages take turns. Nothing is dropped: a peer may send on when its message was read
     here. It may be read by several tasks; cancelling the wait loses nothing.
@@ -63,6 +63,7 @@ class Messages:
     def __aiter__(self) -> Messages:
         return self
 
+    @trio.lowlevel.enable_ki_protection
     async def __anext__(self) -> Message:
         await trio.lowlevel.checkpoint()
         while True:
@@ -70,7 +71,7 @@ class Messages:
             if taken is not None:
                 core, frame = taken
                 if not core.setup.hooks.middleware:
-                    return Message(face_of(core), frame)
+                    return Message._create(face_of(core), frame)
                 try:
                     return await _let_in(core, frame)
                 except Dropped:

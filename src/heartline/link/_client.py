@@ -139,6 +139,7 @@ def _begin(core: Core, lost: Link | None, stream: trio.abc.Stream, session: Sess
     return Link(stream, session, setup.nursery, write_buffer=setup.limits.write_buffer)
 
 
+@trio.lowlevel.enable_ki_protection
 async def run_client(
     core: Core, link: Link, again: Callable[[], Awaitable[Link]], backoff: Backoff | None
 ) -> None:
@@ -195,13 +196,17 @@ async def _dial_again(
 
 
 async def _until(core: Core, expiry: float, function: Callable[..., Awaitable[T]], *args: object) -> T:
-    """Await a function; if the session's window ends meanwhile, give the session up and call it anew."""
-    if core.link is not None:
-        with trio.move_on_at(expiry):
-            return await function(*args)
-        late = "no link came in time (Limits.resume_window)"
-        logger.info("%s: the session is over, and another one will begin: %s", core.address, late)
-        core.end_session(ConnectionLost(late))
+    """Await a function; if the session fails or its window ends meanwhile, give it up and call it anew."""
+    link = core.link
+    if link is not None:
+        if link.failure is None:
+            link.scope = trio.CancelScope(deadline=expiry)  # so that a failure ends this wait too
+            with link.scope:
+                return await function(*args)
+        late = ConnectionLost("no link came in time (Limits.resume_window)")
+        reason = link.failure or late
+        logger.info("%s: the session is over, and another one will begin: %s", core.address, reason)
+        core.end_session(reason)
     return await function(*args)
 
 

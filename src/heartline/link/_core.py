@@ -84,6 +84,9 @@ class Core:
         self._goodbye: Goodbye | None = None
         self._state_changed: trio.lowlevel.ParkingLot | None = None
 
+    def __str__(self) -> str:
+        return f"{self.id} at {self.address}"
+
     # Parts
 
     def part(self, kind: type[P]) -> P:
@@ -187,6 +190,7 @@ class Core:
 
     # The goodbye
 
+    @trio.lowlevel.enable_ki_protection
     def close(self, code: int, reason: str, *, drain: float = 0.0) -> None:
         """Say goodbye without waiting; while the link is down there is none to say, and the session is over.
 
@@ -253,6 +257,7 @@ class Core:
         self._resumed += resumed
         self.reason = None
         self.link = link
+        link.owner = self
         link.session.pulse.begin(trio.current_time())
         self.setup.timer.add(link)
         self._step(ConnectionStep.LINK_UP)

@@ -37,6 +37,7 @@ class Flusher:
         self._links: dict[Link, None] = {}
         self._parked: trio.lowlevel.Task | None = None
 
+    @trio.lowlevel.enable_ki_protection
     def mark(self, link: Link) -> None:
         """This link has something to write."""
         self._links[link] = None
@@ -44,6 +45,7 @@ class Flusher:
             task, self._parked = self._parked, None
             trio.lowlevel.reschedule(task)
 
+    @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """The flusher's task."""
         while True:

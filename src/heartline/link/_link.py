@@ -27,7 +27,7 @@ import trio
 from heartline.errors import ConnectionLost, HeartlineError, RemoteProtocolError
 from heartline.link._state import LINK_TRANSITIONS, LinkState, LinkStep
 from heartline.link._waiting import Queues
-from heartline.session import PeerLimits, Session
+from heartline.session import CloseCode, PeerLimits, Session, State
 from heartline.session.outbox import Buffer
 from heartline.session.session import Event
 
@@ -83,6 +83,8 @@ class Link:
         "corked",
         "failure",
         "loss",
+        "on_room",
+        "owner",
         "scope",
         "session",
         "state",
@@ -100,8 +102,12 @@ class Link:
         self.corked: bool = False
         self.failure: HeartlineError | None = None
         """Why the link is over."""
+        self.owner: object = "a peer"
+        """Whose link it is, for the log."""
         self.watch: int = -1
         """The heartbeat timer's number for this link."""
+        self.on_room: Callable[[Link], None] | None = None
+        """Called once when there is room again, for whoever gives the link only what it has room for."""
         self._nursery = nursery
         self._parked: trio.lowlevel.Task | None = None
         self._writer_scope: trio.CancelScope | None = None
@@ -119,8 +125,10 @@ class Link:
         self._writing = _IDLE
         self._unwritten: bytes | memoryview = b""
 
-    # What the layers above send
+    # What the layers above send. Ctrl-C comes out where the caller waits: between taking bytes from the
+    # session and writing them it would tear the stream.
 
+    @trio.lowlevel.enable_ki_protection
     def put(
         self,
         frame_type: int,
@@ -140,7 +148,7 @@ class Link:
         try:
             outbox.put(frame_type, channel, number, payload, flags)
         except ConnectionLost as error:
-            self.fail(error)  # it ends the session of the peer that does not read, not the task that is here
+            self._end_unread(error)
             return
         if self.corked:
             return
@@ -163,14 +171,26 @@ class Link:
         """
         return self.session.outbox.offer(frame)
 
-    def open_lane(self, channel: int) -> None:
-        """Open a channel, or our direction of one that the peer opened."""
-        self.session.open_channel(channel)
+    def next_lane(self) -> int:
+        """A free number for a lane that this side will open, with OPEN or with a CALL.
 
-    def close_lane(self, channel: int) -> None:
-        """Forget a channel that the peer ended: what was not begun on it is not sent any more."""
-        self.session.close_channel(channel)
+        Raises :class:`LocalProtocolError` when as many are open as the peer accepts.
+        """
+        return self.session.next_channel()
 
+    def abandon_lane(self, channel: int) -> None:
+        """The peer has ended a channel: what waits there is not sent any more. Our CLOSE must come next."""
+        self.session.abandon(channel)
+
+    def break_off(self, frame_type: int, channel: int, number: int = 0, payload: bytes = b"") -> None:
+        """End our direction of a lane at once, by RESET or by the answer to its call.
+
+        It goes in the place of all that waits on the lane. Where our end has left nothing happens.
+        """
+        self.session.break_off(frame_type, channel, number, payload)
+        self.nudge()
+
+    @trio.lowlevel.enable_ki_protection
     def give_credit(self, channel: int, length: int) -> None:
         """The reader took a message of this length: the peer may send as much again."""
         self.session.consume(channel, length)
@@ -243,12 +263,24 @@ class Link:
             raise ConnectionLost("the session ended while the message waited for the peer") from self.failure
 
     def wake(self) -> None:
-        """Something may have changed for those who wait."""
+        """Something may have changed for those who wait, and there may be room for more."""
         if self._queues is not None:
             self._queues.wake()
+        if self.on_room is not None and self.failure is None and not self.crowded:
+            on_room, self.on_room = self.on_room, None
+            on_room(self)
+
+    def _end_unread(self, error: ConnectionLost) -> None:
+        """The peer does not read: it is told, and its session ends, but not the task that is here."""
+        if self.failure is None:
+            logger.warning("%s is given up: %s", self.owner, error)
+            if self.session.state in (State.OPEN, State.LEAVING):
+                self.session.go_away(CloseCode.SLOW_CONSUMER, str(error))
+        self.give_up(error)
 
     # Writing
 
+    @trio.lowlevel.enable_ki_protection
     def nudge(self) -> None:
         """Write what is queued when this tick is over, joined with whatever else it brings."""
         if self.corked or self._writing is not _IDLE or self.state is not _UP:
@@ -260,6 +292,7 @@ class Link:
         else:
             self._nursery.start_soon(self._write_loop)
 
+    @trio.lowlevel.enable_ki_protection
     def flush(self) -> None:
         """Write what is queued now if the stream takes it without waiting."""
         if self.corked or self._writing is not _IDLE or self.state is not _UP or not self.session.has_output:
@@ -386,17 +419,26 @@ class Link:
             await self._receive(bytes(data), handle)
 
     async def _receive(self, data: bytes, handle: Handle) -> None:
-        events = self.session.receive(data, trio.current_time())
-        if self.session.failed:
-            self._handle(events, handle)
-            events = self.session.receive(b"", trio.current_time())
+        session = self.session
+        while True:
+            events = session.receive(data, trio.current_time())
+            if len(events) > SLICE:
+                await self._handle_many(events, handle)
+            else:
+                self._handle(events, handle)
+            # What was not decoded was not counted either: a link that is lost leaves it to the next one.
+            if not (session.failed or session.holds_back) or self.state is not _UP:
+                break
+            data = b""
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        self.wake()
+
+    async def _handle_many(self, events: list[Event], handle: Handle) -> None:
         for start in range(0, len(events), SLICE):
             if start and start % TURN == 0:
                 # Shielded: the session has counted these frames, so every one of them has to be handled.
                 await trio.lowlevel.cancel_shielded_checkpoint()
-            self._handle(events[start : start + SLICE] if len(events) > SLICE else events, handle)
-        self.flush()  # also what the session answers by itself, such as a PONG
-        self.wake()
+            self._handle(events[start : start + SLICE], handle)
 
     def _handle(self, events: list[Event], handle: Handle) -> None:
         self.corked = True
@@ -416,6 +458,8 @@ class Link:
         if self.state is _UP:
             self._step(LinkStep.LOSE)
             self.loss = error
+            if self.failure is not None:  # it was given up before
+                self._step(LinkStep.FAIL)
         self.scope.cancel()
 
     def come_up(self, stream: trio.abc.Stream) -> None:
@@ -426,10 +470,15 @@ class Link:
 
     def fail(self, error: HeartlineError) -> None:
         """The session cannot go on, for this reason, with any stream."""
+        self.lose(error)
+        self.give_up(error)
+
+    def give_up(self, error: HeartlineError) -> None:
+        """As :meth:`fail`, but on a stream that is up what is queued may still leave while it is closed."""
         if self.failure is None:
             self.failure = error
-            self.loss = self.loss or error
-            self._step(LinkStep.FAIL)
+            if self.state is LinkState.DOWN:
+                self._step(LinkStep.FAIL)
         self.scope.cancel()
         self.wake()
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 
+import trio
+
 from heartline.errors import ConnectionLost, HeartlineError, RemoteProtocolError
 from heartline.link._core import Core
 from heartline.link._current import current
@@ -16,6 +18,7 @@ __all__ = ["serve_link"]
 logger = logging.getLogger("heartline.link")
 
 
+@trio.lowlevel.enable_ki_protection
 async def serve_link(core: Core, link: Link) -> HeartlineError:
     """Serve the link's stream until that ends; the reason is returned.
 

@@ -85,7 +85,6 @@ CONNECTION_TRANSITIONS: dict[tuple[ConnectionState, ConnectionStep], ConnectionS
 LINK_TRANSITIONS: dict[tuple[LinkState, LinkStep], LinkState] = {
     (_L.UP, LinkStep.LOSE): _L.DOWN,
     (_L.DOWN, LinkStep.COME_UP): _L.UP,
-    (_L.UP, LinkStep.FAIL): _L.OVER,
     (_L.DOWN, LinkStep.FAIL): _L.OVER,
 }
 

@@ -85,6 +85,7 @@ class HeartbeatTimer:
         """Watch this link no longer."""
         self._slots.get(link.watch, self._suspects).pop(link, None)
 
+    @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """The timer's task."""
         while True:

@@ -55,6 +55,7 @@ class Journal:
         self._work = trio.lowlevel.ParkingLot()
         self._ended = False
 
+    @trio.lowlevel.enable_ki_protection
     async def write(self, topic: Topic, payload: bytes, flags: int, key: SavedKey | None) -> Taken:
         """Commit an update and publish it; raises :class:`StoreError`, and then it is not published.
 
@@ -94,6 +95,7 @@ class Journal:
         self._room.unpark_all()
         return items
 
+    @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """The journal's task."""
         items: deque[_Item] = deque()

@@ -22,6 +22,7 @@ from heartline.errors import (
 from heartline.link import Core, Unsent
 from heartline.push._log import TopicLog
 from heartline.push._publisher import Publisher
+from heartline.push._room import RoomQueue
 from heartline.push._served import Served
 from heartline.push._subscription import Subscription
 from heartline.push._topic import Topic
@@ -41,7 +42,7 @@ MAX_SUBSCRIPTIONS = 1024
 class Push:
     """The push part of a connection."""
 
-    __slots__ = ("_core", "_keys", "_publisher", "_served", "_subscribe", "_subscribed")
+    __slots__ = ("_core", "_keys", "_publisher", "_room", "_served", "_subscribe", "_subscribed")
 
     family: ClassVar[int] = FrameType.PUSH >> 4
     idle: ClassVar[bool] = True
@@ -52,6 +53,7 @@ class Push:
         self._subscribe = subscribe
         self._core = core
         self._keys = 0
+        self._room = RoomQueue()
         self._served: dict[int, Served] = {}
         self._subscribed: dict[int, Subscription] = {}
 
@@ -105,6 +107,7 @@ class Push:
         served = Served(
             topic,
             self._core,
+            self._room,
             self._number(log),
             key=key,
             policy=policy,
@@ -149,6 +152,7 @@ class Push:
             left = self._find(frame.id)
             if left is not None:  # otherwise the call that would have begun it never came
                 del self._served[left.number]
+                self._room.leave(left)
                 left.topic.leave(left, lost=False)
             return
         served = self._served.get(frame.id)
@@ -163,6 +167,7 @@ class Push:
         for served in self._served.values():
             served.topic.leave(served, lost=True)
         self._served.clear()
+        self._room.clear()
         subscriptions, self._subscribed = self._subscribed, {}
         for subscription in subscriptions.values():
             subscription.on_session_end()

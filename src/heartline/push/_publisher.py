@@ -182,6 +182,7 @@ class Publisher:
             return await topic.journal.write(topic, payload, flags, key)
         return topic.take(payload, flags, trio.current_time(), key)
 
+    @trio.lowlevel.enable_ki_protection
     async def _take_once(self, topic: Topic, value: Any, key: SavedKey, deadline: float) -> Taken:
         """As ``_take``, unless an update with this key was published before, which is given then."""
         offset = await topic.keys.claim(topic.name, key)

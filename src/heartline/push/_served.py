@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from heartline.errors import LocalProtocolError, PushError, RemoteProtocolError
 from heartline.link import Core, Link
 from heartline.push._log import Entry
 from heartline.push._receipt import Who
+from heartline.push._room import RoomQueue
 from heartline.push._store import SavedState
 from heartline.push._types import SlowPolicy
 from heartline.push._wire import encode_notice
@@ -32,6 +34,7 @@ class Served:
         "_ended",
         "_gap",
         "_in_flight",
+        "_room",
         "_shared",
         "_state_offset",
         "_state_size",
@@ -51,6 +54,7 @@ class Served:
         self,
         topic: Topic,
         core: Core,
+        room: RoomQueue,
         number: int,
         *,
         key: int,
@@ -72,8 +76,9 @@ class Served:
         """What it confirms up to this offset it never had, so it counts for no receipt."""
         self.flowing: bool = False
         """Set by the first confirmation: the subscriber is ready."""
+        self._room = room
         self._gap = gap
-        """The offset that is lost at the beginning."""
+        """The offset that is lost at the beginning, until the subscriber was told."""
         self._stateful = stateful
         """The state goes in the place of what is lost."""
         self._shared = number == topic.log.number
@@ -86,18 +91,34 @@ class Served:
 
     # The window
 
-    def advance(self) -> None:
-        """Send what is due and has room in the window."""
+    def advance(self, most: float = inf) -> bool:
+        """Send what is due and has room in the window and on the link, at most so many updates.
+
+        What is due beyond them, or has no room on the link, waits for its turn there. Tells whether anything
+        was sent.
+        """
         link = self.core.link
         if link is None or not self.flowing:
-            return
+            return False
         log = self.topic.log
         last = log.last
         before = self.cursor
+        if self._gap is not None:
+            if link.crowded:
+                self._room.join(self, link)
+                return False
+            gap, self._gap = self._gap, None
+            self._bridge(gap)
+            if not self.flowing:
+                return False
         while self.cursor <= last and (
             not self._in_flight
             or (self._in_flight < WINDOW_SIZE and self.cursor - self.confirmed <= WINDOW_COUNT)
         ):
+            if not most or link.crowded:
+                self._room.join(self, link)
+                break
+            most -= 1
             entry = log.get(self.cursor)
             if entry is None or (self.cursor < last and self.policy is SlowPolicy.KEEP_NEWEST):
                 # What is due is gone, or not wanted any more. The newest goes in the same turn, whatever the
@@ -110,8 +131,10 @@ class Served:
                 break
             self.cursor = entry.offset + 1
             self._in_flight += len(entry.payload)
-        if self.cursor != before:
-            self.topic.flusher.mark(link)
+        if self.cursor == before:
+            return False
+        self.topic.flusher.mark(link)
+        return True
 
     def confirm(self, offset: int) -> None:
         """Everything up to this offset was handled; raises :class:`RemoteProtocolError`."""
@@ -125,8 +148,6 @@ class Served:
         self.confirmed = offset
         if not self.flowing:
             self.flowing = True
-            if self._gap is not None:
-                self._bridge(self._gap)
         else:
             self._shrink(offset)
         self.topic.note(self)

@@ -53,6 +53,7 @@ class Topic:
         """Wakes who waits for room, or for a cursor to move."""
         self._blocking: dict[Served, None] = {}
 
+    @trio.lowlevel.enable_ki_protection
     def take(self, payload: bytes, flags: int, now: float, key: SavedKey | None) -> Taken:
         """Publish an update, whose payload has the next offset; nothing else happens meanwhile."""
         entry = self.log.append(payload, flags, now)

@@ -55,6 +55,7 @@ async def _wait_sent(topic: Topic, taken: Taken, missing: set[Who]) -> None:
         missing.discard(served.who)
 
 
+@trio.lowlevel.enable_ki_protection
 async def _wait_confirmed(topic: Topic, taken: Taken, deadline: float) -> set[Who]:
     wait = Wait(taken.offset, (served.who for served in taken.targets), patient=deadline < math.inf)
     topic.waits.append(wait)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar
 
@@ -104,6 +105,9 @@ class Calls:
             return await self.call(name, *rest)
         raise CallTimeout(f"{name} did not answer", timeout=limit, outcome=what)
 
+    # Between the note that an answer is awaited and the waiting for it nothing may strike, nor between taking
+    # bytes from the session and writing them. Ctrl-C comes out where this waits.
+    @trio.lowlevel.enable_ki_protection
     async def call(
         self, name: str, target: bytes, args: tuple[Any, ...], kwargs: dict[str, Any], returns: Any
     ) -> Any:
@@ -140,7 +144,7 @@ class Calls:
 
         try:
             frame: Frame = await trio.lowlevel.wait_task_rescheduled(abort)
-        except trio.Cancelled:
+        except (trio.Cancelled, KeyboardInterrupt):
             # Not in ``abort``: it must not raise, and Trio calls those of many tasks in the order of a set,
             # which differs from run to run. What goes out on the wire must not depend on it.
             if core.link is link:
@@ -235,7 +239,7 @@ class Calls:
             return
         if bound.mode is Mode.INLINE and not link.full:
             try:
-                result = bound.function(*args, **kwargs)
+                result = _run_inline(bound.function, args, kwargs)
             except Exception as error:
                 self._fault(number, fault_of(bound.function, error))
                 return
@@ -247,6 +251,7 @@ class Calls:
             self._tasks += 1
             core.spawn(self._run, link, number, scope, timeout, bound, args, kwargs)
 
+    @trio.lowlevel.enable_ki_protection
     async def _run(
         self,
         link: Link,
@@ -264,13 +269,13 @@ class Calls:
             with scope:
                 mode = bound.mode
                 if mode is Mode.TASK:
-                    result = await bound.function(*args, **kwargs)
+                    result = await _run_async(bound.function, args, kwargs)
                 elif mode is Mode.THREAD:
                     result = await trio.to_thread.run_sync(partial(bound.function, *args, **kwargs))
                 else:
                     await trio.lowlevel.checkpoint_if_cancelled()
                     await _wait_writable(link)
-                    result = bound.function(*args, **kwargs)
+                    result = _run_inline(bound.function, args, kwargs)
                 if link.full:
                     await _wait_writable(link)
         except Exception as error:
@@ -309,6 +314,17 @@ async def _wait_writable(link: Link) -> None:
         await link.wait("answers", lambda: not link.crowded)
     except ConnectionLost:
         await trio.sleep_forever()  # the call is cancelled with the session
+
+
+@trio.lowlevel.disable_ki_protection
+def _run_inline(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """A method can be interrupted by Ctrl-C, though what called it must not be torn."""
+    return function(*args, **kwargs)
+
+
+@trio.lowlevel.disable_ki_protection
+async def _run_async(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return await function(*args, **kwargs)
 
 
 def _arguments(bound: Bound, value: Any, named: bool) -> tuple[tuple[Any, ...], dict[str, Any]]:

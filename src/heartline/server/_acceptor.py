@@ -56,6 +56,7 @@ class _Refused(Exception):
         self.reason = reason
 
 
+@trio.lowlevel.enable_ki_protection
 async def accept_streams(
     table: Table, authenticate: Authenticate | None, listener: trio.abc.Listener[trio.abc.Stream]
 ) -> None:
@@ -77,6 +78,7 @@ async def accept_streams(
                 table.setup.nursery.start_soon(serve_stream, table, authenticate, stream)
 
 
+@trio.lowlevel.enable_ki_protection
 async def serve_stream(table: Table, authenticate: Authenticate | None, stream: trio.abc.Stream) -> None:
     """The whole life of one accepted stream.
 
@@ -280,6 +282,7 @@ def _is_stale(attempt: tuple[bytes, int] | None, present: tuple[bytes, int] | No
     return attempt[0] == present[0] and attempt[1] <= present[1]
 
 
+@trio.lowlevel.disable_ki_protection  # the user's own code
 async def _authenticate(authenticate: Authenticate, hello: Hello) -> str | None:
     try:
         identity = authenticate(hello.credentials, hello.identity)

@@ -109,6 +109,7 @@ class Server(metaclass=NoPublicConstructor):
         """
         await face_of(self._get_core(connection_id)).send(message)
 
+    @trio.lowlevel.enable_ki_protection
     async def broadcast(self, message: Any) -> Broadcast:
         """Send a message to every peer, encoded once; nobody is waited for.
 
@@ -199,7 +200,7 @@ class Server(metaclass=NoPublicConstructor):
         Those that came before this is called are among them. A connection has a reader of its own from the
         first call of :meth:`Connection.receive` on.
         """
-        return Messages(self._inbox)
+        return Messages._create(self._inbox)
 
     async def close_connection(
         self, connection_id: str, *, code: int = CloseCode.KICKED, reason: str = "closed by the server"

@@ -23,7 +23,7 @@ class CloseCode(enum.IntEnum):
     HANDSHAKE_TIMEOUT = 3
     """The handshake did not end in time."""
     SLOW_CONSUMER = 4
-    """The peer did not read what was sent to it."""
+    """The peer did not read the answers that it asked for."""
     INTERNAL_ERROR = 5
     """A bug on the closing side; its log has the traceback."""
     NO_SESSION = 6

@@ -18,6 +18,7 @@ from heartline.wire import CborSerializer, Limits
 __all__ = [
     "CONFIRMATION",
     "MARK",
+    "UNKNOWN",
     "VERSION",
     "GoAway",
     "Hello",
@@ -75,6 +76,10 @@ class PeerLimits(msgspec.Struct, frozen=True, kw_only=True, gc=False):
                 raise RemoteProtocolError(
                     f"the peer announces {name} = {getattr(self, name)}, at least {least} is needed"
                 )
+
+
+UNKNOWN = PeerLimits(frame_size=0, message_size=0, streams=0, window=0, calls=0, channels=0)
+"""The limits of a peer that has not said them: nothing can be sent to it."""
 
 
 class Hello(msgspec.Struct, frozen=True, kw_only=True):

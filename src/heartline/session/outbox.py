@@ -6,12 +6,13 @@
   frame, and they take turns with the small ones too: each :meth:`Outbox.take` begins with those, and has
   room for at least one fragment behind them.
 
-Order is kept where someone can see it: frames of one channel, of one call and of one subscription (the *key*)
-never overtake each other. Everything else may.
+Order is kept where someone can see it: frames of one lane, of one call and of one subscription (the *key*)
+never overtake each other. Everything else may. A call that has a lane belongs to it: its CALL goes before
+what is sent there, and its answer behind.
 
-Messages on channels are paid for with credit. A message starts when the channel has any credit left and is
-charged whole, so that it never stops half way: a receiver holds at most a window and one message per channel.
-Each message costs its length and ``MESSAGE_COST``, so that empty ones are bounded too.
+Messages on lanes are paid for with credit. A message starts when the lane has any credit left and is charged
+whole, so that it never stops half way: a receiver holds at most a window and one message per lane. Each
+message costs its length and ``MESSAGE_COST``, so that empty ones are bounded too.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from __future__ import annotations
 from collections import deque
 
 from heartline.errors import ConnectionLost, LocalProtocolError, RemoteProtocolError
-from heartline.session.messages import PeerLimits
+from heartline.session.lanes import ENDS, Lanes
+from heartline.session.messages import UNKNOWN, PeerLimits
 from heartline.wire import HEADER, HEADER_SIZE, Flag, FrameType
 
 __all__ = ["MESSAGE_COST", "Buffer", "Outbox"]
@@ -35,12 +37,14 @@ STUCK_LIMIT = 8 * 1024 * 1024
 for room may queue (``Limits.write_buffer``); then the peer is given up."""
 
 _LANE_FAMILY = FrameType.OPEN >> 4
+_LAST_LANE = int(FrameType.RESET)
+_DATA = int(FrameType.DATA)
 _ANSWERS = frozenset({FrameType.RESULT, FrameType.FAULT})
+_MESSAGES = frozenset({FrameType.DATA})
+_ANY = frozenset(FrameType)
+_ALL_BUT_CALL = _ANY - {FrameType.CALL}
 
 Buffer = bytes | memoryview
-
-
-UNKNOWN = PeerLimits(frame_size=0, message_size=0, streams=0, window=0, calls=0, channels=0)
 
 
 class _Message:
@@ -64,12 +68,11 @@ class Outbox:
     __slots__ = (
         "_bulk",
         "_control",
-        "_credit",
         "_fragment",
         "_halted",
+        "_lanes",
         "_queues",
         "_ready",
-        "_returned",
         "_started",
         "_stuck",
         "_turns",
@@ -78,15 +81,14 @@ class Outbox:
         "size",
     )
 
-    def __init__(self, write_buffer: int) -> None:
+    def __init__(self, write_buffer: int, lanes: Lanes) -> None:
+        self._lanes = lanes
         self._control: list[bytes] = []
         self._ready: list[bytes] = []
         self._queues: dict[int, deque[_Message]] = {}
         # A list, for a deque takes 600 bytes and there are a few keys at most.
         self._turns: list[int] = []
         self._halted: dict[int, None] = {}
-        self._credit: dict[int, int] = {}
-        self._returned: dict[int, int] = {}
         self._started = 0
         self._fragment = FRAGMENT_SIZE
         self._stuck = write_buffer + STUCK_LIMIT
@@ -99,10 +101,10 @@ class Outbox:
         """Answers to calls in fragments, waiting or under way."""
 
     def open(self, limits: PeerLimits) -> None:
-        """Take the peer's limits, from the handshake; channel 0 is open from now on."""
+        """Take the peer's limits, from the handshake."""
         self.limits = limits
         self._fragment = min(FRAGMENT_SIZE, limits.frame_size, limits.message_size)
-        self._credit[0] = limits.window
+        self._lanes.agree(limits)
 
     @property
     def waiting(self) -> int:
@@ -136,11 +138,12 @@ class Outbox:
     def put(self, frame_type: int, channel: int, number: int, payload: bytes, flags: int = 0) -> None:
         """Queue a message.
 
-        Raises :class:`LocalProtocolError` when the peer would refuse it, and :class:`ConnectionLost` when it
+        On a lane it takes the lane's step: OPEN, or a CALL that names a channel, opens it. Raises
+        :class:`LocalProtocolError` when the peer would refuse it, and :class:`ConnectionLost` when it
         stands behind more small frames than a peer that reads would leave.
         """
         length = len(payload)
-        if length <= self._fragment and frame_type != FrameType.DATA and not self._queues:
+        if length <= self._fragment and not channel and frame_type != _DATA and not self._queues:
             self._ready.append(HEADER.pack(length, frame_type, flags, channel, number) + payload)
             self.size += HEADER_SIZE + length
             if self.size > self._stuck:
@@ -162,29 +165,27 @@ class Outbox:
         ``False`` when it has no room: no credit, a message before it, or longer than the peer's frames.
         """
         length = len(frame) - HEADER_SIZE
-        credit = self._credit[0]
-        if credit <= 0 or length > self._fragment or self._queues:
+        lane = self._lanes.default
+        if lane.credit <= 0 or length > self._fragment or self._queues:
             return False
-        self._credit[0] = credit - length - MESSAGE_COST
+        lane.credit -= length + MESSAGE_COST
         self._ready.append(frame)
         self.size += len(frame)
         return True
 
     def _put_slowly(self, frame_type: int, channel: int, number: int, payload: bytes, flags: int) -> None:
         length = len(payload)
-        if length > self.limits.message_size:
-            raise LocalProtocolError(
-                f"a message of {length} bytes: the peer accepts {self.limits.message_size} bytes "
-                "(Limits.message_size)"
-            )
-        if frame_type == FrameType.DATA and channel not in self._credit:
-            raise LocalProtocolError(f"channel {channel} is not open")
+        self._check_length(length)
+        if (channel or frame_type <= _LAST_LANE) and frame_type != FrameType.CANCEL:
+            self._lanes.send(frame_type, channel)
         key = _key(frame_type, channel, number)
         queue = self._queues.get(key)
         small = length <= self._fragment
-        if queue is None and small and (frame_type != FrameType.DATA or self._charge(channel, length)):
+        if queue is None and small and (frame_type != _DATA or self._charge(channel, length)):
             self._ready.append(HEADER.pack(length, frame_type, flags, channel, number) + payload)
             self.size += HEADER_SIZE + length
+            if channel and frame_type in ENDS:
+                self._lanes.end_left(channel)
             if self.size - self._bulk > self._stuck:
                 raise self._stuck_error()
             return
@@ -198,9 +199,16 @@ class Outbox:
         self._bulk += size
         self.answers += frame_type in _ANSWERS
 
+    def _check_length(self, length: int) -> None:
+        if length > self.limits.message_size:
+            raise LocalProtocolError(
+                f"a message of {length} bytes: the peer accepts {self.limits.message_size} bytes "
+                "(Limits.message_size)"
+            )
+
     def _size_of(self, message: _Message) -> int:
-        """Bytes of a message and of the headers of all its fragments."""
-        length = len(message.payload)
+        """Bytes of what is left of a message and of the headers of its fragments."""
+        length = len(message.payload) - message.position
         return length + HEADER_SIZE * max(1, -(-length // self._fragment))
 
     def _stuck_error(self) -> ConnectionLost:
@@ -215,41 +223,83 @@ class Outbox:
         return ids
 
     def withdraw(self, frame_type: int) -> set[int]:
-        """Take the :meth:`unsent` messages of this type back, so that they never leave; their ids."""
+        """Take the :meth:`unsent` messages of this type back, so that they never leave; their ids.
+
+        A call takes with it what stands behind it on its lane, which the peer will never know of.
+        """
         ids = self.unsent(frame_type)
-        kept = [frame for frame in self._ready if HEADER.unpack_from(frame)[1] != frame_type]
+        kept: list[bytes] = []
+        void: set[int] = set()
+        for frame in self._ready:
+            _, kind, _, channel, _ = HEADER.unpack_from(frame)
+            if kind == frame_type and channel:
+                void.add(channel)
+            if kind != frame_type and channel not in void:
+                kept.append(frame)
         self.size -= sum(map(len, self._ready)) - sum(map(len, kept))
         self._ready[:] = kept
-        for key in list(self._queues):
-            self._drop(key, frame_type)
+        for key, queue in list(self._queues.items()):
+            first = queue[0]
+            if first.type == frame_type and first.channel and not first.position:
+                void.add(first.channel)
+            self._drop(key, _ANY if key in void else frozenset({frame_type}))
+        for channel in void:
+            self._lanes.forget(channel)
         return ids
 
     # Credit
 
-    def open_channel(self, channel: int) -> None:
-        """Give a new channel the peer's window."""
-        self._credit[channel] = self.limits.window
+    def abandon(self, channel: int) -> None:
+        """Drop the messages that wait on a channel, and the rest of one that is under way.
 
-    def close_channel(self, channel: int) -> None:
-        """Forget a channel: its credit, and the messages on it that have not started (not its CLOSE)."""
-        self._credit.pop(channel, None)
-        self._returned.pop(channel, None)
+        Our CLOSE, if it waits there, goes at once; otherwise it must be put next: with it the peer forgets
+        its half.
+        """
         if channel in self._queues:
-            self._drop(channel, FrameType.DATA)
+            self._drop(channel, _MESSAGES, begun=True)
 
-    def _drop(self, key: int, frame_type: int) -> None:
-        """Drop the messages of this type in one queue that have not started."""
-        queue = self._queues[key]
-        kept = deque(message for message in queue if message.position or message.type != frame_type)
-        if len(kept) == len(queue):
+    def break_off(
+        self, frame_type: int, channel: int, number: int = 0, payload: bytes = b"", flags: int = 0
+    ) -> None:
+        """End our direction of a lane at once, by this frame, in the place of all that waits, an end too.
+
+        Only the CALL that opens the lane still goes before it. Void where our end has left, or began to.
+        Raises as :meth:`put`.
+        """
+        self._check_length(len(payload))
+        queue = self._queues.get(channel)
+        if queue is not None and queue[0].type in ENDS and queue[0].position:
             return
-        dropped = sum(map(self._size_of, queue)) - sum(map(self._size_of, kept))
-        self.size -= dropped
-        self._bulk -= dropped
-        if kept:
-            self._queues[key] = kept
-            if kept[0] is not queue[0]:
-                self._resume(key)
+        if self._lanes.take_end_back(channel):
+            if queue is not None:
+                self._drop(channel, _ALL_BUT_CALL, begun=len(payload) <= self._fragment)
+            self.put(frame_type, channel, number, payload, flags)
+
+    def _drop(self, key: int, types: frozenset[int], *, begun: bool = False) -> None:
+        """Drop the messages of these types in one queue: those that have not begun, or all."""
+        queue = self._queues[key]
+        head = queue[0]
+        kept = deque(m for m in queue if m.type not in types or (m.position and not begun))
+        size = sum(map(self._size_of, queue)) - sum(map(self._size_of, kept))
+        self.size -= size
+        self._bulk -= size
+        self.answers -= sum(m.type in _ANSWERS for m in queue) - sum(m.type in _ANSWERS for m in kept)
+        self._queues[key] = kept
+        if not kept or kept[0] is not head:
+            if head.position:
+                self._free_stream()
+            self._let_small_go(key)
+
+    def _let_small_go(self, key: int) -> None:
+        """What stood behind the messages that were dropped lacks nothing: the small frames go next."""
+        queue = self._queues[key]
+        while queue and len(queue[0].payload) <= self._fragment and queue[0].type != _DATA:
+            message = queue.popleft()
+            self._bulk -= HEADER_SIZE + len(message.payload)
+            self._ready.append(b"".join(self._cut(message)))
+            self._left(message)
+        if queue:
+            self._resume(key)
         else:
             del self._queues[key]
             self._halted.pop(key, None)
@@ -262,17 +312,17 @@ class Outbox:
         The sum travels, not the last part of it, so that a CREDIT that was lost with its link is made good by
         the next one. Raises :class:`RemoteProtocolError` when it falls, or exceeds what was spent.
         """
-        credit = self._credit.get(channel)
-        if credit is None:
+        lane = self._lanes.find(channel)
+        if lane is None:
             return
-        more = returned - self._returned.get(channel, 0)
-        if more < 0 or credit + more > self.limits.window:
+        more = returned - lane.refunded
+        if more < 0 or lane.credit + more > self.limits.window:
             raise RemoteProtocolError(
                 f"CREDIT of {returned} bytes in all on channel {channel}: the peer's window of "
-                f"{self.limits.window} bytes has {credit} left, after {returned - more} bytes were returned"
+                f"{self.limits.window} bytes has {lane.credit} left, after {lane.refunded} bytes came back"
             )
-        self._returned[channel] = returned
-        self._credit[channel] = credit + more
+        lane.refunded = returned
+        lane.credit += more
         self._resume(channel)
 
     def _resume(self, key: int) -> None:
@@ -285,13 +335,17 @@ class Outbox:
 
         On a channel that is not open nothing waits: there, sending is an error at once.
         """
-        return channel in self._queues or self._credit.get(channel, 1) <= 0
+        if channel in self._queues:
+            return True
+        lane = self._lanes.find(channel)
+        return lane is not None and lane.credit <= 0
 
     def _charge(self, channel: int, length: int) -> bool:
-        credit = self._credit[channel]
-        if credit <= 0:
+        lane = self._lanes.find(channel)
+        assert lane is not None  # a lane lasts until its end has left, behind all messages
+        if lane.credit <= 0:
             return False
-        self._credit[channel] = credit - length - MESSAGE_COST
+        lane.credit -= length + MESSAGE_COST
         return True
 
     # Taking turns
@@ -359,19 +413,27 @@ class Outbox:
         queue = self._queues[key]
         if message.position >= len(message.payload):
             queue.popleft()
-            self.answers -= message.type in _ANSWERS
+            self._left(message)
             if len(message.payload) > self._fragment:
-                self._started -= 1
-                # A stream is free, and who waited longest is first; who lacks credit halts again.
-                self._turns[:0] = self._halted
-                self._halted.clear()
+                self._free_stream()
         if queue:
             self._turns.append(key)
         else:
             del self._queues[key]
 
+    def _left(self, message: _Message) -> None:
+        self.answers -= message.type in _ANSWERS
+        if message.channel and message.type in ENDS:
+            self._lanes.end_left(message.channel)
+
+    def _free_stream(self) -> None:
+        """A stream is free, and what waited longest is first; what lacks credit halts again."""
+        self._started -= 1
+        self._turns[:0] = self._halted
+        self._halted.clear()
+
 
 def _key(frame_type: int, channel: int, number: int) -> int:
-    """What must stay in order: a channel, or the id within its family."""
+    """What must stay in order: a lane, or the id within its family."""
     family = frame_type >> 4
-    return channel if family == _LANE_FAMILY else family << 32 | number
+    return channel if channel or family == _LANE_FAMILY else family << 32 | number

@@ -28,6 +28,7 @@ from typing import TypeAlias
 from heartline.errors import LocalProtocolError, RemoteProtocolError
 from heartline.session.assembly import Assembly
 from heartline.session.heartbeat import Heartbeat, Pulse
+from heartline.session.lanes import Lanes
 from heartline.session.messages import (
     CONFIRMATION,
     MARK,
@@ -70,6 +71,7 @@ class Session:
         "_due",
         "_error",
         "_held",
+        "_lanes",
         "_limits",
         "_pace",
         "_ping",
@@ -94,7 +96,8 @@ class Session:
         self.role: Role = role
         self.state: State = State.NEW
         self.pulse: Pulse = Pulse(heartbeat, now)
-        self.outbox: Outbox = Outbox(limits.write_buffer)
+        lanes = Lanes(role, limits)
+        self.outbox: Outbox = Outbox(limits.write_buffer, lanes)
         self.peer: Hello | Welcome | None = None
         self.sent: int = 0
         """Sequenced frames handed to the transport."""
@@ -111,7 +114,8 @@ class Session:
         self._asked = False
         self._limits = limits
         self._assembly = Assembly(limits)
-        self._windows = Windows(role, limits.window)
+        self._lanes = lanes
+        self._windows = Windows(lanes)
         self._receipts = Receipts()
         # The link's own.
         self._decoder = FrameDecoder(limits)
@@ -323,7 +327,7 @@ class Session:
             if whole is None:
                 return None
             frame = whole
-        if frame.type <= _LAST_LANE and self._windows.receive(frame):
+        if (frame.channel or frame.type <= _LAST_LANE) and self._windows.receive(frame):
             self._assembly.drop(frame.channel)
         return frame
 
@@ -334,8 +338,11 @@ class Session:
 
     @property
     def holds_back(self) -> bool:
-        """Whether :meth:`receive` has something to give, even for no bytes: it came behind a handshake."""
-        return bool(self._held)
+        """Whether :meth:`receive` may have something to give, even for no bytes.
+
+        It came behind a handshake, or with more frames than are given at a time.
+        """
+        return self._decoder.more or bool(self._held)
 
     def receive_eof(self) -> None:
         """The stream has ended; raises :class:`RemoteProtocolError` if that was inside a frame."""
@@ -408,17 +415,27 @@ class Session:
             self._receipts.agree(greeting.replay_buffer, self.pulse.heard)
         return greeting
 
-    # Channels
+    # Lanes: channels, and the streams of calls
 
-    def open_channel(self, channel: int) -> None:
-        """Open a channel, or our direction of one that the peer opened."""
-        if self._windows.is_ours(channel):
-            self._windows.open(channel)
-        self.outbox.open_channel(channel)
+    def next_channel(self) -> int:
+        """A free number for a lane that this side will open, with OPEN or with a CALL.
 
-    def close_channel(self, channel: int) -> None:
-        """Forget a channel that the peer ended: what was not begun on it is not sent any more."""
-        self.outbox.close_channel(channel)
+        Numbers go round, and none is used twice soon. Raises :class:`LocalProtocolError` when as many are
+        open as the peer accepts.
+        """
+        return self._lanes.next_number()
+
+    def abandon(self, channel: int) -> None:
+        """The peer has ended a channel: what waits there is not sent any more. Our CLOSE must come next."""
+        self.outbox.abandon(channel)
+
+    def break_off(self, frame_type: int, channel: int, number: int = 0, payload: bytes = b"") -> None:
+        """End our direction of a lane at once, by RESET or by the answer to its call.
+
+        It goes in the place of all that waits on the lane: messages, also the rest of one that is under way,
+        and an end that was put before. Where our end has left, or there is no lane, nothing happens.
+        """
+        self.outbox.break_off(frame_type, channel, number, payload)
 
     def consume(self, channel: int, length: int) -> None:
         """The reader took a message of this length: the sender gets its credit back."""
@@ -428,7 +445,12 @@ class Session:
     # Sending
 
     def send(self, frame_type: int, channel: int, number: int, payload: bytes, flags: int = 0) -> None:
-        """Queue a message. Whether the state allows it is for the caller to have looked at."""
+        """Queue a message. Whether the session's state allows it is for the caller to have looked at.
+
+        OPEN, or a CALL that names a channel, opens a lane; CLOSE, RESET, and on the lane of a call RESULT and
+        FAULT, end it. Raises :class:`LocalProtocolError` for what the peer would refuse: a message that is
+        too long, a frame that the state of its lane does not allow, more lanes than it accepts.
+        """
         self.outbox.put(frame_type, channel, number, payload, flags)
 
     def take(self, budget: int, now: float) -> list[Buffer]:

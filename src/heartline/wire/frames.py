@@ -90,6 +90,10 @@ def _mask(frame_type: int) -> int:
     return 0xFF & ~allowed
 
 
+TURN = 1024
+"""Frames that one :meth:`FrameDecoder.feed` gives: a millisecond or two of work, while a read of empty frames
+could bring twenty times as many."""
+
 _MAX_CHUNKS = 1024
 """Pieces of an incomplete frame before they are joined: a peer that drips single bytes costs no more memory
 than their number, and joining so rarely costs no time worth counting."""
@@ -122,9 +126,11 @@ class FrameDecoder:
     It holds at most one incomplete frame, whose length is checked as soon as its header is there, and does
     linear work however the stream is cut. The first error is final: the frames before it are given, then
     every further :meth:`feed` raises it.
+
+    At most ``TURN`` frames are given at a time. When there may be :attr:`more`, feed it nothing to get them.
     """
 
-    __slots__ = ("_buffered", "_chunks", "_error", "_max_payload", "_need", "_offset")
+    __slots__ = ("_buffered", "_chunks", "_error", "_max_payload", "_need", "_offset", "more")
 
     def __init__(self, limits: Limits | None = None) -> None:
         self._max_payload = (limits or Limits()).frame_size
@@ -133,6 +139,8 @@ class FrameDecoder:
         self._need = HEADER_SIZE
         self._offset = 0
         self._error: RemoteProtocolError | None = None
+        self.more: bool = False
+        """Whether complete frames may wait for the next :meth:`feed`."""
 
     @property
     def failed(self) -> bool:
@@ -149,8 +157,9 @@ class FrameDecoder:
         if self._error is not None:
             raise self._error
         if self._chunks:
-            self._chunks.append(bytes(data))
-            self._buffered += len(data)
+            if data:
+                self._chunks.append(bytes(data))
+                self._buffered += len(data)
             if self._buffered < self._need:
                 if len(self._chunks) == _MAX_CHUNKS:
                     self._chunks = [b"".join(self._chunks)]
@@ -177,7 +186,10 @@ class FrameDecoder:
             _FORBIDDEN_FLAGS,
         )
         position, end = 0, len(data)
-        while end - position >= HEADER_SIZE:
+        self.more = False
+        for _ in range(TURN):
+            if end - position < HEADER_SIZE:
+                break
             length, frame_type, flags, channel, number = unpack(data, position)
             if length > limit or flags & forbidden[frame_type] or forbidden[frame_type] == 0xFF:
                 reason = self._objection(length, frame_type, flags, self._offset + position)
@@ -191,6 +203,8 @@ class FrameDecoder:
             if forbidden[frame_type] != 0xFF:
                 append(Frame(frame_type, flags, channel, number, data[position + HEADER_SIZE : stop]))
             position = stop
+        else:
+            self.more = end - position >= HEADER_SIZE
         self._need = HEADER_SIZE
         return frames, position
 

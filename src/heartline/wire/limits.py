@@ -48,7 +48,7 @@ class Limits:
     """Events kept for an :meth:`events` reader that lags; beyond, the oldest are dropped and counted."""
 
     write_buffer: int = 1 * MIB
-    """Bytes waiting for a slow peer before senders wait and broadcasts pass it by."""
+    """Bytes waiting for a slow peer before senders and publishers wait and broadcasts pass it by."""
 
     resume_window: float = 60.0
     """Seconds for which a session outlives its link, if the peer agrees to as many; 0: not at all. A minute

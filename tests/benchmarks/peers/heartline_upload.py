@@ -10,6 +10,7 @@ import trio
 import heartline
 from tests.benchmarks._delays import PAUSE, figures
 from tests.benchmarks.peers.heartline_ import Adder
+from tests.engine import link_of
 
 POLL_INTERVAL = 0.001
 """Seconds between looks whether a PONG has come; its time is known from the pulse."""
@@ -81,8 +82,7 @@ async def _call(add: Callable[..., object], over: trio.Event, delays: list[float
 
 async def _ping(connection: heartline.Connection, over: trio.Event, delays: list[float]) -> None:
     """Beside the round trip the wait for the line counts: a PING is stamped when it leaves."""
-    link = connection._core.link
-    assert link is not None
+    link = link_of(connection)
     pulse = link.session.pulse
     while not over.is_set():
         pulse.rtt = None

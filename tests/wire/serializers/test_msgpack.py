@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from fuzz.properties.serializers import MSGPACK, carried, encoded
+from fuzz.strategies import Colour
 from heartline.errors import SerializationError
 from heartline.wire.cbor import MAX_DEPTH
 from heartline.wire.serializers.msgpack import SEGMENT_CODE
@@ -69,6 +70,12 @@ def test_keys_that_are_neither_text_nor_bytes_are_refused(key: Any) -> None:
 def test_keys_that_cannot_be_read_are_not_sent(key: Any) -> None:
     with pytest.raises(SerializationError):
         encoded(MSGPACK, {"a": 1, key: 2})
+
+
+def test_keys_that_become_the_same_are_not_sent() -> None:
+    assert carried(MSGPACK, {Colour.RED: 1, "blue": 2}) == {"red": 1, "blue": 2}
+    with pytest.raises(SerializationError, match="two keys of a map are the same"):
+        encoded(MSGPACK, {Colour.RED: 1, "red": 2})
 
 
 @pytest.mark.parametrize("size", [1, 31, 32, 255, 256, 65_535, 65_536])

@@ -78,7 +78,10 @@ def _lowered(value: Any, segments: list[Segment], levels: int) -> Any:
             raise ValueError(f"more than {MAX_DEPTH} levels of nesting")
         levels -= 1
         if isinstance(value, dict):
-            return {_key(key): _lowered(item, segments, levels) for key, item in value.items()}
+            lowered = {_key(key): _lowered(item, segments, levels) for key, item in value.items()}
+            if len(lowered) < len(value):
+                raise SerializationError("two keys of a map are the same when they are text")
+            return lowered
         return [item if type(item) in SCALARS else _lowered(item, segments, levels) for item in value]
     if is_segment(value):
         segments.append(value)
@@ -89,17 +92,17 @@ def _lowered(value: Any, segments: list[Segment], levels: int) -> Any:
         return value
     if isinstance(value, _TEXTUAL):
         return value
-    return _lowered(_scalar(value), segments, levels)
+    return _lowered(_simplified(value), segments, levels)
 
 
 def _key(key: Any) -> str | bytes:
-    lowered = key if type(key) in SCALARS else _scalar(key)
+    lowered = key if type(key) in SCALARS else _simplified(key)
     if not isinstance(lowered, (str, bytes)):
         raise SerializationError(f"a map's keys are text or bytes, not {key!r:.80}")
     return lowered
 
 
-def _scalar(value: Any) -> Any:
+def _simplified(value: Any) -> Any:
     """An instance of a subclass of a scalar as what it is; anything else structured one level down."""
     if isinstance(value, enum.Enum):
         return value.value
