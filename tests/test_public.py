@@ -9,6 +9,7 @@ from typing import get_type_hints
 import pytest
 
 import heartline
+import heartline.connection
 import heartline.federated
 import heartline.testing
 import heartline.wire
@@ -44,12 +45,12 @@ def _by_kind(name: str) -> tuple[int, str]:
     [
         (
             heartline.Connection,
-            "id peer state service open_channel accept_channel subscribe send receive events statistics "
-            "aclose",
+            "id peer state service open_channel accept_channel subscribe send send_nowait receive messages "
+            "events wait_open statistics aclose",
         ),
         (
             heartline.Server,
-            "send_to broadcast publish topic_state close_connection events drain statistics",
+            "send_to broadcast publish topic_state close_connection messages events drain statistics",
         ),
         (heartline.wire.FrameDecoder, "feed"),
         (heartline.federated.Learner, "train evaluate get_model on_model"),
@@ -59,6 +60,25 @@ def _by_kind(name: str) -> tuple[int, str]:
 def test_the_promised_names_are_there(owner: type, names: str) -> None:
     missing = [name for name in names.split() if not hasattr(owner, name)]
     assert not missing
+
+
+@pytest.mark.parametrize(
+    "cls",
+    [
+        heartline.Channel,
+        heartline.Connection,
+        heartline.Message,
+        heartline.Server,
+        heartline.connection.Events,
+        heartline.connection.Messages,
+        heartline.connection.ReceivedMessages,
+    ],
+)
+def test_what_only_its_factory_makes_has_no_constructor(cls: type) -> None:
+    for arguments in ((), (1,), (None, "x", 3)):
+        with pytest.raises(TypeError, match=rf"{cls.__name__} has no public constructor"):
+            cls(*arguments)
+    assert getattr(cls, "__final__", False)
 
 
 def test_settings_are_keyword_only() -> None:

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
+import heartline.connection
 from heartline.connection import _channels
 from heartline.link import _goodbye
 from heartline.push import _journal, _keys, _part, _publisher, _served, _sqlite
 from heartline.rpc import _faults, _service, _wire
 from heartline.server import _acceptor
-from heartline.session import TRANSITIONS, Role, State, Step, heartbeat, messages, outbox, receipts
+from heartline.session import TRANSITIONS, Role, State, Step, heartbeat, lanes, messages, outbox, reports
 from heartline.wire import cbor, segments
 from tests.docs.snippets import DOCS
 
@@ -54,12 +55,33 @@ def test_every_public_name_is_documented(module: str) -> None:
         )
 
 
+@pytest.mark.parametrize(
+    "cls",
+    [
+        heartline.Channel,
+        heartline.Connection,
+        heartline.Message,
+        heartline.Server,
+        heartline.connection.Events,
+    ],
+)
+def test_what_users_hold_has_only_documented_names(cls: type) -> None:
+    page = (DOCS / "reference" / "connection.md").read_text()
+    (block,) = re.findall(
+        rf"autoclass:: heartline\.(?:connection\.)?{cls.__name__}\n(.*?)^\S", page, re.MULTILINE | re.DOTALL
+    )
+    (members,) = re.findall(r":members:(.*?)(?:\n\n|\Z)", block, re.DOTALL)
+    told = set(re.findall(r"\w+", members)) | set(re.findall(r"py:attribute:: (\w+)", block))
+    assert {name for name in dir(cls) if not name.startswith("_")} <= told
+
+
 BOUNDS = {
     "smallest `frame_size` that a peer may announce": messages.SMALLEST_FRAME,
     "shortest heartbeat timeout": heartbeat.SHORTEST_TIMEOUT,
     "fragment of a long message": outbox.FRAGMENT_SIZE,
     "small frames waiting for a peer that does not read, beyond `Limits.write_buffer`": outbox.STUCK_LIMIT,
-    "bytes received that call for an ACK, at most": receipts.ACK_SIZE,
+    "bytes received that call for an ACK, at most": reports.ACK_SIZE,
+    "channels, and calls that stream, that one side has open, whatever the peer allows": lanes.MOST_LANES,
     "token of a session": _acceptor.TOKEN_SIZE,
     "goodbye: for the peer to answer": _goodbye.GOODBYE_GRACE,
     "reason of a refusal or goodbye": messages.REASON_SIZE,

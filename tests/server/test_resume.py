@@ -389,6 +389,24 @@ async def test_what_ends_a_session_in_the_moment_of_its_handover_ends_it(
             assert server.connections.get("me") is not connection
 
 
+@pytest.mark.parametrize("ticks", range(25))
+async def test_a_server_that_ends_in_the_moment_of_a_handover_ends_the_session(
+    ticks: int, autojump_clock: MockClock
+) -> None:
+    """Whichever task has it then: whoever waits for a message outside is told."""
+    for _ in range(20):  # Trio draws which one runs first
+        with trio.CancelScope() as scope:
+            async with heartline.open_server("memory://", heartbeat=QUIET) as server:
+                peer = await RawPeer.join(server.urls[0], identity="me", limits=LIMITS)
+                connection = server.connections["me"]
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(come_back, server, peer.session.ticket)
+                    for _ in range(ticks):
+                        await trio.lowlevel.checkpoint()
+                    scope.cancel()
+        assert connection.state is ConnectionState.CLOSED
+
+
 async def test_a_draining_server_lets_nobody_come_back(autojump_clock: MockClock) -> None:
     async with heartline.open_server("memory://", heartbeat=QUIET) as server:
         peer = await RawPeer.join(server.urls[0], identity="me", limits=LIMITS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import trio
 
 from heartline.errors import ConnectionLost, RemoteProtocolError
-from heartline.link._link import READ_SIZE
+from heartline.link._reading import READ_SIZE
 from heartline.session import Session
 from heartline.session.session import Event
 

@@ -221,8 +221,7 @@ class Lanes:
             raise error(f"{name}, which is {state.value}")
         if lane is None:
             return self._open(frame_type, channel, sent=sent)
-        if frame_type in ENDS:
-            self._check_end(frame_type, channel, lane, sent=sent)
+        self._check_end(frame_type, channel, lane, sent=sent)  # nothing else moves a lane that is open
         self._move(channel, lane, following)
         return lane
 

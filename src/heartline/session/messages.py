@@ -28,6 +28,7 @@ __all__ = [
     "parse",
     "render",
     "shorten",
+    "terms_of",
 ]
 
 VERSION = 1
@@ -132,6 +133,17 @@ class GoAway(msgspec.Struct, frozen=True, kw_only=True):
     code: int
     reason: str = ""
     drain: float = 0.0
+
+
+def terms_of(limits: Limits, heartbeat_timeout: float) -> dict[str, Any]:
+    """What both sides say of themselves, as fields of :class:`Hello` and :class:`Welcome`."""
+    return {
+        "version": VERSION,
+        "limits": PeerLimits.of(limits),
+        "heartbeat_timeout": heartbeat_timeout,
+        "resume_window": limits.resume_window,
+        "replay_buffer": limits.replay_buffer,
+    }
 
 
 def render(message: msgspec.Struct) -> bytes:

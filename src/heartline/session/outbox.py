@@ -286,20 +286,20 @@ class Outbox:
         self.answers -= sum(m.type in _ANSWERS for m in queue) - sum(m.type in _ANSWERS for m in kept)
         self._queues[key] = kept
         if not kept or kept[0] is not head:
-            if head.position:
+            if head.position:  # it was long: only long ones stop half way
                 self._free_stream()
-            self._let_small_go(key)
+            self._release_small(key)
 
-    def _let_small_go(self, key: int) -> None:
+    def _release_small(self, key: int) -> None:
         """What stood behind the messages that were dropped lacks nothing: the small frames go next."""
         queue = self._queues[key]
         while queue and len(queue[0].payload) <= self._fragment and queue[0].type != _DATA:
             message = queue.popleft()
             self._bulk -= HEADER_SIZE + len(message.payload)
             self._ready.append(b"".join(self._cut(message)))
-            self._left(message)
+            self._has_left(message)
         if queue:
-            self._resume(key)
+            self._resume_queue(key)
         else:
             del self._queues[key]
             self._halted.pop(key, None)
@@ -323,9 +323,9 @@ class Outbox:
             )
         lane.refunded = returned
         lane.credit += more
-        self._resume(channel)
+        self._resume_queue(channel)
 
-    def _resume(self, key: int) -> None:
+    def _resume_queue(self, key: int) -> None:
         if key in self._halted:
             del self._halted[key]
             self._turns.append(key)
@@ -377,6 +377,7 @@ class Outbox:
             self.size -= taken
             return buffers, count
         bulk = 0
+        # Ends: each turn sends a fragment, or takes a key out until a CREDIT or a free stream brings it back.
         while self._turns and (taken + bulk < budget or not bulk):
             key = self._turns.pop(0)
             message = self._queues[key][0]
@@ -398,7 +399,7 @@ class Outbox:
         if length > self._fragment and self._started >= self.limits.streams:
             return False
         if message.type == FrameType.DATA and not self._charge(message.channel, length):
-            return False
+            return False  # looked at last, for what was charged has to go
         self._started += length > self._fragment
         return True
 
@@ -413,7 +414,7 @@ class Outbox:
         queue = self._queues[key]
         if message.position >= len(message.payload):
             queue.popleft()
-            self._left(message)
+            self._has_left(message)
             if len(message.payload) > self._fragment:
                 self._free_stream()
         if queue:
@@ -421,7 +422,7 @@ class Outbox:
         else:
             del self._queues[key]
 
-    def _left(self, message: _Message) -> None:
+    def _has_left(self, message: _Message) -> None:
         self.answers -= message.type in _ANSWERS
         if message.channel and message.type in ENDS:
             self._lanes.end_left(message.channel)
