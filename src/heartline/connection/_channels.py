@@ -10,6 +10,7 @@ opens and closes channels holds no more of them here than ``Limits.channels``, w
 from __future__ import annotations
 
 from collections import deque
+from functools import partial
 from typing import Any, final
 
 import trio
@@ -67,7 +68,8 @@ class Channel(trio.abc.Channel[Any], metaclass=NoPublicConstructor):
         self._channels = channels
         self._core = channels.core
         self._number = number
-        self._inbox: deque[Frame] = deque()
+        self._inbox: deque[tuple[Frame, int]] = deque()
+        """Each with the bytes that its sender may send again when it is read."""
         self._lot = trio.lowlevel.ParkingLot()
         self._closed = False
         self._ended = False
@@ -101,11 +103,12 @@ class Channel(trio.abc.Channel[Any], metaclass=NoPublicConstructor):
         """The next message; raises :class:`SerializationError` for one that cannot be decoded."""
         await trio.lowlevel.checkpoint()
         while True:
-            message = decode_message(await self._take())
+            frame = await self._take()
+            message = decode_message(frame)
             if not self._core.setup.hooks.middleware:
                 return message
             try:
-                return await let_in(self._core, self.name, message)
+                return await let_in(self._core, self.name, message, partial(self._put_back, frame))
             except Dropped:
                 continue
 
@@ -118,9 +121,15 @@ class Channel(trio.abc.Channel[Any], metaclass=NoPublicConstructor):
             if self._ended:
                 raise trio.EndOfChannel
             await self._lot.park()
-        frame = self._inbox.popleft()
-        self._give_credit(frame)
+        frame, credit = self._inbox.popleft()
+        self._give_credit(credit)
         return frame
+
+    def _put_back(self, frame: Frame) -> None:
+        """The reader that took this message gave up: it is the next one again."""
+        if not self._closed:
+            self._inbox.appendleft((frame, 0))
+            self._lot.unpark()
 
     @trio.lowlevel.enable_ki_protection
     async def aclose(self) -> None:
@@ -128,25 +137,25 @@ class Channel(trio.abc.Channel[Any], metaclass=NoPublicConstructor):
         if not self._closed:
             self._closed = True
             while self._inbox:
-                self._give_credit(self._inbox.popleft())
+                self._give_credit(self._inbox.popleft()[1])
             if not self._ended:
                 self._channels._say_closed(self._number)
             self._lot.unpark_all()
         await trio.lowlevel.checkpoint()
 
-    def _give_credit(self, frame: Frame) -> None:
+    def _give_credit(self, size: int) -> None:
         # After the end the number may be another channel's.
-        if not self._ended:
-            self._core.require_link().give_credit(self._number, len(frame.payload))
+        if size and not self._ended:
+            self._core.require_link().give_credit(self._number, size)
 
     # The session's side
 
     def _deliver(self, frame: Frame) -> None:
         """Take a message that arrived."""
         if self._closed:
-            self._give_credit(frame)
+            self._give_credit(len(frame.payload))
         else:
-            self._inbox.append(frame)
+            self._inbox.append((frame, len(frame.payload)))
             self._lot.unpark()
 
     def _end(self, broken: HeartlineError | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar, final, overload
 
 import trio
@@ -128,11 +129,12 @@ class Connection(metaclass=NoPublicConstructor):
                 if core.state is ConnectionState.CLOSED:
                     raise core.end_error()
                 await inbox.arrived.park()
-            message = decode_message(inbox.take())
+            frame = inbox.take()
+            message = decode_message(frame)
             if not core.setup.hooks.middleware:
                 return message
             try:
-                return await let_in(core, "", message)
+                return await let_in(core, "", message, partial(inbox.put_back, frame))
             except Dropped:
                 continue
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, final
 
 import trio
@@ -9,6 +10,7 @@ import trio
 from heartline.connection._channels import decode_message
 from heartline.connection._connection import Connection, face_of
 from heartline.connection._inbox import SharedInbox
+from heartline.connection._lanes import Lanes
 from heartline.connection._middleware import Dropped, let_in
 from heartline.errors import SerializationError
 from heartline.link import Core, NoPublicConstructor
@@ -43,7 +45,9 @@ async def _let_in(core: Core, frame: Frame) -> Message:
         value = decode_message(frame)
     except SerializationError:
         return Message._create(face_of(core), frame)
-    return Message._create(face_of(core), None, await let_in(core, "", value))
+    inbox = core.part(Lanes).inbox
+    value = await let_in(core, "", value, partial(inbox.put_back, frame))
+    return Message._create(face_of(core), None, value)
 
 
 @final

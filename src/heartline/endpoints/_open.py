@@ -13,7 +13,7 @@ from typing import Any
 import trio
 
 from heartline.connection import Announcer, Connection, Lanes, SharedInbox, face_of
-from heartline.endpoints._builtin import PushService, ask_for_topic
+from heartline.endpoints._builtin import ask_for_topic, make_push_service
 from heartline.errors import ConfigurationError, ConnectionFailed
 from heartline.link import (
     Backoff,
@@ -62,8 +62,9 @@ async def open_connection(
     may call. ``identity`` names this client to the server, for as long as it lives and longer; without one
     the server makes up an id, which reconnects keep. ``credentials`` is any value, for the server's
     ``authenticate``. ``transport`` is for registered schemes whose clients have options. ``reconnect`` says
-    how to come back after a loss, ``None``: not at all. ``middleware`` and ``observers``: see :mod:`heartline.observe`. ``rng`` is the source of jitter; give a seeded one
-    for a run that can be repeated.
+    how to come back after a loss, ``None``: not at all. ``middleware`` stands around what the server asks
+    of this client, and ``observers`` are told what happens: see :class:`Operation` and :class:`Observer`.
+    ``rng`` is the source of jitter; give a seeded one for a run that can be repeated.
 
     The first connection is made or refused at once, because a wrong address is a mistake to hear about:
     raises :class:`ConfigurationError`, :class:`ConnectionFailed`, :class:`ConnectionRefusedByPeer` or
@@ -140,7 +141,9 @@ async def open_server(
     client is let in (``None``: the identity it claims), or raises :class:`PermissionError`; it may be async.
     ``transport`` says how to listen, and the pages of which sites may connect from browsers. ``history`` is
     what topics retain by default. ``topics`` are those with a store or a fold, by name: they are there, with
-    all that their stores have of them, before the first client is let in. ``middleware`` and ``observers``: see :mod:`heartline.observe`. ``rng`` makes ids and epochs.
+    all that their stores have of them, before the first client is let in. ``middleware`` stands around what
+    clients ask of this server and what it publishes, and ``observers`` are told what happens: see
+    :class:`Operation` and :class:`Observer`. ``rng`` makes ids and epochs.
 
     Leaving the block says goodbye to every client, which will try to come back, and ends every task, socket
     and call. For a gentle end call :meth:`Server.drain` first.
@@ -165,6 +168,7 @@ async def open_server(
             flusher=setup.flusher,
             history=history,
             make_epoch=lambda: f"{setup.rng.getrandbits(64):016x}",
+            hooks=hooks,
         )
         await publisher.open_topics(topics or {})
         for journal in publisher.journals:
@@ -246,7 +250,7 @@ def _parts(
     """What stands on each connection of an endpoint: a line per part."""
     _check("services", services, Iterable)
     table = ServiceTable(partial(hook, hooks))
-    table.add(PushService(hooks), "$push")
+    table.add(make_push_service(hooks), "$push")
     for instance in services:
         table.add(instance)
     return {

@@ -23,7 +23,7 @@ from heartline.wire import CborSerializer, Frame
 
 __all__ = ["Fault", "NotBegun", "encode_fault", "error_of", "fault_of"]
 
-logger = logging.getLogger("heartline")
+logger = logging.getLogger("heartline.rpc")
 
 MESSAGE_SIZE = 1024
 NAME_SIZE = 256
@@ -43,8 +43,8 @@ class Fault(msgspec.Struct, frozen=True, omit_defaults=True):
     """Of kind ``timeout``: the seconds that the callee gave the call."""
 
 
-class NotBegun(Exception):
-    """What stands around a method has refused the call for now, before the method ran."""
+class NotBegun(Overloaded):
+    """Middleware has refused a call for now, before the method ran."""
 
 
 _KINDS: dict[str, type[CallError]] = {

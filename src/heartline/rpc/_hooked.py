@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial, wraps
 from typing import Any
@@ -11,7 +11,7 @@ import trio
 
 from heartline.errors import Overloaded
 from heartline.link import current
-from heartline.observe import Hooks, Operation, Tell
+from heartline.observe import Hooks, Operation, Tell, Watch
 from heartline.rpc._faults import NotBegun
 from heartline.rpc._service import Bound, Mode
 
@@ -19,18 +19,23 @@ __all__ = ["hook"]
 
 
 def hook(hooks: Hooks, bound: Bound, name: str) -> Bound:
-    """The bound method inside the middleware, and all of it under the eyes of the observers."""
+    """The bound method inside the middleware, and observers around both.
+
+    A sync method stays one that runs inline, unless there is middleware around it, which may wait.
+    """
     if hooks.middleware:
-        bound = replace(bound, function=_inside(bound, name, hooks), mode=Mode.TASK)
+        bound = replace(bound, function=_inside(hooks, bound, name), mode=Mode.TASK)
     tell = hooks.tell("call_served")
-    if tell is not None:
-        watch = _watch_async if bound.mode is Mode.TASK else _watch_sync
-        bound = replace(bound, function=watch(bound.function, name, tell))
+    if tell is not None and bound.mode is Mode.INLINE:
+        bound = replace(bound, function=_watch_inline(bound, name, tell))
+    elif tell is not None:
+        bound = replace(bound, function=_watch(bound, name, tell), mode=Mode.TASK)
     return bound
 
 
-def _inside(bound: Bound, name: str, hooks: Hooks) -> Callable[..., Any]:
+def _inside(hooks: Hooks, bound: Bound, name: str) -> Callable[..., Awaitable[Any]]:
     """The method as an async function that goes through the middleware."""
+    method = _as_async(bound)
 
     @wraps(bound.function)
     async def call(*args: Any, **kwargs: Any) -> Any:
@@ -39,52 +44,52 @@ def _inside(bound: Bound, name: str, hooks: Hooks) -> Callable[..., Any]:
         async def proceed() -> Any:
             nonlocal began
             began = True
-            if bound.mode is Mode.TASK:
-                return await bound.function(*args, **kwargs)
-            if bound.mode is Mode.THREAD:
-                return await trio.to_thread.run_sync(partial(bound.function, *args, **kwargs))
-            return bound.function(*args, **kwargs)
+            return await method(*args, **kwargs)
 
         operation = Operation(kind="call", name=name, peer=current.get().id, subject=(args, kwargs))
         try:
             return await hooks.around(operation, proceed)
         except Overloaded as error:
-            if began:  # it came from a call of the method's own, and this one was executed
+            if (
+                began
+            ):  # that nothing was executed would not be true; it may be from a call of the method's own
                 raise
             raise NotBegun(str(error)) from None
 
     return call
 
 
-def _watch_async(function: Callable[..., Any], name: str, tell: Tell) -> Callable[..., Any]:
-    @wraps(function)
+def _watch(bound: Bound, name: str, tell: Tell) -> Callable[..., Awaitable[Any]]:
+    method = _as_async(bound)
+
+    @wraps(bound.function)
     async def call(*args: Any, **kwargs: Any) -> Any:
-        started = trio.current_time()
-        error: BaseException | None = None
-        try:
-            return await function(*args, **kwargs)
-        except BaseException as raised:
-            error = raised
-            raise
-        finally:
-            tell(name, trio.current_time() - started, error)
-            del error  # or its traceback would hold it in a cycle
+        with Watch(tell, name):
+            return await method(*args, **kwargs)
 
     return call
 
 
-def _watch_sync(function: Callable[..., Any], name: str, tell: Tell) -> Callable[..., Any]:
-    @wraps(function)
+def _watch_inline(bound: Bound, name: str, tell: Tell) -> Callable[..., Any]:
+    method = bound.function
+
+    @wraps(method)
     def call(*args: Any, **kwargs: Any) -> Any:
-        started = trio.current_time()
-        error: BaseException | None = None
-        try:
-            return function(*args, **kwargs)
-        except BaseException as raised:
-            error = raised
-            raise
-        finally:
-            tell(name, trio.current_time() - started, error)
-            del error  # or its traceback would hold it in a cycle
+        with Watch(tell, name):
+            return method(*args, **kwargs)
+
+    return call
+
+
+def _as_async(bound: Bound) -> Callable[..., Awaitable[Any]]:
+    """The method as an async function, whatever it is."""
+    function = bound.function
+    if bound.mode is Mode.TASK:
+        return function
+
+    async def call(*args: Any, **kwargs: Any) -> Any:
+        if bound.mode is Mode.THREAD:
+            return await trio.to_thread.run_sync(partial(function, *args, **kwargs))
+        return function(*args, **kwargs)
 
     return call

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import trio
 
 from heartline.errors import CallError, ConfigurationError, Outcome
-from heartline.observe import Tell
+from heartline.observe import Tell, Watch
 from heartline.rpc._retry import Retry
 from heartline.rpc._service import MethodSpec, check_name, check_service_name, describe, service_name
 
@@ -109,17 +109,9 @@ class _ObservedMethod(RemoteMethod):
     async def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Call it."""
         tell = self._caller.call_made
-        started = trio.current_time()
-        error: BaseException | None = None
-        try:
+        assert tell is not None, "only then a method is made like this"
+        with Watch(tell, self._name):
             return await super().__call__(*args, **kwargs)
-        except BaseException as raised:
-            error = raised
-            raise
-        finally:
-            if tell is not None:
-                tell(self._name, trio.current_time() - started, error)
-            del error  # or its traceback would hold it in a cycle
 
 
 class Proxy:
@@ -148,7 +140,9 @@ class Proxy:
             spec = self._specs.get(name)
             if spec is None:
                 raise AttributeError(f"service {self._name!r} has no public method {name!r}")
-        kind = RemoteMethod if self._caller.call_made is None else _ObservedMethod
+        # What is built in is no call for observers of calls, as on the side that serves it.
+        observed = self._caller.call_made is not None and not self._name.startswith("$")
+        kind = _ObservedMethod if observed else RemoteMethod
         remote = kind(self._caller, f"{self._name}.{name}", spec, self._retry)
         self.__dict__[name] = remote  # found without __getattr__ from now on
         return remote

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, final
 
 import trio
@@ -21,7 +20,6 @@ from heartline.connection import (
 )
 from heartline.errors import LocalProtocolError
 from heartline.link import Core, NoPublicConstructor
-from heartline.observe import Operation
 from heartline.push import History, Publisher, Receipt, TopicStatistics, WaitFor
 from heartline.server._table import Table
 from heartline.session import CloseCode
@@ -163,14 +161,7 @@ class Server(metaclass=NoPublicConstructor):
         :class:`SerializationError` for a value that cannot be sent, :class:`StoreError` when it could not be
         stored, and :class:`KeyReused` for a key that was published with another value.
         """
-        hooks = self._table.setup.hooks
-        if not hooks.middleware:
-            return await self._publisher.publish(topic, value, key, wait, timeout)
-        receipt: Receipt = await hooks.around(
-            Operation(kind="publish", name=topic, peer="", subject=value),
-            partial(self._publisher.publish, topic, value, key, wait, timeout),
-        )
-        return receipt
+        return await self._publisher.publish(topic, value, key, wait, timeout)
 
     def declare_topic(self, topic: str, *, history: History) -> None:
         """Give a topic a :class:`heartline.History` of its own, before its first update.
