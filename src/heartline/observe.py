@@ -68,7 +68,10 @@ class Observer:
         """A new :class:`heartline.Connection` has its first link."""
 
     def connection_lost(self, connection: Any, reason: Exception) -> None:
-        """A connection has lost its link, and waits for another one."""
+        """A connection has lost its link; another one follows, or the end.
+
+        On a client this comes before every end; on a server only where the session may still be resumed.
+        """
 
     def connection_returned(self, connection: Any, *, resumed: bool) -> None:
         """A connection has another link; ``resumed`` tells whether its session goes on."""

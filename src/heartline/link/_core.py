@@ -293,7 +293,8 @@ class Core:
         if self.state is not _CLOSED:
             self._step(ConnectionStep.LINK_DOWN)
             if waits:
-                logger.info("%s: lost: %s", self, reason)
+                if not _is_on_purpose(reason):
+                    logger.info("%s: lost: %s", self, reason)
                 self._tell(Change.LOST, reason)
 
     def end_session(self, reason: HeartlineError) -> None:
@@ -320,8 +321,8 @@ class Core:
         self.end_session(reason)
         self.reason = reason
         self._step(ConnectionStep.END)
-        on_purpose = isinstance(reason, ConnectionClosed) and not reason.by_peer
-        log = logger.info if self.role is Role.SERVER or on_purpose else logger.warning
+        # A server's connections come and go; a client has this one.
+        log = logger.info if self.role is Role.SERVER or _is_on_purpose(reason) else logger.warning
         log("%s: the connection has ended: %s", self, reason)
         if self.dialing is not None:
             self.dialing.cancel()
@@ -329,3 +330,8 @@ class Core:
 
     def _tell(self, change: Change, reason: HeartlineError | None = None) -> None:
         self.setup.on_change(self, change, reason)
+
+
+def _is_on_purpose(reason: HeartlineError) -> bool:
+    """Whether this side closed the connection."""
+    return isinstance(reason, ConnectionClosed) and not reason.by_peer

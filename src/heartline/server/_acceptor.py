@@ -212,8 +212,10 @@ async def _let_in(
     """
     limits = table.setup.limits
     refusal: _Refused | None = None
+    address = ""
     with trio.move_on_after(limits.handshake_timeout) as scope:
         try:
+            address = describe(stream).address
             hello = await receive_greeting(stream, session)
             if hello is None:
                 return None
@@ -223,7 +225,7 @@ async def _let_in(
                 return _find(table, identity, hello)
             core = Core(table.setup, Role.SERVER)
             core.id = identity
-            core.address = describe(stream).address
+            core.address = address
             core.attempt = hello.attempt
             session.welcome(identity, token=_token() if hello.resume_window and limits.resume_window else b"")
             return core
@@ -241,16 +243,15 @@ async def _let_in(
         refusal = _Refused(CloseCode.HANDSHAKE_TIMEOUT, f"no handshake within {limits.handshake_timeout:g} s")
     if refusal is not None and session.state in (State.NEW, State.GREETING):
         session.refuse(refusal.code, refusal.reason)
-        _tell_refused(table, stream, refusal)
+        _tell_refused(table, address, refusal)
     return None
 
 
-def _tell_refused(table: Table, stream: trio.abc.Stream, refusal: _Refused) -> None:
-    address, reason = describe(stream).address, printable(refusal.reason)
-    logger.info("%s was refused: %s (code %d)", printable(address), reason, refusal.code)
+def _tell_refused(table: Table, address: str, refusal: _Refused) -> None:
+    logger.info("refused %s: %s (code %d)", address, printable(refusal.reason), refusal.code)
     tell = table.setup.hooks.tell("peer_refused")
     if tell is not None:
-        tell(address, refusal.code, reason)
+        tell(address, refusal.code, refusal.reason)
 
 
 def _find(table: Table, identity: str, hello: Hello) -> Core:
