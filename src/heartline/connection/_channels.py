@@ -68,8 +68,8 @@ class Channel(trio.abc.Channel[Any], metaclass=NoPublicConstructor):
         self._channels = channels
         self._core = channels.core
         self._number = number
-        self._inbox: deque[tuple[Frame, int]] = deque()
-        """Each with the bytes that its sender may send again when it is read."""
+        self._inbox: deque[tuple[Frame, bool]] = deque()
+        """Each with whether its sender is still to be told that it may send as much again."""
         self._lot = trio.lowlevel.ParkingLot()
         self._closed = False
         self._ended = False
@@ -121,14 +121,15 @@ class Channel(trio.abc.Channel[Any], metaclass=NoPublicConstructor):
             if self._ended:
                 raise trio.EndOfChannel
             await self._lot.park()
-        frame, credit = self._inbox.popleft()
-        self._give_credit(credit)
+        frame, owed = self._inbox.popleft()
+        if owed:
+            self._give_credit(frame)
         return frame
 
     def _put_back(self, frame: Frame) -> None:
         """The reader that took this message gave up: it is the next one again."""
         if not self._closed:
-            self._inbox.appendleft((frame, 0))
+            self._inbox.appendleft((frame, False))
             self._lot.unpark()
 
     @trio.lowlevel.enable_ki_protection
@@ -137,25 +138,27 @@ class Channel(trio.abc.Channel[Any], metaclass=NoPublicConstructor):
         if not self._closed:
             self._closed = True
             while self._inbox:
-                self._give_credit(self._inbox.popleft()[1])
+                frame, owed = self._inbox.popleft()
+                if owed:
+                    self._give_credit(frame)
             if not self._ended:
                 self._channels._say_closed(self._number)
             self._lot.unpark_all()
         await trio.lowlevel.checkpoint()
 
-    def _give_credit(self, size: int) -> None:
+    def _give_credit(self, frame: Frame) -> None:
         # After the end the number may be another channel's.
-        if size and not self._ended:
-            self._core.require_link().give_credit(self._number, size)
+        if not self._ended:
+            self._core.require_link().give_credit(self._number, len(frame.payload))
 
     # The session's side
 
     def _deliver(self, frame: Frame) -> None:
         """Take a message that arrived."""
         if self._closed:
-            self._give_credit(len(frame.payload))
+            self._give_credit(frame)
         else:
-            self._inbox.append((frame, len(frame.payload)))
+            self._inbox.append((frame, True))
             self._lot.unpark()
 
     def _end(self, broken: HeartlineError | None) -> None:
