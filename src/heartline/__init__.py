@@ -43,6 +43,7 @@ from heartline.errors import (
     UnknownMethod,
 )
 from heartline.link import Backoff, ConnectionState, ConnectionStatistics
+from heartline.observe import Middleware, Observer, Operation
 from heartline.push import (
     NEWEST,
     OLDEST,
@@ -99,7 +100,10 @@ __all__ = [
     "LocalProtocolError",
     "Lost",
     "Message",
+    "Middleware",
+    "Observer",
     "Opened",
+    "Operation",
     "Outcome",
     "Overloaded",
     "Position",

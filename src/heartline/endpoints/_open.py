@@ -13,7 +13,7 @@ from typing import Any
 import trio
 
 from heartline.connection import Announcer, Connection, Lanes, SharedInbox, face_of
-from heartline.endpoints._builtin import PushService, ask_for_topic
+from heartline.endpoints._builtin import ask_for_topic, make_push_service
 from heartline.errors import ConfigurationError, ConnectionFailed
 from heartline.link import (
     Backoff,
@@ -26,8 +26,9 @@ from heartline.link import (
     open_plain_nursery,
     run_client,
 )
+from heartline.observe import Hooks, Middleware, Observer
 from heartline.push import History, Publisher, Push, TopicSettings
-from heartline.rpc import Calls, ServiceTable
+from heartline.rpc import Calls, ServiceTable, hook
 from heartline.server import MAX_IDENTITY, Authenticate, Server, Table, accept_streams, make_server
 from heartline.session import Heartbeat, Role
 from heartline.session.messages import SMALLEST_FRAME
@@ -50,6 +51,8 @@ async def open_connection(
     heartbeat: Heartbeat = Heartbeat(),  # noqa: B008 - frozen
     limits: Limits = Limits(),  # noqa: B008 - frozen
     serializer: str = "cbor",
+    middleware: Iterable[Middleware] = (),
+    observers: Iterable[Observer] = (),
     rng: random.Random | None = None,
 ) -> AsyncIterator[Connection]:
     """Connect to a server, and stay connected until the block is left.
@@ -59,8 +62,9 @@ async def open_connection(
     may call. ``identity`` names this client to the server, for as long as it lives and longer; without one
     the server makes up an id, which reconnects keep. ``credentials`` is any value, for the server's
     ``authenticate``. ``transport`` is for registered schemes whose clients have options. ``reconnect`` says
-    how to come back after a loss, ``None``: not at all. ``rng`` is the source of jitter; give a seeded one
-    for a run that can be repeated.
+    how to come back after a loss, ``None``: not at all. ``middleware`` stands around what the server asks
+    of this client, and ``observers`` are told what happens: see :class:`Operation` and :class:`Observer`.
+    ``rng`` is the source of jitter; give a seeded one for a run that can be repeated.
 
     The first connection is made or refused at once, because a wrong address is a mistake to hear about:
     raises :class:`ConfigurationError`, :class:`ConnectionFailed`, :class:`ConnectionRefusedByPeer` or
@@ -80,8 +84,9 @@ async def open_connection(
     if reconnect is None and isinstance(limits, Limits):  # nobody comes back, so nobody shall wait
         limits = replace(limits, resume_window=0)
     async with open_plain_nursery() as nursery:
-        setup = _setup(nursery, heartbeat, limits, serializer, rng, Announcer())
-        setup.parts = _parts(services, None, None)
+        hooks = Hooks(middleware, observers)
+        setup = _setup(nursery, heartbeat, limits, serializer, rng, hooks, Announcer(hooks))
+        setup.parts = _parts(services, hooks, None, None)
         core = Core(setup, Role.CLIENT)
         if isinstance(target, str):
             context = TransportContext(nursery=nursery, tls=tls, options=transport)
@@ -125,6 +130,8 @@ async def open_server(
     history: History = History(),  # noqa: B008 - frozen
     topics: Mapping[str, TopicSettings] | None = None,
     serializer: str = "cbor",
+    middleware: Iterable[Middleware] = (),
+    observers: Iterable[Observer] = (),
     rng: random.Random | None = None,
 ) -> AsyncIterator[Server]:
     """Listen on every URL, and serve whoever connects until the block is left.
@@ -134,7 +141,9 @@ async def open_server(
     client is let in (``None``: the identity it claims), or raises :class:`PermissionError`; it may be async.
     ``transport`` says how to listen, and the pages of which sites may connect from browsers. ``history`` is
     what topics retain by default. ``topics`` are those with a store or a fold, by name: they are there, with
-    all that their stores have of them, before the first client is let in. ``rng`` makes ids and epochs.
+    all that their stores have of them, before the first client is let in. ``middleware`` stands around what
+    clients ask of this server and what it publishes, and ``observers`` are told what happens: see
+    :class:`Operation` and :class:`Observer`. ``rng`` makes ids and epochs.
 
     Leaving the block says goodbye to every client, which will try to come back, and ends every task, socket
     and call. For a gentle end call :meth:`Server.drain` first.
@@ -151,19 +160,21 @@ async def open_server(
             for listener in await open_listeners(url, context):
                 await opened.enter_async_context(listener)
                 listeners.append(listener)
-        announcer = Announcer()
-        setup = _setup(nursery, heartbeat, limits, serializer, rng, announcer)
+        hooks = Hooks(middleware, observers)
+        announcer = Announcer(hooks)
+        setup = _setup(nursery, heartbeat, limits, serializer, rng, hooks, announcer)
         publisher = Publisher(
             serializer=setup.serializer,
             flusher=setup.flusher,
             history=history,
             make_epoch=lambda: f"{setup.rng.getrandbits(64):016x}",
+            hooks=hooks,
         )
         await publisher.open_topics(topics or {})
         for journal in publisher.journals:
             nursery.start_soon(journal.run)
         inbox = SharedInbox()
-        setup.parts = _parts(services, publisher, inbox)
+        setup.parts = _parts(services, hooks, publisher, inbox)
         table = Table(setup)
         addresses = tuple(dict.fromkeys(listener.url for listener in listeners))
         server = make_server(table, addresses, publisher, announcer, inbox)
@@ -203,6 +214,7 @@ def _setup(
     limits: Limits,
     serializer: str,
     rng: random.Random | None,
+    hooks: Hooks,
     on_change: Announcer,
 ) -> Setup:
     """What the connections of an endpoint share, but for what stands on them; its tasks run from now on."""
@@ -227,17 +239,18 @@ def _setup(
         timer=timer,
         flusher=flusher,
         parts={},
+        hooks=hooks,
         on_change=on_change,
     )
 
 
 def _parts(
-    services: Iterable[Any], publisher: Publisher | None, inbox: SharedInbox | None
+    services: Iterable[Any], hooks: Hooks, publisher: Publisher | None, inbox: SharedInbox | None
 ) -> dict[int, Callable[[Core], Part]]:
     """What stands on each connection of an endpoint: a line per part."""
     _check("services", services, Iterable)
-    table = ServiceTable()
-    table.add(PushService(), "$push")
+    table = ServiceTable(partial(hook, hooks))
+    table.add(make_push_service(hooks), "$push")
     for instance in services:
         table.add(instance)
     return {

@@ -31,6 +31,7 @@ from heartline.link._serving import serve_link
 from heartline.link._state import ConnectionState
 from heartline.session import CloseCode, Refuse, Role, Session, Welcome
 from heartline.session.session import Event
+from heartline.wire import printable
 
 __all__ = ["connect", "run_client"]
 
@@ -115,8 +116,10 @@ def _admitted(answer: Event | None, resuming: bool) -> Welcome:
         raise ConnectionFailed("the peer ended the stream in the handshake")
     if isinstance(answer, Refuse):
         if resuming and answer.code == CloseCode.NO_SESSION:
-            raise _Forgotten(answer.reason)
-        raise ConnectionRefusedByPeer(answer.code, answer.reason, terminal=CloseCode.is_terminal(answer.code))
+            raise _Forgotten(printable(answer.reason))
+        raise ConnectionRefusedByPeer(
+            answer.code, printable(answer.reason), terminal=CloseCode.is_terminal(answer.code)
+        )
     assert isinstance(answer, Welcome), "the session lets nothing else through"
     return answer
 
@@ -156,12 +159,10 @@ async def run_client(
                 reason = lost
                 return
             # A link that did not live for long counts like a failed attempt: the delays go on growing.
-            logger.info("%s: lost: %s", core.address, lost)
             short_lived = 0 if opened + backoff.maximum < trio.current_time() else short_lived + 1
             delays = backoff.delays(core.setup.rng, after=max(0, short_lived - 1))
             with trio.CancelScope() as core.dialing:
                 link = await _dial_again(core, delays, again, lost)
-            logger.info("%s: there is a link again", core.address)
             if core.state is ConnectionState.CLOSED:  # by its user, while this was trying
                 await link.aclose(grace=GOODBYE_GRACE)
                 return
@@ -181,7 +182,7 @@ async def _dial_again(
     window = core.link.session.resume_window if core.link is not None else 0.0
     expiry = trio.current_time() + window
     for attempt, delay in enumerate(delays, 1):
-        logger.debug("attempt %d in %.2g s", attempt, delay)
+        logger.debug("%s: attempt %d in %.2g s", core, attempt, delay)
         await _until(core, expiry, trio.sleep_until, trio.current_time() + delay)
         try:
             return await _until(core, expiry, again)
@@ -191,7 +192,7 @@ async def _dial_again(
             reason = error
         except (ConnectionFailed, ProtocolError) as error:
             reason = error
-        logger.info("no link yet, attempt %d failed: %s", attempt, reason)
+        logger.debug("%s: no link yet, attempt %d failed: %s", core, attempt, reason)
     raise ConnectionFailed("gave up reconnecting (Backoff.attempts)") from reason
 
 
@@ -205,7 +206,7 @@ async def _until(core: Core, expiry: float, function: Callable[..., Awaitable[T]
                 return await function(*args)
         late = ConnectionLost("no link came in time (Limits.resume_window)")
         reason = link.failure or late
-        logger.info("%s: the session is over, and another one will begin: %s", core.address, reason)
+        logger.info("%s: the session is over, and another one will begin: %s", core, reason)
         core.end_session(reason)
     return await function(*args)
 

@@ -327,7 +327,7 @@ class Link:
             self.fail(error)
         except Exception:
             # As in serve_link: a bug met on one link must not end the others.
-            logger.exception("internal error while writing")
+            logger.exception("%s: internal error while writing", self.owner)
             self.fail(ConnectionLost("internal error, see the log"))
 
     async def _write_on(self) -> None:

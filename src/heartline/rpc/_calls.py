@@ -31,6 +31,7 @@ from heartline.errors import (
     SerializationError,
 )
 from heartline.link import ConnectionState, Core, Link, Unsent
+from heartline.observe import Tell
 from heartline.rpc._faults import Fault, encode_fault, error_of, fault_of
 from heartline.rpc._proxy import make_proxy
 from heartline.rpc._service import Bound, Mode, ServiceTable
@@ -73,6 +74,11 @@ class Calls:
     def closed(self) -> bool:
         """Whether no further call can succeed."""
         return self._core.state is ConnectionState.CLOSED
+
+    @property
+    def call_made(self) -> Tell | None:
+        """Tells observers of a call that has ended."""
+        return self._core.setup.hooks.tell("call_made")
 
     async def wait_link(self) -> None:
         """Wait until there is a link, or never will be."""
@@ -231,7 +237,7 @@ class Calls:
         except (HeartlineError, TypeError) as error:
             self._fault(number, Fault("arguments", str(error)))
             return
-        if bound.spec.mode is Mode.INLINE and link.clear:
+        if bound.mode is Mode.INLINE and link.clear:
             try:
                 result = _run_inline(bound.function, args, kwargs)
             except Exception as error:
@@ -261,7 +267,7 @@ class Calls:
         result = None
         try:
             with scope:
-                mode = bound.spec.mode
+                mode = bound.mode
                 if mode is Mode.TASK:
                     result = await _run_async(bound.function, args, kwargs)
                 elif mode is Mode.THREAD:

@@ -6,11 +6,12 @@ import inspect
 import logging
 import random
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import trio
 
-from heartline.errors import ConnectionClosed, ConnectionLost, HeartlineError, RemoteProtocolError
+from heartline.errors import ConnectionClosed, ConnectionLost, HeartlineError, Overloaded, RemoteProtocolError
 from heartline.link import (
     GOODBYE_GRACE,
     ConnectionState,
@@ -21,11 +22,13 @@ from heartline.link import (
     send_greeting,
     serve_link,
 )
+from heartline.observe import Hooks, Operation
 from heartline.server._handover import State as HandoverState
 from heartline.server._table import Table
 from heartline.session import CloseCode, Hello, Role, Session, State
 from heartline.session.messages import VERSION
 from heartline.transports import describe
+from heartline.wire import printable
 
 __all__ = ["MAX_IDENTITY", "Authenticate", "accept_streams", "serve_stream"]
 
@@ -209,8 +212,10 @@ async def _let_in(
     """
     limits = table.setup.limits
     refusal: _Refused | None = None
+    address = ""
     with trio.move_on_after(limits.handshake_timeout) as scope:
         try:
+            address = describe(stream).address
             hello = await receive_greeting(stream, session)
             if hello is None:
                 return None
@@ -220,7 +225,7 @@ async def _let_in(
                 return _find(table, identity, hello)
             core = Core(table.setup, Role.SERVER)
             core.id = identity
-            core.address = describe(stream).address
+            core.address = address
             core.attempt = hello.attempt
             session.welcome(identity, token=_token() if hello.resume_window and limits.resume_window else b"")
             return core
@@ -238,7 +243,15 @@ async def _let_in(
         refusal = _Refused(CloseCode.HANDSHAKE_TIMEOUT, f"no handshake within {limits.handshake_timeout:g} s")
     if refusal is not None and session.state in (State.NEW, State.GREETING):
         session.refuse(refusal.code, refusal.reason)
+        _tell_refused(table, address, refusal)
     return None
+
+
+def _tell_refused(table: Table, address: str, refusal: _Refused) -> None:
+    logger.info("refused %s: %s (code %d)", address, printable(refusal.reason), refusal.code)
+    tell = table.setup.hooks.tell("peer_refused")
+    if tell is not None:
+        tell(address, refusal.code, refusal.reason)
 
 
 def _find(table: Table, identity: str, hello: Hello) -> Core:
@@ -258,9 +271,7 @@ async def _identify(table: Table, authenticate: Authenticate | None, hello: Hell
         raise _Refused(
             CloseCode.UNSUPPORTED_VERSION, f"version {hello.version} is not spoken here, version {VERSION} is"
         )
-    identity = hello.identity
-    if authenticate is not None:
-        identity = await _authenticate(authenticate, hello)
+    identity = await _authenticate(table.setup.hooks, authenticate, hello)
     # Nothing is awaited from here to the registration: what is true now holds then.
     if table.draining:
         raise _Refused(CloseCode.GOING_AWAY, "the server is draining")
@@ -282,17 +293,34 @@ def _is_stale(attempt: tuple[bytes, int] | None, present: tuple[bytes, int] | No
     return attempt[0] == present[0] and attempt[1] <= present[1]
 
 
-@trio.lowlevel.disable_ki_protection  # the user's own code
-async def _authenticate(authenticate: Authenticate, hello: Hello) -> str | None:
+async def _authenticate(hooks: Hooks, authenticate: Authenticate | None, hello: Hello) -> str | None:
+    """The identity that the server's own code admits; raises ``_Refused``."""
+    admit = partial(_ask, authenticate, hello)
     try:
-        identity = authenticate(hello.credentials, hello.identity)
-        if inspect.isawaitable(identity):
-            identity = await identity
-        if not isinstance(identity, str | None):
-            raise TypeError(f"authenticate returned {identity!r}, not an identity (str) or None")
+        if hooks.middleware:
+            operation = Operation(
+                kind="admission", name=hello.identity or "", peer="", subject=hello.credentials
+            )
+            identity: str | None = await hooks.guard(operation, admit)
+        else:
+            identity = await admit()
+    except Overloaded as error:
+        raise _Refused(CloseCode.OVERLOADED, str(error) or "not now") from None
     except PermissionError as error:
         raise _Refused(CloseCode.UNAUTHENTICATED, str(error) or "the credentials were not accepted") from None
     except Exception:
         logger.exception("authenticate failed")
         raise _Refused(CloseCode.INTERNAL_ERROR, "the server could not check the credentials") from None
     return hello.identity if identity is None else identity
+
+
+@trio.lowlevel.disable_ki_protection  # the user's own code
+async def _ask(authenticate: Authenticate | None, hello: Hello) -> str | None:
+    if authenticate is None:
+        return None
+    identity = authenticate(hello.credentials, hello.identity)
+    if inspect.isawaitable(identity):
+        identity = await identity
+    if not isinstance(identity, str | None):
+        raise TypeError(f"authenticate returned {identity!r}, not an identity (str) or None")
+    return identity

@@ -27,6 +27,7 @@ from heartline.wire.serializers import (
     get_serializer,
     register_serializer,
 )
+from heartline.wire.text import printable
 
 __all__ = [
     "CONTROL_TYPES",
@@ -51,6 +52,7 @@ __all__ = [
     "encode_text",
     "encode_value",
     "get_serializer",
+    "printable",
     "register_serializer",
     "unwrap",
     "wrap",
