@@ -79,6 +79,7 @@ class Link:
         "loss",
         "on_room",
         "owner",
+        "peer_limits",
         "scope",
         "session",
         "state",
@@ -93,6 +94,8 @@ class Link:
         self.session: Session = session
         self.write_buffer: int = write_buffer
         """Bytes of small frames that wait for the peer before senders wait (``Limits.write_buffer``)."""
+        self.peer_limits: PeerLimits = session.outbox.limits
+        """What the peer accepts, the same on all streams of a session."""
         self.corked: bool = False
         self.failure: HeartlineError | None = None
         """Why the link is over."""
@@ -214,19 +217,17 @@ class Link:
         return self.state is _UP
 
     @property
-    def peer_limits(self) -> PeerLimits:
-        """What the peer accepts."""
-        return self.session.outbox.limits
-
-    @property
     def backlog(self) -> int:
         """Bytes that wait for the peer to read."""
         return self.session.outbox.size + len(self._unwritten)
 
     @property
-    def full(self) -> bool:
-        """Whether so many bytes wait, in messages of any length, that a look at :attr:`crowded` is due."""
-        return self.session.outbox.size >= self.write_buffer
+    def clear(self) -> bool:
+        """Whether senders may go on without a look: it is up, and few bytes wait, in messages of any length.
+
+        Otherwise a look at :attr:`up` and :attr:`crowded` is due.
+        """
+        return self.state is _UP and self.session.outbox.size < self.write_buffer
 
     @property
     def crowded(self) -> bool:

@@ -121,7 +121,7 @@ class Calls:
         if link is None or (core.state is not _OPEN and core.state is not _LOST):
             await trio.lowlevel.checkpoint()
             raise self._not_sent(name)
-        if link.full or len(pending) >= link.peer_limits.calls or not link.up:
+        if not link.clear or len(pending) >= link.peer_limits.calls:
             await self._wait_room(link, name)
         timeout = trio.current_effective_deadline()
         if timeout != math.inf:
@@ -237,7 +237,7 @@ class Calls:
         except (HeartlineError, TypeError) as error:
             self._fault(number, Fault("arguments", str(error)))
             return
-        if bound.mode is Mode.INLINE and not link.full:
+        if bound.mode is Mode.INLINE and link.clear:
             try:
                 result = _run_inline(bound.function, args, kwargs)
             except Exception as error:
@@ -276,7 +276,7 @@ class Calls:
                     await trio.lowlevel.checkpoint_if_cancelled()
                     await _wait_writable(link)
                     result = _run_inline(bound.function, args, kwargs)
-                if link.full:
+                if not link.clear:
                     await _wait_writable(link)
         except Exception as error:
             # Outside of the scope, which takes Cancelled out of a group and leaves the errors of cleaning up.
