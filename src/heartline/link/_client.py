@@ -31,7 +31,7 @@ from heartline.link._serving import serve_link
 from heartline.link._state import ConnectionState
 from heartline.session import CloseCode, Refuse, Role, Session, Welcome
 from heartline.session.session import Event
-from heartline.wire import printable
+from heartline.wire.text import printable
 
 __all__ = ["connect", "run_client"]
 
@@ -193,7 +193,7 @@ async def _dial_again(
         except (ConnectionFailed, ProtocolError) as error:
             reason = error
         logger.debug("%s: no link yet, attempt %d failed: %s", core, attempt, reason)
-    raise ConnectionFailed("gave up reconnecting (Backoff.attempts)") from reason
+    raise ConnectionFailed(f"gave up reconnecting (Backoff.attempts): {reason}") from reason
 
 
 async def _until(core: Core, expiry: float, function: Callable[..., Awaitable[T]], *args: object) -> T:

@@ -26,7 +26,8 @@ from heartline.link._state import (
 )
 from heartline.session import CloseCode, GoAway, Role
 from heartline.session.session import Event
-from heartline.wire import Frame, printable
+from heartline.wire import Frame
+from heartline.wire.text import printable
 
 __all__ = ["Core"]
 

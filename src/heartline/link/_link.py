@@ -441,7 +441,7 @@ class Link:
         except (HeartlineError, trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # what could not be written is lost with the link; the close goes on
         except Exception:
-            logger.warning("the stream of a link raised in its last write", exc_info=True)
+            logger.exception("%s: the stream raised in its last write", self.owner)
 
     async def _write_here(self) -> None:
         self._writing = _DUE  # from now on this task is the writer
@@ -456,9 +456,11 @@ async def close_stream(stream: trio.abc.Stream, deadline: float) -> None:
     try:
         with trio.CancelScope(shield=True, deadline=deadline):
             await stream.aclose()
+    except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+        logger.debug("a stream was broken when it was closed: %s", error.__cause__ or error)
     except Exception:
         # A stream closes even when it raises, and its error must not end the other connections.
-        logger.warning("the stream of a link raised while it was closed", exc_info=True)
+        logger.exception("a stream raised while it was closed")
 
 
 def _join(buffers: list[Buffer]) -> bytes:

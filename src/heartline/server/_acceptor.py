@@ -28,7 +28,7 @@ from heartline.server._table import Table
 from heartline.session import CloseCode, Hello, Role, Session, State
 from heartline.session.messages import VERSION
 from heartline.transports import describe
-from heartline.wire import printable
+from heartline.wire.text import printable
 
 __all__ = ["MAX_IDENTITY", "Authenticate", "accept_streams", "serve_stream"]
 

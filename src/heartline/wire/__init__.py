@@ -27,7 +27,6 @@ from heartline.wire.serializers import (
     get_serializer,
     register_serializer,
 )
-from heartline.wire.text import printable
 
 __all__ = [
     "CONTROL_TYPES",
@@ -52,7 +51,6 @@ __all__ = [
     "encode_text",
     "encode_value",
     "get_serializer",
-    "printable",
     "register_serializer",
     "unwrap",
     "wrap",
