@@ -42,7 +42,7 @@ from heartline.errors import (
     StoreError,
     UnknownMethod,
 )
-from heartline.link import Backoff, ConnectionState, ConnectionStatistics
+from heartline.link import Backoff, ConnectionState, ConnectionStatistics, Peer
 from heartline.push import (
     NEWEST,
     OLDEST,
@@ -102,6 +102,7 @@ __all__ = [
     "Opened",
     "Outcome",
     "Overloaded",
+    "Peer",
     "Position",
     "ProtocolError",
     "PushError",

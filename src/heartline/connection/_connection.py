@@ -23,7 +23,15 @@ from heartline.errors import (
     LocalProtocolError,
     SerializationError,
 )
-from heartline.link import Change, ConnectionState, ConnectionStatistics, Core, NoPublicConstructor, current
+from heartline.link import (
+    Change,
+    ConnectionState,
+    ConnectionStatistics,
+    Core,
+    NoPublicConstructor,
+    Peer,
+    current,
+)
 from heartline.push import Push, Since, SlowPolicy, Subscription
 from heartline.rpc import Calls, Retry
 from heartline.wire import FrameType
@@ -49,7 +57,7 @@ class Connection(metaclass=NoPublicConstructor):
 
     def __repr__(self) -> str:
         core = self._core
-        return f"<heartline.Connection {core.id or '(no id yet)'} {core.state.value} {core.address}>"
+        return f"<heartline.Connection {core.id or '(no id yet)'} {core.state.value} {core.place}>"
 
     @property
     def id(self) -> str:
@@ -62,9 +70,9 @@ class Connection(metaclass=NoPublicConstructor):
         return self._core.state
 
     @property
-    def peer(self) -> str:
-        """The address of the other end, as text."""
-        return self._core.address
+    def peer(self) -> Peer:
+        """Who is at the other end of the present link, or was at that of the last one; no credentials."""
+        return self._core.peer
 
     # Calls and topics
 
