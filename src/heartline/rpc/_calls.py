@@ -88,17 +88,6 @@ class Calls:
 
     # The caller's side
 
-    async def call_within(self, limit: float, name: str, *rest: Any) -> Any:
-        """:meth:`call` with a timeout of its own, in seconds, beside the caller's deadline."""
-        what = Outcome.NOT_SENT
-        with trio.move_on_after(limit):
-            link = self._core.link
-            if link is not None and self._core.state in (_OPEN, _LOST):
-                await self._wait_room(link, name)
-            what = Outcome.MAYBE_EXECUTED
-            return await self.call(name, *rest)
-        raise CallTimeout(f"{name} did not answer", timeout=limit, outcome=what)
-
     # Between the note that an answer is awaited and the waiting for it nothing may strike, nor between taking
     # bytes from the session and writing them. Ctrl-C comes out where this waits.
     @trio.lowlevel.enable_ki_protection
@@ -107,29 +96,88 @@ class Calls:
     ) -> Any:
         """Call a method of the peer and wait for its result, converted to the annotation ``returns``.
 
-        The deadline of the scopes around the call travels with it.
+        The deadline of the scopes around the call travels with it. Every failure is a :class:`CallError`;
+        when the call is cancelled the peer is told, and cancels the method.
         """
-        core = self._core
+        link = self._core.link
+        timeout = _time_left()
+        if link is None or timeout <= 0 or not self._has_room(link):
+            link, timeout = await self._wait_turn(name)
+        return await self._exchange(link, timeout, name, target, args, kwargs, returns)
+
+    @trio.lowlevel.enable_ki_protection
+    async def call_within(self, limit: float, name: str, *rest: Any) -> Any:
+        """:meth:`call` with a timeout of its own, in seconds, beside the caller's deadline."""
+        what = Outcome.NOT_SENT
+        with trio.move_on_after(limit):
+            link, timeout = await self._wait_turn(name)
+            what = Outcome.MAYBE_EXECUTED
+            return await self._exchange(link, timeout, name, *rest)
+        raise CallTimeout(f"{name} did not answer", timeout=limit, outcome=what)
+
+    def _has_room(self, link: Link) -> bool:
+        """Whether a call may go now: only then nothing has to be waited for."""
+        return (
+            self._core.state is _OPEN
+            and link.up
+            and not link.full
+            and len(self._pending) < link.peer_limits.calls
+        )
+
+    async def _wait_turn(self, name: str) -> tuple[Link, float]:
+        """Wait for room; returns the link, and the seconds that are left of the caller's deadline.
+
+        Raises :class:`CallInterrupted` when there is no session, or none for new calls.
+        """
+        while True:
+            link = await self._wait_room(name)
+            timeout = _time_left()
+            if timeout > 0:
+                return link, timeout
+            await trio.lowlevel.checkpoint()  # raises Cancelled, unless the deadline was moved just now
+
+    async def _wait_room(self, name: str) -> Link:
+        """Wait while the link is down or crowded, or the peer's limit of calls is reached."""
+        core, pending = self._core, self._pending
         link = core.link
-        pending = self._pending
         if link is None or (core.state is not _OPEN and core.state is not _LOST):
             await trio.lowlevel.checkpoint()
             raise self._not_sent(name)
-        if link.full or len(pending) >= link.peer_limits.calls or not link.up:
-            await self._wait_room(link, name)
-        timeout = trio.current_effective_deadline()
-        if timeout != math.inf:
-            timeout -= trio.current_time()
-            if timeout <= 0:  # expired, or cancelled, which counts as the deadline -inf: nothing is sent
-                await trio.lowlevel.checkpoint()
-                return await self.call(name, target, args, kwargs, returns)  # it was moved just now
-        payload, flags = encode_call(core.setup.serializer, target, args, kwargs, timeout)
-        number = self._next
-        while number in pending:  # after four billion calls the ids begin anew
-            number = (number + 1) & 0xFFFFFFFF
-        self._next = (number + 1) & 0xFFFFFFFF
-        # A lone call leaves now; with others in flight it is joined with what this tick brings.
-        link.put(_CALL, 0, number, payload, flags, at_once=not pending)
+        limit = link.peer_limits.calls
+        try:
+            await link.wait("calls", lambda: link.up and not link.crowded and len(pending) < limit)
+        except ConnectionLost:
+            raise self._not_sent(name) from None
+        if core.link is not link or core.state is not _OPEN:
+            raise self._not_sent(name)
+        return link
+
+    def _not_sent(self, name: str) -> CallInterrupted:
+        reason = self._core.closed_error()
+        error = CallInterrupted(f"{name} was not called: {reason}", outcome=Outcome.NOT_SENT)
+        error.__cause__ = reason
+        return error
+
+    async def _exchange(
+        self,
+        link: Link,
+        timeout: float,
+        name: str,
+        target: bytes,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        returns: Any,
+    ) -> Any:
+        """Send the CALL, sleep until its answer comes, and read that."""
+        pending = self._pending
+        number = self._free_number()
+        try:
+            payload, flags = encode_call(self._core.setup.serializer, target, args, kwargs, timeout)
+            # A lone call leaves now; with others in flight it is joined with what this tick brings.
+            link.put(_CALL, 0, number, payload, flags, at_once=not pending)
+        except (SerializationError, LocalProtocolError) as error:
+            await trio.lowlevel.checkpoint()
+            raise InvalidArguments(f"{name} was not called: {error}", outcome=Outcome.NOT_SENT) from error
         pending[number] = trio.lowlevel.current_task()
 
         def abort(_raise_cancel: object) -> trio.lowlevel.Abort:
@@ -141,9 +189,9 @@ class Calls:
         except (trio.Cancelled, KeyboardInterrupt):
             # Not in ``abort``: it must not raise, and Trio calls those of many tasks in the order of a set,
             # which differs from run to run. What goes out on the wire must not depend on it.
-            if core.link is link:
+            if self._core.link is link:
                 link.put(_CANCEL, 0, number, b"")
-                core.leave_when_idle()
+                self._core.leave_when_idle()
             raise
         except CallInterrupted as error:
             raise CallInterrupted(f"{name}: {error}", outcome=error.outcome) from error.__cause__
@@ -158,21 +206,13 @@ class Calls:
                 outcome=Outcome.COMPLETED,
             ) from None
 
-    async def _wait_room(self, link: Link, name: str) -> None:
-        """Wait while the link is down or crowded, or the peer's limit of calls is reached."""
-        pending, limit = self._pending, link.peer_limits.calls
-        try:
-            await link.wait("calls", lambda: link.up and not link.crowded and len(pending) < limit)
-        except ConnectionLost:
-            raise self._not_sent(name) from None
-        if self._core.link is not link or self._core.state is not _OPEN:
-            raise self._not_sent(name)
-
-    def _not_sent(self, name: str) -> CallInterrupted:
-        reason = self._core.closed_error()
-        error = CallInterrupted(f"{name} was not called: {reason}", outcome=Outcome.NOT_SENT)
-        error.__cause__ = reason
-        return error
+    def _free_number(self) -> int:
+        """The id of the next call."""
+        number = self._next
+        while number in self._pending:  # after four billion calls the ids begin again
+            number = (number + 1) & 0xFFFFFFFF
+        self._next = (number + 1) & 0xFFFFFFFF
+        return number
 
     # Frames
 
@@ -293,13 +333,19 @@ class Calls:
             payload, flags = encode_value(self._core.setup.serializer, result)
             self._core.require_link().put(_RESULT, 0, number, payload, flags)
         except (SerializationError, LocalProtocolError) as error:
-            self._fault(number, fault_of(bound.function, error))
+            self._fault(number, fault_of(bound.function, type(error)(f"its result: {error}")))
 
     def _fault(self, number: int, fault: Fault) -> None:
         try:
             self._core.require_link().put(_FAULT, 0, number, encode_fault(fault))
         except LocalProtocolError as error:  # it accepts hardly anything
             self._core.require_link().fail(ConnectionLost(f"the peer cannot be answered: {error}"))
+
+
+def _time_left() -> float:
+    """Seconds until the deadline of the scopes around; in a cancelled one minus infinity."""
+    deadline = trio.current_effective_deadline()
+    return deadline if deadline == math.inf else deadline - trio.current_time()
 
 
 async def _wait_writable(link: Link) -> None:
