@@ -75,6 +75,28 @@ async def settle() -> None:
     await wait_all_tasks_blocked()
 
 
+class Turns(trio.abc.Instrument):
+    """Counts what is done before another task can run."""
+
+    def __init__(self) -> None:
+        self.counts: list[int] = [0]
+
+    def count(self) -> None:
+        self.counts[-1] += 1
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        if self.counts[-1]:
+            self.counts.append(0)
+
+
+@contextmanager
+def counted_turns() -> Iterator[Turns]:
+    turns = Turns()
+    trio.lowlevel.add_instrument(turns)
+    yield turns
+    trio.lowlevel.remove_instrument(turns)
+
+
 def cut(connection: Connection) -> None:
     """Break the link of a connection over memory streams, as a network does: without a goodbye."""
     link_of(connection).stream.close()  # type: ignore[attr-defined]
@@ -246,6 +268,7 @@ __all__ = [
     "Highest",
     "RawPeer",
     "Refuse",
+    "counted_turns",
     "cut",
     "data",
     "listen",

@@ -111,7 +111,8 @@ class Server(metaclass=NoPublicConstructor):
     async def broadcast(self, message: Any) -> Broadcast:
         """Send a message to every peer, encoded once; nobody is waited for.
 
-        A peer without room for it is passed by, and named in the answer.
+        A peer without room for it is passed by, and named in the answer. When this is cancelled half way,
+        some have it.
         """
         setup = self._table.setup
         number, payload, flags = encode_message(setup.serializer, message)
