@@ -23,7 +23,7 @@ def drawn(cls: type, lead: str = "", branch: str = "") -> list[str]:
 
 def drawing() -> list[tuple[str, str]]:
     """The lines of the drawing in the docstring: what stands left, and the description."""
-    block = inspect.cleandoc(errors.__doc__ or "").split("::\n\n", 1)[1]
+    block = inspect.cleandoc(errors.__doc__ or "").split("::\n\n", 1)[1].split("\n\n", 1)[0]
     parts = [re.split(r"(?<=[\w)])  +", line.removeprefix("    ")) for line in block.splitlines()]
     return [(part[0], " ".join(part[1:])) for part in parts]
 

@@ -25,6 +25,9 @@
         ├── SlowConsumer                     the subscription was ended: it lagged too far behind
         ├── StoreError                       a store cannot be opened, read or written
         └── KeyReused                        a key was published with another value before
+
+One more stands with the channels, for it is Trio's error too: :class:`heartline.ChannelBroken`. This module
+is below all layers, and the lowest of those know nothing of Trio.
 """
 
 from __future__ import annotations

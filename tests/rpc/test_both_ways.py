@@ -87,7 +87,7 @@ class TestBothWays:
             with pytest.raises(RemoteError, match="KeyError: 'bottom'") as info:
                 await client.service("Ping").failing(0)
             assert info.value.type_name == "KeyError"
-            with pytest.raises(RemoteError, match="RemoteError: Ping.failing raised KeyError: 'bottom'"):
+            with pytest.raises(RemoteError, match=r"RemoteError: Ping\.failing raised KeyError: 'bottom'"):
                 await client.service("Ping").failing(1)
 
     async def test_a_cancellation_goes_down_through_all_levels(self, autojump_clock: MockClock) -> None:
