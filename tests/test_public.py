@@ -17,6 +17,7 @@ import pytest
 import heartline
 import heartline.federated
 import heartline.wire
+from heartline.link import NoPublicConstructor
 from tests.public import INNER_PACKAGES, PUBLIC_MODULES, is_made_by_heartline, public_names, walk
 
 
@@ -58,7 +59,6 @@ def _by_kind(name: str) -> tuple[int, str]:
         ),
         (
             heartline.Server,
-            heartline.federated.LearnerProxy,
             "send_to broadcast publish topic_state close_connection messages events drain statistics",
         ),
         (heartline.wire.FrameDecoder, "feed"),
@@ -71,23 +71,30 @@ def test_the_promised_names_are_there(owner: type, names: str) -> None:
     assert not missing
 
 
-@pytest.mark.parametrize(
-    "cls",
-    [
-        heartline.Channel,
-        heartline.Connection,
-        heartline.Message,
-        heartline.Server,
-        heartline.Events,
-        heartline.Messages,
-        heartline.ReceivedMessages,
-    ],
-)
-def test_what_only_its_factory_makes_has_no_constructor(cls: type) -> None:
+MADE_BY_FACTORIES = [thing for thing in public_names().values() if isinstance(thing, NoPublicConstructor)]
+
+
+@pytest.mark.parametrize("cls", MADE_BY_FACTORIES)
+def test_what_only_its_factory_makes_has_no_constructor(cls: Any) -> None:
     for arguments in ((), (1,), (None, "x", 3)):
         with pytest.raises(TypeError, match=rf"{cls.__name__} has no public constructor"):
             cls(*arguments)
-    assert getattr(cls, "__final__", False)
+    assert getattr(cls, "__final__", False) or cls is heartline.RemoteMethod
+
+
+def test_what_users_hold_has_no_constructor() -> None:
+    held = {
+        "Channel",
+        "Connection",
+        "Message",
+        "Server",
+        "Events",
+        "Messages",
+        "ReceivedMessages",
+        "RemoteMethod",
+    }
+    assert all(isinstance(getattr(heartline, name), NoPublicConstructor) for name in held)
+    assert isinstance(heartline.federated.LearnerProxy, NoPublicConstructor)
 
 
 def test_settings_are_keyword_only() -> None:

@@ -30,7 +30,7 @@ from heartline.errors import (
     RemoteProtocolError,
     SerializationError,
 )
-from heartline.link import ConnectionState, Core, Link, Unsent
+from heartline.link import ConnectionState, Core, Link, LinkState, Unsent
 from heartline.rpc._faults import Fault, encode_fault, error_of, fault_of
 from heartline.rpc._proxy import make_proxy
 from heartline.rpc._service import Bound, Mode, ServiceTable
@@ -42,6 +42,10 @@ __all__ = ["Calls"]
 _CALL, _RESULT, _FAULT, _CANCEL = FrameType.CALL, FrameType.RESULT, FrameType.FAULT, FrameType.CANCEL
 _ANSWERS = (_RESULT, _FAULT)
 _OPEN, _LOST = ConnectionState.OPEN, ConnectionState.LOST
+_UP = LinkState.UP
+
+Turn = tuple[Link, float]
+"""The link by which a call can go now, and the seconds that are left for it."""
 
 
 class Calls:
@@ -92,39 +96,80 @@ class Calls:
     # bytes from the session and writing them. Ctrl-C comes out where this waits.
     @trio.lowlevel.enable_ki_protection
     async def call(
-        self, name: str, target: bytes, args: tuple[Any, ...], kwargs: dict[str, Any], returns: Any
+        self,
+        name: str,
+        target: bytes,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        returns: Any,
+        turn: Turn | None = None,
     ) -> Any:
         """Call a method of the peer and wait for its result, converted to the annotation ``returns``.
 
         The deadline of the scopes around the call travels with it. Every failure is a :class:`CallError`;
-        when the call is cancelled the peer is told, and cancels the method.
+        when the call is cancelled the peer is told, and cancels the method. ``turn`` is for a caller that has
+        waited for it just now.
         """
-        link = self._core.link
-        timeout = _time_left()
-        if link is None or timeout <= 0 or not self._has_room(link):
+        core, pending = self._core, self._pending
+        link, timeout = core.link, _time_left()
+        if turn is not None:
+            link, timeout = turn
+        elif (
+            link is None
+            or timeout <= 0
+            or core.state is not _OPEN
+            or link.state is not _UP
+            or link.full
+            or len(pending) >= link.peer_limits.calls
+        ):
             link, timeout = await self._wait_turn(name)
-        return await self._exchange(link, timeout, name, target, args, kwargs, returns)
+        number = self._send(link, name, target, args, kwargs, timeout)
+
+        def abort(_raise_cancel: object) -> trio.lowlevel.Abort:
+            del pending[number]
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        try:
+            frame: Frame = await trio.lowlevel.wait_task_rescheduled(abort)
+        except (trio.Cancelled, KeyboardInterrupt):
+            # Not in ``abort``: it must not raise, and Trio calls those of many tasks in the order of a set,
+            # which differs from run to run. What goes out on the wire must not depend on it.
+            if core.link is link:
+                link.put(_CANCEL, 0, number, b"")
+                core.leave_when_idle()
+            raise
+        except CallInterrupted as error:
+            raise CallInterrupted(f"{name}: {error}", outcome=error.outcome) from error.__cause__
+        if frame.type != _RESULT:
+            raise error_of(frame, name, timeout)
+        try:
+            value = decode_value(frame.payload, frame.flags, returns)
+            return value if returns is Any or type(value) is returns else convert(value, returns)
+        except SerializationError as error:
+            raise InvalidArguments(
+                f"{name} returned what cannot be read or its annotation does not allow: {error}",
+                outcome=Outcome.COMPLETED,
+            ) from None
 
     @trio.lowlevel.enable_ki_protection
-    async def call_within(self, limit: float, name: str, *rest: Any) -> Any:
+    async def call_within(
+        self,
+        limit: float,
+        name: str,
+        target: bytes,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        returns: Any,
+    ) -> Any:
         """:meth:`call` with a timeout of its own, in seconds, beside the caller's deadline."""
         what = Outcome.NOT_SENT
         with trio.move_on_after(limit):
-            link, timeout = await self._wait_turn(name)
+            turn = await self._wait_turn(name)
             what = Outcome.MAYBE_EXECUTED
-            return await self._exchange(link, timeout, name, *rest)
+            return await self.call(name, target, args, kwargs, returns, turn)
         raise CallTimeout(f"{name} did not answer", timeout=limit, outcome=what)
 
-    def _has_room(self, link: Link) -> bool:
-        """Whether a call may go now: only then nothing has to be waited for."""
-        return (
-            self._core.state is _OPEN
-            and link.up
-            and not link.full
-            and len(self._pending) < link.peer_limits.calls
-        )
-
-    async def _wait_turn(self, name: str) -> tuple[Link, float]:
+    async def _wait_turn(self, name: str) -> Turn:
         """Wait for room; returns the link, and the seconds that are left of the caller's deadline.
 
         Raises :class:`CallInterrupted` when there is no session, or none for new calls.
@@ -158,60 +203,28 @@ class Calls:
         error.__cause__ = reason
         return error
 
-    async def _exchange(
+    def _send(
         self,
         link: Link,
-        timeout: float,
         name: str,
         target: bytes,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        returns: Any,
-    ) -> Any:
-        """Send the CALL, sleep until its answer comes, and read that."""
+        timeout: float,
+    ) -> int:
+        """Queue the CALL and note that this task waits for its answer; the call's id."""
         pending = self._pending
-        number = self._free_number()
+        number = self._next
+        while number in pending:  # after four billion calls the ids begin again
+            number = (number + 1) & 0xFFFFFFFF
+        self._next = (number + 1) & 0xFFFFFFFF
         try:
             payload, flags = encode_call(self._core.setup.serializer, target, args, kwargs, timeout)
             # A lone call leaves now; with others in flight it is joined with what this tick brings.
             link.put(_CALL, 0, number, payload, flags, at_once=not pending)
         except (SerializationError, LocalProtocolError) as error:
-            await trio.lowlevel.checkpoint()
             raise InvalidArguments(f"{name} was not called: {error}", outcome=Outcome.NOT_SENT) from error
         pending[number] = trio.lowlevel.current_task()
-
-        def abort(_raise_cancel: object) -> trio.lowlevel.Abort:
-            del pending[number]
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        try:
-            frame: Frame = await trio.lowlevel.wait_task_rescheduled(abort)
-        except (trio.Cancelled, KeyboardInterrupt):
-            # Not in ``abort``: it must not raise, and Trio calls those of many tasks in the order of a set,
-            # which differs from run to run. What goes out on the wire must not depend on it.
-            if self._core.link is link:
-                link.put(_CANCEL, 0, number, b"")
-                self._core.leave_when_idle()
-            raise
-        except CallInterrupted as error:
-            raise CallInterrupted(f"{name}: {error}", outcome=error.outcome) from error.__cause__
-        if frame.type != _RESULT:
-            raise error_of(frame, name, timeout)
-        try:
-            value = decode_value(frame.payload, frame.flags, returns)
-            return value if returns is Any or type(value) is returns else convert(value, returns)
-        except SerializationError as error:
-            raise InvalidArguments(
-                f"{name} returned what cannot be read or its annotation does not allow: {error}",
-                outcome=Outcome.COMPLETED,
-            ) from None
-
-    def _free_number(self) -> int:
-        """The id of the next call."""
-        number = self._next
-        while number in self._pending:  # after four billion calls the ids begin again
-            number = (number + 1) & 0xFFFFFFFF
-        self._next = (number + 1) & 0xFFFFFFFF
         return number
 
     # Frames
@@ -277,7 +290,7 @@ class Calls:
             except Exception as error:
                 self._fault(number, fault_of(bound.function, error))
                 return
-            self._result(number, bound, result)
+            self._result(link, number, bound, result)
         else:
             timeout = min(timeout, bound.spec.options.timeout or math.inf)
             scope = trio.CancelScope(deadline=trio.current_time() + timeout)
@@ -323,15 +336,15 @@ class Calls:
         if fault is None and scope.cancelled_caught:
             fault = Fault("timeout", "its deadline passed at the peer", timeout=timeout)
         if fault is None:
-            self._result(number, bound, result)
+            self._result(link, number, bound, result)
         else:
             self._fault(number, fault)
         self._core.leave_when_idle()
 
-    def _result(self, number: int, bound: Bound, result: Any) -> None:
+    def _result(self, link: Link, number: int, bound: Bound, result: Any) -> None:
         try:
             payload, flags = encode_value(self._core.setup.serializer, result)
-            self._core.require_link().put(_RESULT, 0, number, payload, flags)
+            link.put(_RESULT, 0, number, payload, flags)
         except (SerializationError, LocalProtocolError) as error:
             self._fault(number, fault_of(bound.function, type(error)(f"its result: {error}")))
 

@@ -42,7 +42,15 @@ class Caller(Protocol):
         """Make one call."""
         ...
 
-    async def call_within(self, limit: float, name: str, *rest: Any) -> Any:
+    async def call_within(
+        self,
+        limit: float,
+        name: str,
+        target: bytes,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        returns: Any,
+    ) -> Any:
         """Make one call with a timeout in seconds."""
         ...
 
