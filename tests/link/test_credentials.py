@@ -228,7 +228,7 @@ async def test_a_refusal_of_a_value_is_final_logged_and_named_by_every_later_err
         assert client.state is ConnectionState.CLOSED
         (record,) = caplog.records
         assert record.levelno == logging.WARNING
-        assert "for good" in record.getMessage()
+        assert "has ended" in record.getMessage()
         assert "the token has expired" in record.getMessage()
         for use in (
             client.send("x"),

@@ -23,6 +23,7 @@ from heartline import (
     Observer,
     Operation,
     Overloaded,
+    Peer,
 )
 from heartline.observe import Proceed
 from tests.rpc.helpers import QUIET, cut, run, settle
@@ -55,15 +56,16 @@ class Heard(Observer):
         assert connection in self.connections
         self.events.append(("closed", type(reason).__name__))
 
-    def peer_refused(self, address: str, code: int, reason: str) -> None:
+    def peer_refused(self, address: str, code: int | None, reason: str) -> None:
+        assert code is not None
         assert isinstance(address, str)
         self.refused.append((code, reason))
 
 
-def authenticate(credentials: Any, identity: str | None) -> str | None:
-    if credentials == "wrong":
+def authenticate(peer: Peer) -> str | None:
+    if peer.credentials == "wrong":
         raise PermissionError("wrong token")
-    return identity
+    return peer.identity
 
 
 async def connect(url: str, **settings: Any) -> str:
@@ -82,8 +84,9 @@ class TestAdmission:
         async with heartline.open_server("memory://", middleware=[look], authenticate=authenticate) as server:
             # It returned nothing, which changes nothing.
             assert await connect(server.urls[0], identity="ada", credentials=7) == "ada"
-        operation = Operation(kind="admission", name="ada", peer="", subject=7)
-        assert seen == [(operation, "ada")]
+        ((operation, identity),) = seen
+        assert (operation.kind, operation.name, operation.peer, identity) == ("admission", "ada", "", "ada")
+        assert (operation.subject.identity, operation.subject.credentials) == ("ada", 7)
 
     @pytest.mark.parametrize(
         ("error", "code", "reason", "terminal"),

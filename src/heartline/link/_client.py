@@ -176,8 +176,6 @@ async def run_client(
     except HeartlineError as error:
         reason = error
     finally:
-        if core.state is not ConnectionState.CLOSED and _is_news(reason):
-            logger.warning("%s: the connection has ended for good: %s", core.place, reason)
         core.finish(reason)
 
 
@@ -197,7 +195,9 @@ async def _dial_again(
         try:
             return await _until(core, expiry, again)
         except ConnectionRefusedByPeer as error:
-            if error.terminal and not (renewable and error.code == CloseCode.UNAUTHENTICATED):
+            if renewable and error.code == CloseCode.UNAUTHENTICATED:
+                logger.warning("%s: renewed credentials are wanted: %s", core, error)
+            elif error.terminal:
                 raise
             reason = error
         except (ConnectionFailed, ProtocolError, SerializationError) as error:
@@ -231,8 +231,3 @@ def _is_final(reason: HeartlineError, renewable: bool) -> bool:
     if renewable and reason.code == CloseCode.UNAUTHENTICATED:
         return not reason.by_peer
     return not reason.by_peer or CloseCode.is_terminal(reason.code)
-
-
-def _is_news(reason: HeartlineError) -> bool:
-    """Whether this side did not end the connection itself."""
-    return not isinstance(reason, ConnectionClosed) or reason.by_peer
