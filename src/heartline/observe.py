@@ -40,8 +40,9 @@ class Operation:
     published. In calls and subscriptions :func:`heartline.current_connection` gives the connection
     itself."""
     subject: Any
-    """Admission: the credentials. Call: the arguments, as a tuple and a dictionary. Message and publish: the
-    value. Subscribe: where the subscription begins, as it came over the wire."""
+    """Admission: the :class:`heartline.Peer`, with its credentials. Call: the arguments, as a tuple and a
+    dictionary. Message and publish: the value. Subscribe: where the subscription begins, as it came over the
+    wire."""
 
 
 Proceed: TypeAlias = Callable[[], Awaitable[Any]]
@@ -79,8 +80,11 @@ class Observer:
     def connection_closed(self, connection: Any, reason: Exception) -> None:
         """A connection has ended for good."""
 
-    def peer_refused(self, address: str, code: int, reason: str) -> None:
-        """This server refused a handshake, with a :class:`heartline.CloseCode`."""
+    def peer_refused(self, address: str, code: int | None, reason: str) -> None:
+        """This server refused a handshake, with a :class:`heartline.CloseCode`.
+
+        ``None``: the peer could not be told one, since it was gone or speaks another protocol.
+        """
 
     def call_served(self, name: str, seconds: float, error: BaseException | None) -> None:
         """A call of a method here has ended, its middleware included; ``error`` is what it raised.

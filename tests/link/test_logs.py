@@ -9,7 +9,7 @@ import trio
 from trio.testing import MockClock
 
 import heartline
-from heartline import Backoff, CloseCode, ConnectionRefusedByPeer
+from heartline import Backoff, CloseCode, ConnectionRefusedByPeer, Peer
 from heartline.transports.memory import current_network
 from heartline.wire.text import printable
 from tests.opening import open_stream
@@ -55,7 +55,7 @@ async def test_a_link_that_comes_back_is_no_reason_to_worry(
 async def test_the_end_for_good_is_one_warning_with_its_reason(
     how: str, log: pytest.LogCaptureFixture, autojump_clock: MockClock
 ) -> None:
-    def authenticate(peer: heartline.Peer) -> str | None:
+    def authenticate(peer: Peer) -> str | None:
         if how == "refused" and server.statistics().accepted:
             raise PermissionError("not any more")
         return peer.identity
@@ -132,7 +132,7 @@ async def test_a_clients_words_stay_on_one_line(
 async def test_a_refusals_words_stay_on_one_line(
     log: pytest.LogCaptureFixture, autojump_clock: MockClock
 ) -> None:
-    def authenticate(peer: heartline.Peer) -> str | None:
+    def authenticate(peer: Peer) -> str | None:
         raise PermissionError(FORGED)
 
     async with heartline.open_server("memory://", authenticate=authenticate) as server:

@@ -23,6 +23,7 @@ from heartline import (
     Observer,
     Operation,
     Overloaded,
+    Peer,
 )
 from heartline.observe import Proceed
 from tests.rpc.helpers import QUIET, cut, run, settle
@@ -55,12 +56,13 @@ class Heard(Observer):
         assert connection in self.connections
         self.events.append(("closed", type(reason).__name__))
 
-    def peer_refused(self, address: str, code: int, reason: str) -> None:
+    def peer_refused(self, address: str, code: int | None, reason: str) -> None:
+        assert code is not None
         assert isinstance(address, str)
         self.refused.append((code, reason))
 
 
-def authenticate(peer: heartline.Peer) -> str | None:
+def authenticate(peer: Peer) -> str | None:
     if peer.credentials == "wrong":
         raise PermissionError("wrong token")
     return peer.identity
@@ -82,9 +84,9 @@ class TestAdmission:
         async with heartline.open_server("memory://", middleware=[look], authenticate=authenticate) as server:
             # It returned nothing, which changes nothing.
             assert await connect(server.urls[0], identity="ada", credentials=7) == "ada"
-        ((operation, admitted),) = seen
-        assert (operation.kind, operation.name, operation.peer) == ("admission", "ada", "")
-        assert (operation.subject.credentials, admitted) == (7, "ada")
+        ((operation, identity),) = seen
+        assert (operation.kind, operation.name, operation.peer, identity) == ("admission", "ada", "", "ada")
+        assert (operation.subject.identity, operation.subject.credentials) == ("ada", 7)
 
     @pytest.mark.parametrize(
         ("error", "code", "reason", "terminal"),

@@ -195,7 +195,9 @@ async def _dial_again(
         try:
             return await _until(core, expiry, again)
         except ConnectionRefusedByPeer as error:
-            if error.terminal and not (renewable and error.code == CloseCode.UNAUTHENTICATED):
+            if renewable and error.code == CloseCode.UNAUTHENTICATED:
+                logger.warning("%s: renewed credentials are wanted: %s", core, error)
+            elif error.terminal:
                 raise
             reason = error
         except (ConnectionFailed, ProtocolError, SerializationError) as error:

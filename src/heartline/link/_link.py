@@ -242,6 +242,10 @@ class Link:
         """Long answers to the peer's calls that wait or are under way."""
         return self.session.outbox.answers
 
+    def admits(self, ticket: tuple[bytes, int], limits: PeerLimits) -> bool:
+        """Whether a client with this ticket and these limits may resume the session here."""
+        return self.session.admits(ticket, limits)
+
     def has_room(self, channel: int) -> bool:
         """Whether a message on this channel may be queued: the peer has room for it, and so has the link."""
         return not (self.crowded or self.session.outbox.blocked(channel))

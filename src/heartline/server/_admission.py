@@ -113,6 +113,6 @@ def _find_session(core: Core | None, hello: Hello) -> Core:
     link = core.link if core is not None else None
     if core is None or link is None or link.failure is not None or hello.resume is None:
         raise Refused(CloseCode.NO_SESSION, "there is no such session, or it has ended")
-    if core.state is ConnectionState.LEAVING or not link.session.admits(hello.resume, hello.limits):
+    if core.state is ConnectionState.LEAVING or not link.admits(hello.resume, hello.limits):
         raise Refused(CloseCode.NO_SESSION, "the session cannot go on here")
     return core

@@ -81,4 +81,4 @@ class Refusals:
 
 
 def _name(code: CloseCode | None) -> str:
-    return "without an answer" if code is None else code.name
+    return "for other reasons" if code is None else code.name
