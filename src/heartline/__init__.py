@@ -42,7 +42,7 @@ from heartline.errors import (
     StoreError,
     UnknownMethod,
 )
-from heartline.link import Backoff, ConnectionState, ConnectionStatistics
+from heartline.link import Backoff, ConnectionState, ConnectionStatistics, Peer
 from heartline.observe import Middleware, Observer, Operation
 from heartline.push import (
     NEWEST,
@@ -106,6 +106,7 @@ __all__ = [
     "Operation",
     "Outcome",
     "Overloaded",
+    "Peer",
     "Position",
     "ProtocolError",
     "PushError",

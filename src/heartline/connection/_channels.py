@@ -24,6 +24,7 @@ from heartline.errors import (
 )
 from heartline.link import Core, NoPublicConstructor
 from heartline.wire import Flag, Frame, FrameType, Serializer, decode_body, encode_body
+from heartline.wire.text import printable
 
 __all__ = ["Channel", "Channels", "decode_message", "encode_message"]
 
@@ -243,7 +244,7 @@ class Channels:
     def _on_end(self, frame: Frame, channel: Channel) -> None:
         broken = None
         if frame.type == FrameType.RESET:
-            reason = frame.payload[:RESET_REASON_SIZE].decode(errors="replace")
+            reason = printable(frame.payload[:RESET_REASON_SIZE].decode(errors="replace"))
             broken = ConnectionLost(f"the peer reset channel {channel.name!r}: {reason}")
         channel._end(broken)
         if channel not in self._incoming:

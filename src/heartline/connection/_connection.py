@@ -21,7 +21,15 @@ from heartline.connection._events import (
 from heartline.connection._lanes import Lanes
 from heartline.connection._middleware import Dropped, let_in
 from heartline.errors import HeartlineError, LocalProtocolError, SerializationError
-from heartline.link import Change, ConnectionState, ConnectionStatistics, Core, NoPublicConstructor, current
+from heartline.link import (
+    Change,
+    ConnectionState,
+    ConnectionStatistics,
+    Core,
+    NoPublicConstructor,
+    Peer,
+    current,
+)
 from heartline.observe import Hooks, Tell
 from heartline.push import Push, Since, SlowPolicy, Subscription
 from heartline.rpc import Calls, Retry
@@ -48,7 +56,7 @@ class Connection(metaclass=NoPublicConstructor):
 
     def __repr__(self) -> str:
         core = self._core
-        return f"<heartline.Connection {core.id or '(no id yet)'} {core.state.value} {core.address}>"
+        return f"<heartline.Connection {core.id or '(no id yet)'} {core.state.value} {core.place}>"
 
     @property
     def id(self) -> str:
@@ -61,9 +69,9 @@ class Connection(metaclass=NoPublicConstructor):
         return self._core.state
 
     @property
-    def peer(self) -> str:
-        """The address of the other end, as text."""
-        return self._core.address
+    def peer(self) -> Peer:
+        """Who is at the other end of the present link, or was at that of the last one; no credentials."""
+        return self._core.peer
 
     # Calls and topics
 

@@ -18,9 +18,11 @@ from heartline.errors import ConfigurationError, ConnectionFailed
 from heartline.link import (
     Backoff,
     Core,
+    Credentials,
     Flusher,
     HeartbeatTimer,
     Part,
+    Peer,
     Setup,
     connect,
     open_plain_nursery,
@@ -29,7 +31,20 @@ from heartline.link import (
 from heartline.observe import Hooks, Middleware, Observer
 from heartline.push import History, Publisher, Push, TopicSettings
 from heartline.rpc import Calls, ServiceTable, hook
-from heartline.server import MAX_IDENTITY, Authenticate, Server, Table, accept_streams, make_server
+from heartline.server import (
+    HTTP_METHODS,
+    MAX_IDENTITY,
+    NATIVE,
+    TLS_HANDSHAKE,
+    Acceptor,
+    Authenticate,
+    Dialect,
+    Server,
+    Table,
+    answer_http,
+    answer_tls,
+    make_server,
+)
 from heartline.session import Heartbeat, Role
 from heartline.session.messages import SMALLEST_FRAME
 from heartline.transports import TransportContext, TransportOptions, open_listeners, open_stream
@@ -60,8 +75,10 @@ async def open_connection(
     ``target`` is a URL (``tcp://``, ``tls://``, ``unix://``, ``ws://``, ``wss://``, ``memory://`` or a
     registered scheme) or a stream that is open already. ``services`` are objects whose methods the server
     may call. ``identity`` names this client to the server, for as long as it lives and longer; without one
-    the server makes up an id, which reconnects keep. ``credentials`` is any value, for the server's
-    ``authenticate``. ``transport`` is for registered schemes whose clients have options. ``reconnect`` says
+    the server makes up an id, which reconnects keep. ``credentials``, for the server's ``authenticate``, is
+    any value, or a function, sync or async, that is asked for one before every handshake, so that a token can
+    be renewed: what it raises comes out of here for the first handshake, and is one failed attempt later.
+    ``transport`` is for registered schemes whose clients have options. ``reconnect`` says
     how to come back after a loss, ``None``: not at all. ``middleware`` stands around what the server asks
     of this client, and ``observers`` are told what happens: see :class:`Operation` and :class:`Observer`.
     ``rng`` is the source of jitter; give a seeded one for a run that can be repeated.
@@ -87,17 +104,17 @@ async def open_connection(
         hooks = Hooks(middleware, observers)
         setup = _setup(nursery, heartbeat, limits, serializer, rng, hooks, Announcer(hooks))
         setup.parts = _parts(services, hooks, None, None)
-        core = Core(setup, Role.CLIENT)
+        core = Core(setup, Role.CLIENT, Peer(url=target if isinstance(target, str) else "", address=""))
         if isinstance(target, str):
             context = TransportContext(nursery=nursery, tls=tls, options=transport)
             dial = partial(open_stream, target, context)
-            core.address = target
         else:
             dial = partial(_give, [target])
-        again = partial(connect, core, dial, identity=identity, credentials=credentials)
+        shown = Credentials(credentials, limits.handshake_timeout)
+        again = partial(connect, core, dial, identity=identity, credentials=shown)
         try:
             link = await again()
-            nursery.start_soon(run_client, core, link, again, reconnect)
+            nursery.start_soon(partial(run_client, core, link, again, reconnect, renewable=shown.renewable))
             await core.wait_open()
             try:
                 yield face_of(core)
@@ -132,18 +149,22 @@ async def open_server(
     serializer: str = "cbor",
     middleware: Iterable[Middleware] = (),
     observers: Iterable[Observer] = (),
+    dialects: Mapping[int, Dialect] | None = None,
     rng: random.Random | None = None,
 ) -> AsyncIterator[Server]:
     """Listen on every URL, and serve whoever connects until the block is left.
 
     With port 0 the system picks one; ``Server.urls`` has the real addresses. ``services`` are the objects
-    whose methods clients may call. ``authenticate(credentials, identity)`` returns the id under which a
-    client is let in (``None``: the identity it claims), or raises :class:`PermissionError`; it may be async.
+    whose methods clients may call. ``authenticate(peer)`` judges a :class:`heartline.Peer`: it returns the id
+    under which a client is let in, which may then take the place of an older one, or ``None`` for the
+    identity that it claims, if that is free; or it raises :class:`PermissionError`. It may be async.
     ``transport`` says how to listen, and the pages of which sites may connect from browsers. ``history`` is
     what topics retain by default. ``topics`` are those with a store or a fold, by name: they are there, with
     all that their stores have of them, before the first client is let in. ``middleware`` stands around what
     clients ask of this server and what it publishes, and ``observers`` are told what happens: see
-    :class:`Operation` and :class:`Observer`. ``rng`` makes ids and epochs.
+    :class:`Operation` and :class:`Observer`. ``dialects`` serve streams that begin with another byte than 0,
+    the first of every heartline client: a :data:`heartline.server.Dialect` by byte. ``rng`` makes ids and
+    epochs.
 
     Leaving the block says goodbye to every client, which will try to come back, and ends every task, socket
     and call. For a gentle end call :meth:`Server.drain` first.
@@ -151,6 +172,9 @@ async def open_server(
     _check("transport", transport, TransportOptions)
     _check("history", history, History)
     _check("topics", topics, Mapping, type(None))
+    if authenticate is not None:
+        _check_function("authenticate", authenticate)
+    spoken = _dialects(dialects or {})
     if not urls:
         raise ConfigurationError("open_server needs at least one URL to listen on, such as tcp://127.0.0.1:0")
     async with AsyncExitStack() as opened, open_plain_nursery() as nursery:
@@ -178,8 +202,9 @@ async def open_server(
         table = Table(setup)
         addresses = tuple(dict.fromkeys(listener.url for listener in listeners))
         server = make_server(table, addresses, publisher, announcer, inbox)
+        acceptor = Acceptor(table, authenticate, spoken)
         for listener in listeners:
-            nursery.start_soon(accept_streams, table, authenticate, listener)
+            nursery.start_soon(acceptor.accept, listener)
         try:
             yield server
             await server.drain(0)
@@ -206,6 +231,11 @@ def _check(name: str, value: object, *kinds: type) -> None:
     if not isinstance(value, kinds):
         wanted = " or ".join("None" if kind is type(None) else kind.__name__ for kind in kinds)
         raise ConfigurationError(f"{name} must be {wanted}, not {value!r:.80}")
+
+
+def _check_function(name: str, value: object) -> None:
+    if not callable(value):
+        raise ConfigurationError(f"{name} must be a function, not {value!r:.80}")
 
 
 def _setup(
@@ -257,4 +287,20 @@ def _parts(
         Lanes.family: partial(Lanes, inbox),
         Calls.family: partial(Calls, table),
         Push.family: partial(Push, publisher, ask_for_topic),
+    }
+
+
+def _dialects(more: Mapping[int, Dialect]) -> dict[int, Dialect]:
+    """Who serves a stream, by its first byte: a line per dialect, and ``more`` of the user's own."""
+    _check("dialects", more, Mapping)
+    for first in more:
+        if type(first) is not int or first == NATIVE or not 0 <= first <= 255:
+            raise ConfigurationError(
+                f"dialects: {first!r:.80} cannot choose one; give the first byte of its streams, 1 to 255"
+            )
+        _check_function(f"dialects[{first}]", more[first])
+    return {
+        TLS_HANDSHAKE: answer_tls,
+        **dict.fromkeys(HTTP_METHODS, answer_http),
+        **more,
     }

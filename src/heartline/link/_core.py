@@ -17,6 +17,7 @@ import trio
 from heartline.errors import ConnectionClosed, ConnectionLost, HeartlineError
 from heartline.link._goodbye import GOODBYE_GRACE, Goodbye
 from heartline.link._link import Link
+from heartline.link._peer import Peer
 from heartline.link._setup import Change, Part, Setup
 from heartline.link._state import (
     CONNECTION_TRANSITIONS,
@@ -52,23 +53,24 @@ class Core:
         "_parts",
         "_resumed",
         "_state_changed",
-        "address",
         "attempt",
         "dialing",
         "face",
         "id",
         "link",
+        "peer",
         "reason",
         "role",
         "setup",
         "state",
     )
 
-    def __init__(self, setup: Setup, role: Role) -> None:
+    def __init__(self, setup: Setup, role: Role, peer: Peer) -> None:
         self.setup: Setup = setup
         self.role: Role = role
         self.id: str = ""
-        self.address: str = ""
+        self.peer: Peer = peer
+        """Who is at the other end of the present link, or was at that of the last one."""
         self.state: ConnectionState = ConnectionState.CONNECTING
         self.link: Link | None = None
         """The session's link, up or down; ``None`` while there is no session."""
@@ -86,7 +88,12 @@ class Core:
         self._state_changed: trio.lowlevel.ParkingLot | None = None
 
     def __str__(self) -> str:
-        return printable(f"{self.id} at {self.address}")
+        return printable(f"{self.id or '(no id yet)'} at {self.place}")
+
+    @property
+    def place(self) -> str:
+        """Where the peer is, in a few words: a client dials the URL again, whatever the address was."""
+        return (self.role is Role.CLIENT and self.peer.url) or self.peer.address
 
     # Parts
 
@@ -143,7 +150,9 @@ class Core:
         ):
             return ConnectionClosed(str(reason), code=reason.code, by_peer=reason.by_peer)
         over = self.state is _CLOSED
-        error = ConnectionLost("the connection has ended" if over else "there is no link at the moment")
+        error = ConnectionLost(
+            f"the connection has ended: {reason}" if over else "there is no link at the moment"
+        )
         error.__cause__ = reason
         return error
 
