@@ -55,10 +55,10 @@ async def test_a_link_that_comes_back_is_no_reason_to_worry(
 async def test_the_end_for_good_is_one_warning_with_its_reason(
     how: str, log: pytest.LogCaptureFixture, autojump_clock: MockClock
 ) -> None:
-    def authenticate(credentials: object, identity: str | None) -> str | None:
+    def authenticate(peer: heartline.Peer) -> str | None:
         if how == "refused" and server.statistics().accepted:
             raise PermissionError("not any more")
-        return identity
+        return peer.identity
 
     reasons = {
         "goodbye": "you may go",
@@ -132,7 +132,7 @@ async def test_a_clients_words_stay_on_one_line(
 async def test_a_refusals_words_stay_on_one_line(
     log: pytest.LogCaptureFixture, autojump_clock: MockClock
 ) -> None:
-    def authenticate(credentials: object, identity: str | None) -> str | None:
+    def authenticate(peer: heartline.Peer) -> str | None:
         raise PermissionError(FORGED)
 
     async with heartline.open_server("memory://", authenticate=authenticate) as server:

@@ -60,10 +60,10 @@ class Heard(Observer):
         self.refused.append((code, reason))
 
 
-def authenticate(credentials: Any, identity: str | None) -> str | None:
-    if credentials == "wrong":
+def authenticate(peer: heartline.Peer) -> str | None:
+    if peer.credentials == "wrong":
         raise PermissionError("wrong token")
-    return identity
+    return peer.identity
 
 
 async def connect(url: str, **settings: Any) -> str:
@@ -82,8 +82,9 @@ class TestAdmission:
         async with heartline.open_server("memory://", middleware=[look], authenticate=authenticate) as server:
             # It returned nothing, which changes nothing.
             assert await connect(server.urls[0], identity="ada", credentials=7) == "ada"
-        operation = Operation(kind="admission", name="ada", peer="", subject=7)
-        assert seen == [(operation, "ada")]
+        ((operation, admitted),) = seen
+        assert (operation.kind, operation.name, operation.peer) == ("admission", "ada", "")
+        assert (operation.subject.credentials, admitted) == (7, "ada")
 
     @pytest.mark.parametrize(
         ("error", "code", "reason", "terminal"),

@@ -150,7 +150,7 @@ async def run_client(
     *,
     renewable: bool,
 ) -> None:
-    """Serve ``link``, and after each loss the one that ``again`` makes, until the end of the core.
+    """Serve ``link``, and after each loss the one that ``again`` makes, until the end of the connection.
 
     With ``renewable`` credentials those that are not accepted any more are no reason to end.
     """
@@ -176,8 +176,6 @@ async def run_client(
     except HeartlineError as error:
         reason = error
     finally:
-        if core.state is not ConnectionState.CLOSED and _is_news(reason):
-            logger.warning("%s: the connection has ended for good: %s", core.place, reason)
         core.finish(reason)
 
 
@@ -231,8 +229,3 @@ def _is_final(reason: HeartlineError, renewable: bool) -> bool:
     if renewable and reason.code == CloseCode.UNAUTHENTICATED:
         return not reason.by_peer
     return not reason.by_peer or CloseCode.is_terminal(reason.code)
-
-
-def _is_news(reason: HeartlineError) -> bool:
-    """Whether this side did not end the connection itself."""
-    return not isinstance(reason, ConnectionClosed) or reason.by_peer

@@ -100,11 +100,15 @@ def error_of(frame: Frame, target: str, timeout: float) -> CallError:
     try:
         fault = msgspec.convert(_cbor.decode(frame.payload), Fault)
     except (SerializationError, msgspec.ValidationError) as error:
-        return RemoteError(f"a malformed FAULT: {error}", type_name="RemoteProtocolError")
+        return RemoteError(
+            f"{target} was answered with a malformed FAULT: {error}", type_name="RemoteProtocolError"
+        )
     if fault.kind == "timeout":
         message = f"{target}: {fault.message}"
         return CallTimeout(message, timeout=fault.timeout or timeout, outcome=Outcome.MAYBE_EXECUTED)
     error_class = _KINDS.get(fault.kind)
     if error_class is not None:
         return error_class(f"{target}: {fault.message}", outcome=Outcome.COMPLETED)
-    return RemoteError(fault.message, type_name=fault.type_name or fault.kind)
+    type_name = fault.type_name or fault.kind
+    text = f": {fault.message}" if fault.message else ""
+    return RemoteError(f"{target} raised {type_name}{text}", type_name=type_name)
