@@ -40,8 +40,9 @@ class Operation:
     published. In calls and subscriptions :func:`heartline.current_connection` gives the connection
     itself."""
     subject: Any
-    """Admission: the credentials. Call: the arguments, as a tuple and a dictionary. Message and publish: the
-    value. Subscribe: where the subscription begins, as it came over the wire."""
+    """Admission: the :class:`heartline.Peer`, with its credentials. Call: the arguments, as a tuple and a
+    dictionary. Message and publish: the value. Subscribe: where the subscription begins, as it came over
+    the wire."""
 
 
 Proceed: TypeAlias = Callable[[], Awaitable[Any]]
@@ -79,8 +80,12 @@ class Observer:
     def connection_closed(self, connection: Any, reason: Exception) -> None:
         """A connection has ended for good."""
 
-    def peer_refused(self, address: str, code: int, reason: str) -> None:
-        """This server refused a handshake, with a :class:`heartline.CloseCode`."""
+    def peer_refused(self, address: str, code: int | None, reason: str) -> None:
+        """A handshake with this server has failed, for a reason that the log has too.
+
+        ``code`` is the :class:`heartline.CloseCode` that the peer was told, ``None`` if there was nobody to
+        tell.
+        """
 
     def call_served(self, name: str, seconds: float, error: BaseException | None) -> None:
         """A call of a method here has ended, its middleware included; ``error`` is what it raised.

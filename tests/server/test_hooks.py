@@ -36,7 +36,7 @@ class Heard(Observer):
 
     def __init__(self) -> None:
         self.events: list[tuple[Any, ...]] = []
-        self.refused: list[tuple[int, str]] = []
+        self.refused: list[tuple[int | None, str]] = []
         self.connections: set[Connection] = set()
 
     def connection_opened(self, connection: Connection) -> None:
@@ -55,7 +55,7 @@ class Heard(Observer):
         assert connection in self.connections
         self.events.append(("closed", type(reason).__name__))
 
-    def peer_refused(self, address: str, code: int, reason: str) -> None:
+    def peer_refused(self, address: str, code: int | None, reason: str) -> None:
         assert isinstance(address, str)
         self.refused.append((code, reason))
 
