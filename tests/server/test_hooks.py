@@ -37,7 +37,7 @@ class Heard(Observer):
 
     def __init__(self) -> None:
         self.events: list[tuple[Any, ...]] = []
-        self.refused: list[tuple[int, str]] = []
+        self.refused: list[tuple[int | None, str]] = []
         self.connections: set[Connection] = set()
 
     def connection_opened(self, connection: Connection) -> None:
