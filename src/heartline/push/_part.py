@@ -7,7 +7,8 @@ update can arrive before its number is known.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import trio
@@ -36,12 +37,23 @@ Subscribe = Callable[[Core, str, Any, str, int], Awaitable[Any]]
 """``subscribe(core, topic, since, policy, key)`` calls the peer; calls are a part of their own."""
 
 
+class Request:
+    """A subscription that the peer has asked for, and that middleware decides on."""
+
+    __slots__ = ("given_up",)
+
+    def __init__(self) -> None:
+        self.given_up: bool = False
+        """By the peer, or with its session: it must not begin any more."""
+
+
 class Push:
     """The push part of a connection."""
 
     __slots__ = (
         "_asked",
         "_core",
+        "_requests",
         "_room",
         "_served",
         "_served_by_key",
@@ -64,6 +76,7 @@ class Push:
         self._room = RoomQueue()
         self._served: dict[int, Served] = {}
         self._served_by_key: dict[int, Served] = {}
+        self._requests: dict[int, Request] = {}
         self._subscribed: dict[int, Following] = {}
 
     # The subscriber's side
@@ -146,6 +159,36 @@ class Push:
             number = self.publisher.next_number()
         return number
 
+    @contextmanager
+    def request(self, key: int) -> Iterator[Request]:
+        """A block in which a subscription of the peer is decided, which the peer may give up meanwhile.
+
+        When the block raises, a subscription that was begun in it is ended.
+        """
+        if key in self._requests or key in self._served_by_key:
+            raise _refusal(f"the key {key} is that of another subscription")
+        request = self._requests[key] = Request()
+        try:
+            yield request
+        except BaseException:
+            if not request.given_up:
+                self._end(key)
+            raise
+        finally:
+            if not request.given_up:
+                del self._requests[key]
+
+    def _end(self, key: int) -> None:
+        """End what is asked for or served with this key, if there is anything."""
+        request = self._requests.pop(key, None)
+        if request is not None:
+            request.given_up = True
+        served = self._served_by_key.pop(key, None)
+        if served is not None:
+            del self._served[served.number]
+            self._room.leave(served)
+            served.topic.leave(served, lost=False)
+
     def on_frame(self, frame: Frame) -> None:
         """Handle a PUSH or CONFIRM."""
         if frame.type == FrameType.PUSH:
@@ -162,11 +205,7 @@ class Push:
             raise RemoteProtocolError(f"CONFIRM of {len(frame.payload)} bytes")
         (offset,) = OFFSET.unpack(frame.payload)
         if offset == LEAVE:
-            left = self._served_by_key.pop(frame.id, None)
-            if left is not None:  # otherwise the call that would have begun it never came
-                del self._served[left.number]
-                self._room.leave(left)
-                left.topic.leave(left, lost=False)
+            self._end(frame.id)  # if there is nothing, the call that would have begun it never came
             return
         served = self._served.get(frame.id)
         if served is None:
@@ -181,6 +220,9 @@ class Push:
             served.topic.leave(served, lost=True)
         self._served.clear()
         self._served_by_key.clear()
+        for request in self._requests.values():
+            request.given_up = True
+        self._requests.clear()
         self._room.clear()
         subscribed, self._subscribed = self._subscribed, {}
         for following in subscribed.values():

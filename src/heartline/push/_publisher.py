@@ -12,12 +12,14 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import trio
 
 from heartline.errors import ConfigurationError, LocalProtocolError, PushError
 from heartline.link import Flusher
+from heartline.observe import Hooks, Operation
 from heartline.push._journal import Journal
 from heartline.push._keys import Key, make_key
 from heartline.push._log import History, TopicLog
@@ -72,12 +74,14 @@ class Publisher:
         limits: Limits,
         history: History,
         make_epoch: Callable[[], str],
+        hooks: Hooks,
     ) -> None:
         self._serializer = serializer
         self._flusher = flusher
         self._limits = limits
         self._history = history
         self._make_epoch = make_epoch
+        self._hooks = hooks
         # Shared by topics: one that comes again before it was ever published is still in its first life.
         self._epoch = ""
         self._topics: dict[str, Topic] = {}
@@ -105,7 +109,8 @@ class Publisher:
                 )
             self._epoch = self._epoch or self._make_epoch()
             log = TopicLog(self._epoch, self.next_number(), self._history)
-            topic = self._topics[name] = Topic(name, log, self._flusher, self.forget)
+            tell = self._hooks.tell("update_published")
+            topic = self._topics[name] = Topic(name, log, self._flusher, self.forget, tell)
         return topic
 
     def _hold(self, topic: Topic) -> None:
@@ -221,11 +226,22 @@ class Publisher:
 
     # Publishing
 
-    @trio.lowlevel.enable_ki_protection
     async def publish(
         self, name: str, value: Any, key: str | None, wait: WaitFor, timeout: float | None
     ) -> Receipt:
         """See :meth:`heartline.Server.publish`."""
+        if not self._hooks.middleware:
+            return await self._publish(name, value, key, wait, timeout)
+        operation = Operation(kind="publish", name=name, peer="", subject=value)
+        receipt: Receipt = await self._hooks.guard(
+            operation, partial(self._publish, name, value, key, wait, timeout)
+        )
+        return receipt
+
+    @trio.lowlevel.enable_ki_protection
+    async def _publish(
+        self, name: str, value: Any, key: str | None, wait: WaitFor, timeout: float | None
+    ) -> Receipt:
         await trio.lowlevel.checkpoint()
         if wait is not None:
             check_choice("wait", wait, WAITS, or_else=" or None")

@@ -12,7 +12,7 @@ from heartline.wire import Serializer, decode_value, encode_value
 
 __all__ = ["State", "warn_of_end"]
 
-logger = logging.getLogger("heartline")
+logger = logging.getLogger("heartline.push")
 
 
 def warn_of_end(topic: str, saved: int) -> None:

@@ -11,6 +11,7 @@ import trio
 
 from heartline.errors import PushError
 from heartline.link import Flusher
+from heartline.observe import Tell
 from heartline.push._keys import Key, Keys
 from heartline.push._log import Entry, TopicLog
 from heartline.push._receipt import Wait, Who
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["TURN", "Taken", "Topic"]
 
 TURN = 512
-"""Cursors that are moved, or updates put into logs, before other tasks run: about half a millisecond. In shorter
-turns the flusher would write more often, and join less."""
+"""Cursors that are moved, or updates put into logs, before other tasks run: about half a millisecond. In
+shorter turns the flusher would write more often, and join less."""
 
 _offset = attrgetter("offset")
 
@@ -47,6 +48,7 @@ class Topic:
         "_expected_size",
         "_on_idle",
         "_spread",
+        "_tell",
         "_waits",
         "changed",
         "deleted",
@@ -63,10 +65,14 @@ class Topic:
         "state",
     )
 
-    def __init__(self, name: str, log: TopicLog, flusher: Flusher, on_idle: Callable[[Topic], None]) -> None:
+    def __init__(
+        self, name: str, log: TopicLog, flusher: Flusher, on_idle: Callable[[Topic], None], tell: Tell | None
+    ) -> None:
         self.name = name
         self.log = log
         self.flusher = flusher
+        self._tell = tell
+        """Tells observers of each update."""
         self.journal: Journal | None = None
         """The way into its store, if it has one."""
         self.state: State | None = None
@@ -84,6 +90,8 @@ class Topic:
         self.changed: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
         """Wakes who waits for room, or for a cursor to move."""
         self._on_idle = on_idle
+        self._tell = tell
+        """Tells observers of each update."""
         self._expected = 0
         self._expected_size = 0
         self._spread = 0
@@ -98,6 +106,8 @@ class Topic:
             self.state.apply(entry.offset, value, flags)
         if key is not None:
             self.keys.add(key.at(entry.offset), self.log.history.keys)
+        if self._tell is not None:
+            self._tell(self.name, entry.offset, entry.length)
         return Taken(entry.offset, list(self.served.values()))
 
     @trio.lowlevel.enable_ki_protection
