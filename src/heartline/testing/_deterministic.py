@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import trio
+
 __all__ = ["deterministic"]
 
 
@@ -23,15 +25,15 @@ def deterministic(seed: str) -> Iterator[None]:
     async generator in it, depends on all that the process did before. All of this belongs to the process, so
     do not do it in two threads at a time.
 
-    Raises :class:`RuntimeError` if this version of Trio has no such switch.
+    Raises :class:`RuntimeError` if this version of Trio has no such switch; nothing else in heartline needs it.
     """
     run: Any = importlib.import_module("trio._core._run")
     switch = getattr(run, "_ALLOW_DETERMINISTIC_SCHEDULING", None)
     shuffler = getattr(run, "_r", None)
     if not isinstance(switch, bool) or not isinstance(shuffler, random.Random):
         raise RuntimeError(
-            "trio._core._run has no _ALLOW_DETERMINISTIC_SCHEDULING and _r in this version of Trio, so "
-            "runs cannot be repeated; use Trio 0.35"
+            f"Trio {trio.__version__} has no trio._core._run._ALLOW_DETERMINISTIC_SCHEDULING and _r, so a run "
+            "cannot be repeated: heartline.testing needs another version for this, such as Trio 0.35"
         )
     scheduling, chance, system = shuffler.getstate(), random.getstate(), random.SystemRandom
     seeds = random.Random(f"{seed} system")
