@@ -42,7 +42,7 @@ nitpick_ignore_regex = [
     # Aliases of unions, spelt out where they are explained.
     ("py:class", r"Since|WaitFor"),
     # Type variables.
-    ("py:class", r"heartline\..*\.[A-Z]"),
+    ("py:class", r"(heartline\..*\.)?[A-Z]"),
 ]
 
 # What becomes of the alias ``heartline.federated.Model`` in signatures.

@@ -28,6 +28,7 @@ INNER_PACKAGES = (
     "heartline.connection",
     "heartline.endpoints",
     "heartline.link",
+    "heartline.observe",
     "heartline.push",
     "heartline.rpc",
     "heartline.server",

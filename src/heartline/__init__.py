@@ -53,7 +53,8 @@ from heartline.errors import (
     StoreError,
     UnknownMethod,
 )
-from heartline.link import Backoff, ConnectionState, ConnectionStatistics
+from heartline.link import Backoff, ConnectionState, ConnectionStatistics, Peer
+from heartline.observe import Middleware, Observer, Operation
 from heartline.push import (
     NEWEST,
     OLDEST,
@@ -136,9 +137,13 @@ __all__ = [
     "Lost",
     "Message",
     "Messages",
+    "Middleware",
+    "Observer",
     "Opened",
+    "Operation",
     "Outcome",
     "Overloaded",
+    "Peer",
     "Position",
     "ProtocolError",
     "PushError",

@@ -197,7 +197,13 @@ class RemoteError(CallError):
 
 
 class Overloaded(CallError):
-    """The peer's limit of calls in progress is reached; nothing was executed, so repeating is safe."""
+    """The peer has no room for the call at the moment; nothing was executed, so repeating is safe.
+
+    Its limit of calls in progress is reached, or its middleware raised this.
+    """
+
+    def __init__(self, message: str, *, outcome: Outcome = Outcome.COMPLETED) -> None:
+        super().__init__(message, outcome=outcome)
 
 
 class Forbidden(CallError):

@@ -14,9 +14,9 @@ from heartline.connection import _channels
 from heartline.link import _goodbye
 from heartline.push import _journal, _keys, _part, _publisher, _served, _sqlite
 from heartline.rpc import _faults, _service, _wire
-from heartline.server import _acceptor
+from heartline.server import _acceptor, _admission, _refusals
 from heartline.session import TRANSITIONS, Role, State, Step, heartbeat, lanes, messages, outbox, reports
-from heartline.wire import cbor, segments
+from heartline.wire import cbor, segments, text
 from tests.docs.snippets import DOCS
 from tests.public import PUBLIC_MODULES
 
@@ -75,7 +75,9 @@ BOUNDS = {
     "token of a session": _acceptor.TOKEN_SIZE,
     "goodbye: for the peer to answer": _goodbye.GOODBYE_GRACE,
     "reason of a refusal or goodbye": messages.REASON_SIZE,
-    "identity of a client": _acceptor.MAX_IDENTITY,
+    "identity of a client": _admission.MAX_IDENTITY,
+    "refused handshakes with a line of their own in the log, in a minute": _refusals.LINES,
+    "text of a peer that is shown in an error": text.TEXT_SIZE,
     "name of a channel": _channels.NAME_SIZE,
     "name of a service, and of a method": _service.MAX_NAME,
     "text of an error that travels": _faults.MESSAGE_SIZE,

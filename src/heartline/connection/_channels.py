@@ -10,10 +10,12 @@ opens and closes channels holds no more of them here than ``Limits.channels``, w
 from __future__ import annotations
 
 from collections import deque
+from functools import partial
 from typing import Any, final
 
 import trio
 
+from heartline.connection._middleware import Dropped, let_in
 from heartline.errors import (
     ConnectionLost,
     HeartlineError,
@@ -22,6 +24,7 @@ from heartline.errors import (
 )
 from heartline.link import Core, NoPublicConstructor
 from heartline.wire import Flag, Frame, FrameType, Serializer, decode_body, encode_body
+from heartline.wire.text import printable
 
 __all__ = ["Channel", "ChannelBroken", "Channels", "decode_message", "encode_message"]
 
@@ -74,7 +77,8 @@ class Channel(trio.abc.Channel[Any], metaclass=NoPublicConstructor):
         self._channels = channels
         self._core = channels.core
         self._number = number
-        self._inbox: deque[Frame] = deque()
+        self._inbox: deque[tuple[Frame, bool]] = deque()
+        """Each with whether its sender is still to be told that it may send as much again."""
         self._lot = trio.lowlevel.ParkingLot()
         self._closed = False
         self._ended = False
@@ -110,6 +114,17 @@ class Channel(trio.abc.Channel[Any], metaclass=NoPublicConstructor):
     async def receive(self) -> Any:
         """The next message; raises :class:`SerializationError` for one that cannot be decoded."""
         await trio.lowlevel.checkpoint()
+        while True:
+            frame = await self._take()
+            message = decode_message(frame)
+            if not self._core.setup.hooks.middleware:
+                return message
+            try:
+                return await let_in(self._core, self.name, message, partial(self._put_back, frame))
+            except Dropped:
+                continue
+
+    async def _take(self) -> Frame:
         while not self._inbox:
             if self._closed:
                 raise trio.ClosedResourceError("this channel was closed here")
@@ -118,9 +133,16 @@ class Channel(trio.abc.Channel[Any], metaclass=NoPublicConstructor):
             if self._ended:
                 raise trio.EndOfChannel
             await self._lot.park()
-        frame = self._inbox.popleft()
-        self._give_credit(frame)
-        return decode_message(frame)
+        frame, owed = self._inbox.popleft()
+        if owed:
+            self._give_credit(frame)
+        return frame
+
+    def _put_back(self, frame: Frame) -> None:
+        """The reader that took this message gave up: it is the next one again."""
+        if not self._closed:
+            self._inbox.appendleft((frame, False))
+            self._lot.unpark()
 
     @trio.lowlevel.enable_ki_protection
     async def aclose(self) -> None:
@@ -128,7 +150,9 @@ class Channel(trio.abc.Channel[Any], metaclass=NoPublicConstructor):
         if not self._closed:
             self._closed = True
             while self._inbox:
-                self._give_credit(self._inbox.popleft())
+                frame, owed = self._inbox.popleft()
+                if owed:
+                    self._give_credit(frame)
             if not self._ended:
                 self._channels._say_closed(self._number)
             self._lot.unpark_all()
@@ -146,7 +170,7 @@ class Channel(trio.abc.Channel[Any], metaclass=NoPublicConstructor):
         if self._closed:
             self._give_credit(frame)
         else:
-            self._inbox.append(frame)
+            self._inbox.append((frame, True))
             self._lot.unpark()
 
     def _end(self, broken: HeartlineError | None) -> None:
@@ -233,7 +257,7 @@ class Channels:
     def _on_end(self, frame: Frame, channel: Channel) -> None:
         broken = None
         if frame.type == FrameType.RESET:
-            reason = frame.payload[:RESET_REASON_SIZE].decode(errors="replace")
+            reason = printable(frame.payload[:RESET_REASON_SIZE].decode(errors="replace"))
             broken = ConnectionLost(f"the peer reset channel {channel.name!r}: {reason}")
         channel._end(broken)
         if channel not in self._incoming:

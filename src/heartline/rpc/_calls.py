@@ -31,6 +31,7 @@ from heartline.errors import (
     SerializationError,
 )
 from heartline.link import ConnectionState, Core, Link, LinkState, Unsent
+from heartline.observe import Tell
 from heartline.rpc._faults import Fault, encode_fault, error_of, fault_of
 from heartline.rpc._proxy import make_proxy
 from heartline.rpc._service import Bound, Mode, ServiceTable
@@ -78,6 +79,11 @@ class Calls:
         """Whether no further call can succeed."""
         return self._core.state is ConnectionState.CLOSED
 
+    @property
+    def call_made(self) -> Tell | None:
+        """Tells observers of a call that has ended."""
+        return self._core.setup.hooks.tell("call_made")
+
     async def wait_link(self) -> None:
         """Wait until there is a link, or never will be."""
         try:
@@ -118,8 +124,7 @@ class Calls:
             link is None
             or timeout <= 0
             or core.state is not _OPEN
-            or link.state is not _UP
-            or link.full
+            or not link.clear
             or len(pending) >= link.peer_limits.calls
         ):
             link, timeout = await self._wait_turn(name)
@@ -287,7 +292,7 @@ class Calls:
         except (HeartlineError, TypeError) as error:
             self._fault(number, Fault("arguments", str(error)))
             return
-        if bound.spec.mode is Mode.INLINE and not link.full:
+        if bound.mode is Mode.INLINE and link.clear:
             try:
                 result = _run_inline(bound.function, args, kwargs)
             except Exception as error:
@@ -317,7 +322,7 @@ class Calls:
         result = None
         try:
             with scope:
-                mode = bound.spec.mode
+                mode = bound.mode
                 if mode is Mode.TASK:
                     result = await _run_async(bound.function, args, kwargs)
                 elif mode is Mode.THREAD:
@@ -326,7 +331,7 @@ class Calls:
                     await trio.lowlevel.checkpoint_if_cancelled()
                     await _wait_writable(link)
                     result = _run_inline(bound.function, args, kwargs)
-                if link.full:
+                if not link.clear:
                     await _wait_writable(link)
         except Exception as error:
             # Outside of the scope, which takes Cancelled out of a group and leaves the errors of cleaning up.

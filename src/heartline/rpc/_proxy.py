@@ -10,6 +10,7 @@ import trio
 
 from heartline.errors import CallError, ConfigurationError, Outcome
 from heartline.link import NoPublicConstructor
+from heartline.observe import Tell, Watch
 from heartline.rpc._retry import Retry
 from heartline.rpc._service import MethodSpec, check_name, check_service_name, describe, service_name
 
@@ -30,6 +31,11 @@ class Caller(Protocol):
     @property
     def closed(self) -> bool:
         """Whether no further call can succeed."""
+        ...
+
+    @property
+    def call_made(self) -> Tell | None:
+        """Tells observers of a call that has ended."""
         ...
 
     async def wait_link(self) -> None:
@@ -111,6 +117,19 @@ class RemoteMethod(Generic[P, R], metaclass=NoPublicConstructor):
             await self._caller.wait_link()
 
 
+class _ObservedMethod(RemoteMethod[P, R]):
+    """A method whose calls observers are told of."""
+
+    __slots__ = ()
+
+    async def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call it."""
+        tell = self._caller.call_made
+        assert tell is not None, "only then a method is made like this"
+        with Watch(tell, self._name):
+            return await super().__call__(*args, **kwargs)
+
+
 @overload
 def remote(method: Callable[P, Coroutine[Any, Any, R]], /) -> RemoteMethod[P, R]: ...
 @overload
@@ -156,9 +175,10 @@ class Proxy(metaclass=NoPublicConstructor):
             spec = self._specs.get(name)
             if spec is None:
                 raise AttributeError(f"service {self._name!r} has no public method {name!r}")
-        method: RemoteMethod[..., Any] = RemoteMethod._create(
-            self._caller, f"{self._name}.{name}", spec, self._retry
-        )
+        # What is built in is no call for observers of calls, as on the side that serves it.
+        observed = self._caller.call_made is not None and not self._name.startswith("$")
+        kind = _ObservedMethod if observed else RemoteMethod
+        method: RemoteMethod[..., Any] = kind._create(self._caller, f"{self._name}.{name}", spec, self._retry)
         self.__dict__[name] = method  # found without __getattr__ from now on
         return method
 
