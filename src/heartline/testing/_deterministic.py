@@ -25,15 +25,15 @@ def deterministic(seed: str) -> Iterator[None]:
     async generator in it, depends on all that the process did before. All of this belongs to the process, so
     do not do it in two threads at a time.
 
-    Raises :class:`RuntimeError` if this version of Trio has no such switch; nothing else in heartline needs it.
+    Raises :class:`RuntimeError` if this version of Trio has no such switch.
     """
     run: Any = importlib.import_module("trio._core._run")
     switch = getattr(run, "_ALLOW_DETERMINISTIC_SCHEDULING", None)
     shuffler = getattr(run, "_r", None)
     if not isinstance(switch, bool) or not isinstance(shuffler, random.Random):
         raise RuntimeError(
-            f"Trio {trio.__version__} has no trio._core._run._ALLOW_DETERMINISTIC_SCHEDULING and _r, so a run "
-            "cannot be repeated: heartline.testing needs another version for this, such as Trio 0.35"
+            f"Trio {trio.__version__} has no _ALLOW_DETERMINISTIC_SCHEDULING and _r in trio._core._run, so a "
+            "run cannot be repeated: heartline.testing needs another version for this, such as Trio 0.35"
         )
     scheduling, chance, system = shuffler.getstate(), random.getstate(), random.SystemRandom
     seeds = random.Random(f"{seed} system")
