@@ -7,7 +7,7 @@ import trio
 
 import heartline
 from heartline import Limits, service
-from heartline.wire import FrameType
+from heartline.wire import Frame, FrameType
 from tests.rpc.helpers import CBOR, QUIET, RawPeer, call_frame, raw_client, settle
 
 CALL, DATA, CLOSE, RESET, CANCEL, FAULT = (
@@ -127,7 +127,9 @@ async def test_items_for_a_refused_call_are_dropped_and_their_credit_comes_back(
             await peer.flush()
             while peer.session.outbox.blocked(lane):
                 data = await peer.stream.receive_some(1 << 20)
-                peer._frames += peer.session.receive(bytes(data), trio.current_time())
+                for event in peer.session.receive(bytes(data), trio.current_time()):
+                    assert isinstance(event, Frame)
+                    peer._frames.append(event)
         streamer.end(lane, "close")
         assert (await streamer.receive_fault(lane))[0] == "arguments"
         (connection,) = server.connections.values()
