@@ -11,6 +11,7 @@ import trio
 from heartline.errors import ConfigurationError, KeyReused
 from heartline.push._store import SavedKey
 from heartline.wire import Serializer, encode_value
+from heartline.wire.text import is_name
 
 __all__ = ["MAX_KEY", "Keys", "make_key"]
 
@@ -23,7 +24,7 @@ DIGEST_SIZE = 16
 
 def make_key(serializer: Serializer, key: str, value: Any) -> SavedKey:
     """A key and its value, for an update that has no offset yet; raises :class:`ConfigurationError`."""
-    if not isinstance(key, str) or not 0 < len(key) <= MAX_KEY or not key.isprintable():
+    if not is_name(key, MAX_KEY):
         raise ConfigurationError(f"a key is text of 1 to {MAX_KEY} printable characters, not {key!r:.80}")
     payload, _ = encode_value(serializer, value)
     return SavedKey(key=key, offset=0, digest=blake2b(payload, digest_size=DIGEST_SIZE).digest())
