@@ -16,7 +16,7 @@ from heartline.errors import (
     LocalProtocolError,
     RemoteError,
 )
-from heartline.server import serve_stream
+from heartline.server import Acceptor
 from heartline.testing import memory_pair
 from tests.engine import core_of
 from tests.rpc.helpers import QUIET, open_pair, raw_client
@@ -182,7 +182,7 @@ async def serve_one(stream: trio.abc.Stream, *, task_status: trio.TaskStatus[tri
     async with heartline.open_server("memory://", services=[Busy()], heartbeat=QUIET) as server:
         with trio.CancelScope() as scope:
             task_status.started(scope)
-            await serve_stream(server._table, None, stream)
+            await Acceptor(server._table, None, {}).serve(stream, "")
 
 
 @service
