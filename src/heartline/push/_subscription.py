@@ -29,6 +29,7 @@ from heartline.link import Core
 from heartline.push._types import Position, Since, SlowPolicy, Update
 from heartline.push._wire import LEAVE, NOTICE, decode_update, parse_head, parse_notice
 from heartline.wire import Frame
+from heartline.wire.text import printable
 
 if TYPE_CHECKING:
     from heartline.push._part import Push
@@ -302,7 +303,7 @@ class Subscription:
             return
         if what[0] != "gap":
             kind = SlowConsumer if what[0] == "slow" else PushError
-            self._ended = kind(f"topic {self.topic!r}: {what[1]}")
+            self._ended = kind(f"topic {self.topic!r}: {printable(what[1])}")
             number, self._number = self._number, None
             self._push.leave(self._key, number)
             return
