@@ -155,7 +155,7 @@ def test_a_reader_that_gives_up_loses_nothing(
         return await proceed()
 
     async def main() -> None:
-        sent, got = list(range(30)), []
+        sent, got = list(range(30)), list[Any]()
         async with open_reader(kind, delay) as (send, read, client, _server):
 
             async def send_all() -> None:

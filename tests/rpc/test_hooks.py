@@ -92,10 +92,10 @@ class Heard(Observer):
         self.made: list[tuple[str, float, str | None]] = []
 
     def call_served(self, name: str, seconds: float, error: BaseException | None) -> None:
-        self.served.append((name, seconds, error and type(error).__name__))
+        self.served.append((name, seconds, None if error is None else type(error).__name__))
 
     def call_made(self, name: str, seconds: float, error: BaseException | None) -> None:
-        self.made.append((name, seconds, error and type(error).__name__))
+        self.made.append((name, seconds, None if error is None else type(error).__name__))
 
 
 async def pass_on(_operation: Operation, proceed: Proceed) -> Any:

@@ -26,7 +26,7 @@ from heartline.link import Core, NoPublicConstructor
 from heartline.wire import Flag, Frame, FrameType, Serializer, decode_body, encode_body
 from heartline.wire.text import printable
 
-__all__ = ["Channel", "Channels", "decode_message", "encode_message"]
+__all__ = ["Channel", "ChannelBroken", "Channels", "decode_message", "encode_message"]
 
 RAW_BYTES = 0
 """The id of a DATA frame whose payload is the message itself; any other id is a serializer's content id."""
@@ -55,13 +55,21 @@ def decode_message(frame: Frame) -> Any:
     return decode_body(frame.id, frame.payload, frame.flags)
 
 
+class ChannelBroken(HeartlineError, trio.BrokenResourceError):
+    """A channel ended before its user was done with it; the message and ``__cause__`` say why.
+
+    Its session is over, or the peer reset it, or closed it and something is still to be sent there. To code
+    that knows channels from Trio it is a :class:`trio.BrokenResourceError`.
+    """
+
+
 @final
 class Channel(trio.abc.Channel[Any], metaclass=NoPublicConstructor):
     """One channel; a :class:`trio.abc.Channel` of messages: bytes, or any value of the serializer.
 
     It raises what Trio's channels raise: :class:`trio.EndOfChannel` when the peer closed it,
-    :class:`trio.ClosedResourceError` when you did, :class:`trio.BrokenResourceError` when the session ended
-    or the peer reset it.
+    :class:`trio.ClosedResourceError` when you did, :class:`trio.BrokenResourceError`, which is also
+    heartline's own :class:`ChannelBroken`, when the session ended or the peer reset it.
     """
 
     def __init__(self, channels: Channels, number: int, name: str) -> None:
@@ -97,7 +105,10 @@ class Channel(trio.abc.Channel[Any], metaclass=NoPublicConstructor):
         if self._closed:
             raise trio.ClosedResourceError("this channel was closed here")
         if self._broken is not None or self._ended:
-            raise trio.BrokenResourceError(f"channel {self.name!r} has ended") from self._broken
+            raise self._broken_error() from self._broken
+
+    def _broken_error(self) -> ChannelBroken:
+        return ChannelBroken(f"channel {self.name!r} has ended: {self._broken or 'the peer closed it'}")
 
     @trio.lowlevel.enable_ki_protection
     async def receive(self) -> Any:
@@ -118,7 +129,7 @@ class Channel(trio.abc.Channel[Any], metaclass=NoPublicConstructor):
             if self._closed:
                 raise trio.ClosedResourceError("this channel was closed here")
             if self._broken is not None:
-                raise trio.BrokenResourceError(f"channel {self.name!r} has ended") from self._broken
+                raise self._broken_error() from self._broken
             if self._ended:
                 raise trio.EndOfChannel
             await self._lot.park()

@@ -8,12 +8,13 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Unpack
 
 import trio
 
 from heartline.connection import Announcer, Connection, Lanes, SharedInbox, face_of
 from heartline.endpoints._builtin import ask_for_topic, make_push_service
+from heartline.endpoints._settings import ServerSettings
 from heartline.errors import ConfigurationError, ConnectionFailed
 from heartline.link import (
     Backoff,
@@ -215,7 +216,9 @@ async def open_server(
 
 
 async def serve(
-    *urls: str, task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED, **settings: Any
+    *urls: str,
+    task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
+    **settings: Unpack[ServerSettings],
 ) -> None:
     """Serve until cancelled; ``settings`` are those of :func:`open_server`.
 

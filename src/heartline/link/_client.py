@@ -150,7 +150,7 @@ async def run_client(
     *,
     renewable: bool,
 ) -> None:
-    """Serve ``link``, and after each loss the one that ``again`` makes, until the end of the core.
+    """Serve ``link``, and after each loss the one that ``again`` makes, until the end of the connection.
 
     With ``renewable`` credentials those that are not accepted any more are no reason to end.
     """

@@ -101,7 +101,9 @@ def error_of(frame: Frame, target: str, timeout: float) -> CallError:
     try:
         fault = msgspec.convert(_cbor.decode(frame.payload), Fault)
     except (SerializationError, msgspec.ValidationError) as error:
-        return RemoteError(f"a malformed FAULT: {error}", type_name="RemoteProtocolError")
+        return RemoteError(
+            f"{target} was answered with a malformed FAULT: {error}", type_name="RemoteProtocolError"
+        )
     message = printable(fault.message)
     if fault.kind == "timeout":
         return CallTimeout(
@@ -110,4 +112,6 @@ def error_of(frame: Frame, target: str, timeout: float) -> CallError:
     error_class = _KINDS.get(fault.kind)
     if error_class is not None:
         return error_class(f"{target}: {message}", outcome=Outcome.COMPLETED)
-    return RemoteError(message, type_name=printable(fault.type_name or fault.kind, NAME_SIZE))
+    type_name = printable(fault.type_name or fault.kind, NAME_SIZE)
+    text = f": {message}" if message else ""
+    return RemoteError(f"{target} raised {type_name}{text}", type_name=type_name)

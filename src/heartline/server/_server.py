@@ -45,7 +45,7 @@ class ServerStatistics:
     """Bytes that wait for all peers to read."""
     events_dropped: int
     topics: Mapping[str, TopicStatistics]
-    """A :class:`heartline.push.TopicStatistics` by topic."""
+    """A :class:`heartline.TopicStatistics` by topic."""
 
 
 @dataclass(frozen=True, slots=True)
