@@ -13,12 +13,11 @@ import trio
 
 import heartline
 from heartline import (
-    OLDEST,
     CallInterrupted,
     CloseCode,
     ConnectionRefusedByPeer,
     ConnectionState,
-    HistoryGap,
+    Gap,
     Outcome,
 )
 from tests.patience import PATIENCE
@@ -101,7 +100,7 @@ async def test_a_killed_server_and_the_next_one(kind: str, tmp_path: Path) -> No
         url = await first.read("url")
         async with (
             heartline.open_connection(url, identity="ann", reconnect=SOON, limits=limits()) as ann,
-            ann.subscribe("entries", since=OLDEST) as entries,
+            ann.subscribe("entries", since="oldest") as entries,
             trio.open_nursery() as nursery,
         ):
             ledger = ann.service("Ledger")
@@ -126,21 +125,21 @@ async def test_a_killed_server_and_the_next_one(kind: str, tmp_path: Path) -> No
                 )
                 gaps, after = await _go_on(entries, "after")
                 assert len(gaps) == 1
-                assert gaps[0].expected == 4
+                assert gaps[0].first == 4
                 assert after.epoch != seen[0].epoch
 
 
-async def _go_on(entries: heartline.Subscription, last: str) -> tuple[list[HistoryGap], heartline.Update]:
+async def _go_on(
+    entries: heartline.Subscription[heartline.Update[str] | Gap], last: str
+) -> tuple[list[Gap], heartline.Update[str]]:
     """Read up to this value; it, and the gaps before."""
-    gaps: list[HistoryGap] = []
-    while True:
-        try:
-            update = await anext(entries)
-        except HistoryGap as gap:
-            gaps.append(gap)
-            update = gap.newest
-        if update is not None and update.value == last:
+    gaps: list[Gap] = []
+    async for update in entries:
+        if isinstance(update, Gap):
+            gaps.append(update)
+        elif update.value == last:
             return gaps, update
+    raise AssertionError("a subscription does not end by itself")
 
 
 async def test_everyone_comes_back_to_a_server_that_is_killed_again_and_again() -> None:

@@ -29,6 +29,8 @@ class ConnectionSettings(TypedDict, total=False):
     reconnect: Backoff | None
     heartbeat: Heartbeat
     limits: Limits
+    history: History
+    topics: Mapping[str, TopicSettings] | None
     serializer: str
     middleware: Iterable[Middleware]
     observers: Iterable[Observer]
