@@ -149,12 +149,13 @@ class RawPeer:
         *,
         identity: str | None = None,
         credentials: Any = None,
+        attempt: tuple[bytes, int] | None = None,
         tls: Any = None,
         **settings: Any,
     ) -> RawPeer:
         """A client of this server, let in."""
         peer = cls.of(await open_stream(url, tls=tls), Role.CLIENT, **settings)
-        peer.session.hello(identity=identity, credentials=credentials)
+        peer.session.hello(identity=identity, credentials=credentials, attempt=attempt)
         await peer.flush()
         (welcome,) = await peer.events()
         assert isinstance(welcome, Welcome), welcome

@@ -25,7 +25,8 @@ from heartline import (
     Server,
 )
 from heartline.connection._inbox import Inbox
-from heartline.link._link import BURST, TURN
+from heartline.link._link import BURST
+from heartline.link._reading import TURN
 from heartline.session.messages import CONFIRMATION, MARK
 from heartline.session.outbox import FRAGMENT_SIZE
 from heartline.wire import Frame, FrameDecoder, FrameType, encode
@@ -124,7 +125,7 @@ async def test_a_channel_nobody_reads_stalls_only_itself(sender: str, autojump_c
 async def test_others_run_in_the_middle_of_a_read(
     way: str, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And every frame of it is handled, whatever happens to the link meanwhile: it counts as received."""
+    """And every frame that counts as received is handled, whatever happens to the link meanwhile."""
     put = Inbox.put
 
     def counting(inbox: Inbox, frame: Frame) -> None:
@@ -145,9 +146,13 @@ async def test_others_run_in_the_middle_of_a_read(
             elif way == "the connection is closed":
                 await trio.aclose_forcefully(connection)
             await settle()
-        assert sum(turns.counts) == 5000
+        handled = sum(turns.counts)
+        if way == "the link is lost":  # what was not decoded is sent again on the next one
+            assert handled == link_of(connection).session.received < 5000
+        else:
+            assert handled == 5000
         assert max(turns.counts) == TURN
-        for _ in range(5000):
+        for _ in range(handled):
             assert await connection.receive() == b""
 
 

@@ -20,7 +20,7 @@ def test_the_picture_is_up_to_date() -> None:
 def test_every_package_stands_in_a_layer_or_beside_them() -> None:
     layers = {name for row in generator.layers() for name in row}
     packages = {path.name.removesuffix(".py") for path in SOURCES.iterdir() if path.name[0] not in "_."}
-    assert packages - layers == {"observe", "testing", "py.typed"}
+    assert packages - layers == {"testing", "py.typed"}
 
 
 def test_the_files_that_the_pages_name_are_there() -> None:

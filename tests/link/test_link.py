@@ -352,18 +352,27 @@ async def test_a_stream_with_a_bug_ends_only_its_link(caplog: pytest.LogCaptureF
     assert [r.levelno for r in caplog.records] == [logging.ERROR]
 
 
-async def test_a_stream_that_raises_while_it_closes(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("error", "level"), [(ZeroDivisionError, logging.ERROR), (trio.BrokenResourceError, logging.DEBUG)]
+)
+async def test_a_stream_that_raises_while_it_closes(
+    error: type[Exception], level: int, caplog: pytest.LogCaptureFixture
+) -> None:
     class Sore(Odd):
         async def aclose(self) -> None:
             await super().aclose()
-            raise ZeroDivisionError
+            raise error
+
+    caplog.set_level(logging.DEBUG)
 
     async with trio.open_nursery() as nursery:
         here, there = memory_pair()
         link, _ = links((Sore(here), there), nursery)
         await link.aclose(grace=1)
         assert await there.receive_some() == b""
-    assert len(caplog.records) == 1
+    (record,) = caplog.records
+    assert record.levelno == level
+    assert (record.exc_info is not None) == (level == logging.ERROR), "no traceback for what a peer did"
 
 
 async def test_an_end_inside_a_frame_is_a_loss_and_no_mischief() -> None:

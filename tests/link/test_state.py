@@ -20,6 +20,7 @@ from heartline.link import (
     Core,
     LinkState,
     LinkStep,
+    Peer,
     Setup,
 )
 from heartline.session import Role
@@ -71,7 +72,7 @@ def test_a_connection_takes_the_steps_that_have_a_row(script: list[ConnectionSte
     """Any other one is a bug, which is loud and changes nothing; whoever waits for a change is told."""
 
     async def main() -> None:
-        core = Core(cast("Setup", None), Role.CLIENT)
+        core = Core(cast("Setup", None), Role.CLIENT, Peer(url="", address=""))
         told = []
 
         async def follow() -> None:

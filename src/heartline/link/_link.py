@@ -242,6 +242,10 @@ class Link:
         """Long answers to the peer's calls that wait or are under way."""
         return self.session.outbox.answers
 
+    def admits(self, ticket: tuple[bytes, int], limits: PeerLimits) -> bool:
+        """Whether a client with this ticket and these limits may resume the session here."""
+        return self.session.admits(ticket, limits)
+
     def has_room(self, channel: int) -> bool:
         """Whether a message on this channel may be queued: the peer has room for it, and so has the link."""
         return not (self.crowded or self.session.outbox.blocked(channel))
@@ -327,7 +331,7 @@ class Link:
             self.fail(error)
         except Exception:
             # As in serve_link: a bug met on one link must not end the others.
-            logger.exception("internal error while writing")
+            logger.exception("%s: internal error while writing", self.owner)
             self.fail(ConnectionLost("internal error, see the log"))
 
     async def _write_on(self) -> None:
@@ -441,7 +445,7 @@ class Link:
         except (HeartlineError, trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # what could not be written is lost with the link; the close goes on
         except Exception:
-            logger.warning("the stream of a link raised in its last write", exc_info=True)
+            logger.exception("%s: the stream raised in its last write", self.owner)
 
     async def _write_here(self) -> None:
         self._writing = _DUE  # from now on this task is the writer
@@ -456,9 +460,11 @@ async def close_stream(stream: trio.abc.Stream, deadline: float) -> None:
     try:
         with trio.CancelScope(shield=True, deadline=deadline):
             await stream.aclose()
+    except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+        logger.debug("a stream was broken when it was closed: %s", error.__cause__ or error)
     except Exception:
         # A stream closes even when it raises, and its error must not end the other connections.
-        logger.warning("the stream of a link raised while it was closed", exc_info=True)
+        logger.exception("a stream raised while it was closed")
 
 
 def _join(buffers: list[Buffer]) -> bytes:

@@ -39,7 +39,7 @@ async def serve_link(core: Core, link: Link) -> HeartlineError:
         link.lose(error)
     except Exception:
         # One peer's connection must not take the others with it: the server lives on.
-        logger.exception("internal error on the connection %s", core.id)
+        logger.exception("%s: internal error", core)
         reason = ConnectionLost("internal error, see the log")
         say_why(link, CloseCode.INTERNAL_ERROR, "internal error")
     except BaseException:  # Cancelled, or Ctrl-C in a method that was running here

@@ -30,7 +30,8 @@ from heartline.errors import (
     RemoteProtocolError,
     SerializationError,
 )
-from heartline.link import ConnectionState, Core, Link, Unsent
+from heartline.link import ConnectionState, Core, Link, LinkState, Unsent
+from heartline.observe import Tell
 from heartline.rpc._faults import Fault, encode_fault, error_of, fault_of
 from heartline.rpc._proxy import make_proxy
 from heartline.rpc._service import Bound, Mode, ServiceTable
@@ -42,6 +43,10 @@ __all__ = ["Calls"]
 _CALL, _RESULT, _FAULT, _CANCEL = FrameType.CALL, FrameType.RESULT, FrameType.FAULT, FrameType.CANCEL
 _ANSWERS = (_RESULT, _FAULT)
 _OPEN, _LOST = ConnectionState.OPEN, ConnectionState.LOST
+_UP = LinkState.UP
+
+Turn = tuple[Link, float]
+"""The link by which a call can go now, and the seconds that are left for it."""
 
 
 class Calls:
@@ -74,6 +79,11 @@ class Calls:
         """Whether no further call can succeed."""
         return self._core.state is ConnectionState.CLOSED
 
+    @property
+    def call_made(self) -> Tell | None:
+        """Tells observers of a call that has ended."""
+        return self._core.setup.hooks.tell("call_made")
+
     async def wait_link(self) -> None:
         """Wait until there is a link, or never will be."""
         try:
@@ -88,49 +98,37 @@ class Calls:
 
     # The caller's side
 
-    async def call_within(self, limit: float, name: str, *rest: Any) -> Any:
-        """:meth:`call` with a timeout of its own, in seconds, beside the caller's deadline."""
-        what = Outcome.NOT_SENT
-        with trio.move_on_after(limit):
-            link = self._core.link
-            if link is not None and self._core.state in (_OPEN, _LOST):
-                await self._wait_room(link, name)
-            what = Outcome.MAYBE_EXECUTED
-            return await self.call(name, *rest)
-        raise CallTimeout(f"{name} did not answer", timeout=limit, outcome=what)
-
     # Between the note that an answer is awaited and the waiting for it nothing may strike, nor between taking
     # bytes from the session and writing them. Ctrl-C comes out where this waits.
     @trio.lowlevel.enable_ki_protection
     async def call(
-        self, name: str, target: bytes, args: tuple[Any, ...], kwargs: dict[str, Any], returns: Any
+        self,
+        name: str,
+        target: bytes,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        returns: Any,
+        turn: Turn | None = None,
     ) -> Any:
         """Call a method of the peer and wait for its result, converted to the annotation ``returns``.
 
-        The deadline of the scopes around the call travels with it.
+        The deadline of the scopes around the call travels with it. Every failure is a :class:`CallError`;
+        when the call is cancelled the peer is told, and cancels the method. ``turn`` is for a caller that has
+        waited for it just now.
         """
-        core = self._core
-        link = core.link
-        pending = self._pending
-        if link is None or (core.state is not _OPEN and core.state is not _LOST):
-            await trio.lowlevel.checkpoint()
-            raise self._not_sent(name)
-        if not link.clear or len(pending) >= link.peer_limits.calls:
-            await self._wait_room(link, name)
-        timeout = trio.current_effective_deadline()
-        if timeout != math.inf:
-            timeout -= trio.current_time()
-            if timeout <= 0:  # expired, or cancelled, which counts as the deadline -inf: nothing is sent
-                await trio.lowlevel.checkpoint()
-                return await self.call(name, target, args, kwargs, returns)  # it was moved just now
-        payload, flags = encode_call(core.setup.serializer, target, args, kwargs, timeout)
-        number = self._next
-        while number in pending:  # after four billion calls the ids begin anew
-            number = (number + 1) & 0xFFFFFFFF
-        self._next = (number + 1) & 0xFFFFFFFF
-        # A lone call leaves now; with others in flight it is joined with what this tick brings.
-        link.put(_CALL, 0, number, payload, flags, at_once=not pending)
-        pending[number] = trio.lowlevel.current_task()
+        core, pending = self._core, self._pending
+        link, timeout = core.link, _time_left()
+        if turn is not None:
+            link, timeout = turn
+        elif (
+            link is None
+            or timeout <= 0
+            or core.state is not _OPEN
+            or not link.clear
+            or len(pending) >= link.peer_limits.calls
+        ):
+            link, timeout = await self._wait_turn(name)
+        number = self._send(link, name, target, args, kwargs, timeout)
 
         def abort(_raise_cancel: object) -> trio.lowlevel.Abort:
             del pending[number]
@@ -158,21 +156,81 @@ class Calls:
                 outcome=Outcome.COMPLETED,
             ) from None
 
-    async def _wait_room(self, link: Link, name: str) -> None:
+    @trio.lowlevel.enable_ki_protection
+    async def call_within(
+        self,
+        limit: float,
+        name: str,
+        target: bytes,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        returns: Any,
+    ) -> Any:
+        """:meth:`call` with a timeout of its own, in seconds, beside the caller's deadline."""
+        what = Outcome.NOT_SENT
+        with trio.move_on_after(limit):
+            turn = await self._wait_turn(name)
+            what = Outcome.MAYBE_EXECUTED
+            return await self.call(name, target, args, kwargs, returns, turn)
+        raise CallTimeout(f"{name} did not answer", timeout=limit, outcome=what)
+
+    async def _wait_turn(self, name: str) -> Turn:
+        """Wait for room; returns the link, and the seconds that are left of the caller's deadline.
+
+        Raises :class:`CallInterrupted` when there is no session, or none for new calls.
+        """
+        while True:
+            link = await self._wait_room(name)
+            timeout = _time_left()
+            if timeout > 0:
+                return link, timeout
+            await trio.lowlevel.checkpoint()  # raises Cancelled, unless the deadline was moved just now
+
+    async def _wait_room(self, name: str) -> Link:
         """Wait while the link is down or crowded, or the peer's limit of calls is reached."""
-        pending, limit = self._pending, link.peer_limits.calls
+        core, pending = self._core, self._pending
+        link = core.link
+        if link is None or (core.state is not _OPEN and core.state is not _LOST):
+            await trio.lowlevel.checkpoint()
+            raise self._not_sent(name)
+        limit = link.peer_limits.calls
         try:
             await link.wait("calls", lambda: link.up and not link.crowded and len(pending) < limit)
         except ConnectionLost:
             raise self._not_sent(name) from None
-        if self._core.link is not link or self._core.state is not _OPEN:
+        if core.link is not link or core.state is not _OPEN:
             raise self._not_sent(name)
+        return link
 
     def _not_sent(self, name: str) -> CallInterrupted:
         reason = self._core.closed_error()
         error = CallInterrupted(f"{name} was not called: {reason}", outcome=Outcome.NOT_SENT)
         error.__cause__ = reason
         return error
+
+    def _send(
+        self,
+        link: Link,
+        name: str,
+        target: bytes,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        timeout: float,
+    ) -> int:
+        """Queue the CALL and note that this task waits for its answer; the call's id."""
+        pending = self._pending
+        number = self._next
+        while number in pending:  # after four billion calls the ids begin again
+            number = (number + 1) & 0xFFFFFFFF
+        self._next = (number + 1) & 0xFFFFFFFF
+        try:
+            payload, flags = encode_call(self._core.setup.serializer, target, args, kwargs, timeout)
+            # A lone call leaves now; with others in flight it is joined with what this tick brings.
+            link.put(_CALL, 0, number, payload, flags, at_once=not pending)
+        except (SerializationError, LocalProtocolError) as error:
+            raise InvalidArguments(f"{name} was not called: {error}", outcome=Outcome.NOT_SENT) from error
+        pending[number] = trio.lowlevel.current_task()
+        return number
 
     # Frames
 
@@ -231,13 +289,13 @@ class Calls:
         except (HeartlineError, TypeError) as error:
             self._fault(number, Fault("arguments", str(error)))
             return
-        if bound.spec.mode is Mode.INLINE and link.clear:
+        if bound.mode is Mode.INLINE and link.clear:
             try:
                 result = _run_inline(bound.function, args, kwargs)
             except Exception as error:
                 self._fault(number, fault_of(bound.function, error))
                 return
-            self._result(number, bound, result)
+            self._result(link, number, bound, result)
         else:
             timeout = min(timeout, bound.spec.options.timeout or math.inf)
             scope = trio.CancelScope(deadline=trio.current_time() + timeout)
@@ -261,7 +319,7 @@ class Calls:
         result = None
         try:
             with scope:
-                mode = bound.spec.mode
+                mode = bound.mode
                 if mode is Mode.TASK:
                     result = await _run_async(bound.function, args, kwargs)
                 elif mode is Mode.THREAD:
@@ -283,23 +341,29 @@ class Calls:
         if fault is None and scope.cancelled_caught:
             fault = Fault("timeout", "its deadline passed at the peer", timeout=timeout)
         if fault is None:
-            self._result(number, bound, result)
+            self._result(link, number, bound, result)
         else:
             self._fault(number, fault)
         self._core.leave_when_idle()
 
-    def _result(self, number: int, bound: Bound, result: Any) -> None:
+    def _result(self, link: Link, number: int, bound: Bound, result: Any) -> None:
         try:
             payload, flags = encode_value(self._core.setup.serializer, result)
-            self._core.require_link().put(_RESULT, 0, number, payload, flags)
+            link.put(_RESULT, 0, number, payload, flags)
         except (SerializationError, LocalProtocolError) as error:
-            self._fault(number, fault_of(bound.function, error))
+            self._fault(number, fault_of(bound.function, type(error)(f"its result: {error}")))
 
     def _fault(self, number: int, fault: Fault) -> None:
         try:
             self._core.require_link().put(_FAULT, 0, number, encode_fault(fault))
         except LocalProtocolError as error:  # it accepts hardly anything
             self._core.require_link().fail(ConnectionLost(f"the peer cannot be answered: {error}"))
+
+
+def _time_left() -> float:
+    """Seconds until the deadline of the scopes around; in a cancelled one minus infinity."""
+    deadline = trio.current_effective_deadline()
+    return deadline if deadline == math.inf else deadline - trio.current_time()
 
 
 async def _wait_writable(link: Link) -> None:

@@ -45,7 +45,7 @@ class ServerStatistics:
     """Bytes that wait for all peers to read."""
     events_dropped: int
     topics: Mapping[str, TopicStatistics]
-    """A :class:`heartline.push.TopicStatistics` by topic."""
+    """A :class:`heartline.TopicStatistics` by topic."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,8 +231,8 @@ class Server(metaclass=NoPublicConstructor):
         return ServerStatistics(
             connections=len(table.cores),
             accepted=table.accepted,
-            refused=table.refused,
-            handshaking=table.handshaking,
+            refused=table.refusals.count,
+            handshaking=len(table.handshakes),
             backlog=sum(core.link.backlog for core in table.cores.values() if core.link is not None),
             events_dropped=self._announcer.feeds.dropped,
             topics=self._publisher.statistics(),

@@ -6,7 +6,9 @@ import trio
 
 from heartline.link import Core, Link, Setup
 from heartline.server._handover import Handover
+from heartline.server._handshakes import Handshakes
 from heartline.server._lost import LostConnections
+from heartline.server._refusals import Refusals
 from heartline.session import CloseCode
 
 __all__ = ["Table"]
@@ -23,8 +25,8 @@ class Table:
         """Wakes who waits for connections to end."""
         self.draining: bool = False
         self.accepted: int = 0
-        self.refused: int = 0
-        self.handshaking: int = 0
+        self.handshakes: Handshakes = Handshakes(setup.limits)
+        self.refusals: Refusals = Refusals(setup.nursery, setup.hooks)
         self._handovers: dict[Core, Handover] = {}
 
     def register(self, core: Core) -> None:

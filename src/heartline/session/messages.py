@@ -94,8 +94,8 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
     resume: tuple[bytes, int] | None = None
     """The token of the session to resume, and the count of sequenced frames received in it."""
     attempt: tuple[bytes, int] | None = None
-    """Which client this is, and a number that grows with each of its HELLOs: it tells one that was long under
-    way."""
+    """Which client this is, in random bytes by which its server knows it again, and a number that grows with
+    each of its HELLOs: it tells one that was long under way."""
     resume_window: float = 0.0
     """Seconds for which this side would wait for a lost session to be resumed; 0: not at all."""
     replay_buffer: int = 0

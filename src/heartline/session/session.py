@@ -128,8 +128,8 @@ class Session:
     ) -> None:
         """Client: open the session; ``resume`` is the :attr:`ticket` of the one that shall go on here.
 
-        ``attempt`` is a name that no other client has and a number that grows with each HELLO: a server does
-        not let an older one take the place of a newer one.
+        ``attempt`` is a name that nobody else knows and a number that grows with each HELLO: a server lets a
+        newer one take the place of an older one, and never the other way round.
 
         Raises :class:`SerializationError` for credentials that cannot be sent, and
         :class:`LocalProtocolError` for ones too long.

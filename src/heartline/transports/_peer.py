@@ -11,7 +11,7 @@ import trio
 __all__ = ["StreamInfo", "describe"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StreamInfo:
     """What a stream knows of its peer. Only the certificate is proof of anything: headers can be made up."""
 
