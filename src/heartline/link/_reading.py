@@ -16,8 +16,8 @@ __all__ = ["READ_SIZE", "read"]
 READ_SIZE = 124 * 1024
 """Bytes per read: a whole burst of small frames, or a large frame, in one system call.
 
-For a buffer of 128 KiB or more the allocator goes to the kernel, and gives it back when the read brought less:
-that costs a lone call a third more.
+For a buffer of 128 KiB or more the allocator goes to the kernel, and gives it back when the read brought
+less: that costs a lone call a third more.
 """
 
 TURN = 256
