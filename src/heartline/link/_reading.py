@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Coroutine
+from typing import Any
 
 import trio
 
@@ -26,14 +28,19 @@ TURN = 256
 _UP = LinkState.UP
 
 
-async def read(link: Link, handle: Handle) -> None:
-    """Read and handle until the peer ends the stream; protocol errors are raised."""
-    if link.session.holds_back or link.session.failed:  # behind the handshake, in the same bytes
+def read(link: Link, handle: Handle) -> Coroutine[Any, Any, None]:
+    """Read and handle until the peer ends the stream; to be awaited. Protocol errors are raised."""
+    # Not a coroutine of its own: an idle link would keep half a KiB more for it.
+    return _read_socket(link, handle) if link.descriptor >= 0 else _read_stream(link, handle)
+
+
+async def _receive_first(link: Link, handle: Handle) -> None:
+    """What came behind the handshake, in the same bytes."""
+    if link.session.holds_back or link.session.failed:
         await _receive(link, b"", handle)
-    if link.descriptor >= 0:
-        await _read_socket(link, handle)
-    else:
-        await _read_stream(link, handle)
+
+
+def _receive_eof(link: Link) -> None:
     try:
         link.session.receive_eof()
     except RemoteProtocolError as error:
@@ -42,6 +49,7 @@ async def read(link: Link, handle: Handle) -> None:
 
 
 async def _read_socket(link: Link, handle: Handle) -> None:
+    await _receive_first(link, handle)
     descriptor = link.descriptor
     while True:
         try:
@@ -54,17 +62,22 @@ async def _read_socket(link: Link, handle: Handle) -> None:
         except (OSError, trio.ClosedResourceError) as error:
             raise ConnectionLost(f"the link broke while reading: {error}") from error
         if not data:
+            _receive_eof(link)
             return
         await _receive(link, data, handle)
 
 
 async def _read_stream(link: Link, handle: Handle) -> None:
+    await _receive_first(link, handle)
     while True:
         try:
             data = await link.stream.receive_some(READ_SIZE)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise ConnectionLost(f"the link broke while reading: {error.__cause__ or error}") from error
-        if not data or link.state is not _UP:  # lost meanwhile: what came is sent again on the next one
+        if link.state is not _UP:  # lost meanwhile: what came is sent again on the next one
+            return
+        if not data:
+            _receive_eof(link)
             return
         await _receive(link, bytes(data), handle)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import replace
+from typing import Any
 
 import trio
 
@@ -82,13 +83,29 @@ class Acceptor:
         in the same nursery.
         """
         try:
-            await self._serve(stream, url)
+            admitted = await self._admit(stream, url)
+            if admitted is not None:
+                await self._begin(stream, *admitted)
         except* Exception:  # may come in a group beside a cancellation, which goes on
             logger.exception("internal error while serving a stream")
         finally:
             await close_stream(stream, trio.current_time())
 
-    async def _serve(self, stream: trio.abc.Stream, url: str) -> None:
+    def _begin(
+        self, stream: trio.abc.Stream, core: Core, session: Session, peer: Peer
+    ) -> Coroutine[Any, Any, None]:
+        """The life of an admitted stream; to be awaited."""
+        table = self._table
+        if core.link is not None:
+            return _resume(table, core, core.link, stream, session, peer)
+        table.register(core)
+        link = Link(stream, session, table.setup.nursery, write_buffer=table.setup.limits.write_buffer)
+        return _serve(table, core, link)
+
+    # The handshake
+
+    async def _admit(self, stream: trio.abc.Stream, url: str) -> tuple[Core, Session, Peer] | None:
+        """Shake hands; ``None`` when the peer was refused, or is done."""
         table = self._table
         setup = table.setup
         session = Session(
@@ -100,18 +117,11 @@ class Acceptor:
             core = await self._shake_hands(stream, session, handshake, url)
         except Refused as refused:
             await self._turn_away(stream, session, handshake, refused)
-            return
+            return None
         if core is None:
-            return
+            return None
         assert handshake.peer is not None
-        if core.link is None:
-            table.register(core)
-            link = Link(stream, session, setup.nursery, write_buffer=setup.limits.write_buffer)
-            await _serve(table, core, link)
-        else:
-            await _resume(table, core, core.link, stream, session, handshake.peer)
-
-    # The handshake
+        return core, session, handshake.peer
 
     async def _shake_hands(
         self, stream: trio.abc.Stream, session: Session, handshake: Handshake, url: str
@@ -185,11 +195,10 @@ class Acceptor:
     ) -> None:
         """Say why, if there is anybody to understand it, and close; all within a second."""
         self._table.refusals.note(_address(stream, handshake), refused)
-        if refused.code is None or session.state not in (State.NEW, State.GREETING):
-            return
         if self._turning_away >= self._table.setup.limits.handshakes:
             return  # a flood of them is closed without a word: each would cost up to a second
-        session.refuse(refused.code, refused.reason)
+        if refused.code is not None and session.state in (State.NEW, State.GREETING):
+            session.refuse(refused.code, refused.reason)
         deadline = trio.current_time() + GOODBYE_GRACE
         self._turning_away += 1
         try:
@@ -198,8 +207,9 @@ class Acceptor:
         except Exception:
             logger.warning("the stream of a peer raised while it was turned away", exc_info=True)
         finally:
+            # A transport may have said why by itself, and needs a moment for that to arrive.
+            await close_stream(stream, deadline)
             self._turning_away -= 1
-        await close_stream(stream, deadline)
 
 
 def _address(stream: trio.abc.Stream, handshake: Handshake | None) -> str:
