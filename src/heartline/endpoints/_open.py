@@ -26,6 +26,7 @@ from heartline.link import (
     Peer,
     Setup,
     connect,
+    make_id,
     open_plain_nursery,
     run_client,
 )
@@ -50,6 +51,7 @@ from heartline.session import Heartbeat, Role
 from heartline.session.messages import SMALLEST_FRAME
 from heartline.transports import TransportContext, TransportOptions, open_listeners, open_stream
 from heartline.wire import Limits, get_serializer
+from heartline.wire.text import is_name
 
 __all__ = ["open_connection", "open_server", "serve"]
 
@@ -98,7 +100,7 @@ async def open_connection(
     _check("reconnect", reconnect, Backoff, type(None))
     _check("history", history, History)
     _check("topics", topics, Mapping, type(None))
-    if identity is not None and not (0 < len(identity) <= MAX_IDENTITY and identity.isprintable()):
+    if identity is not None and not is_name(identity, MAX_IDENTITY):
         raise ConfigurationError(
             f"identity must be 1 to {MAX_IDENTITY} printable characters, not {identity!r:.80}"
         )
@@ -283,7 +285,7 @@ async def _open_publisher(
         flusher=setup.flusher,
         limits=setup.limits,
         history=history,
-        make_epoch=lambda: f"{setup.rng.getrandbits(64):016x}",
+        make_epoch=partial(make_id, setup.rng),
         hooks=setup.hooks,
     )
     await publisher.open_topics(topics or {})

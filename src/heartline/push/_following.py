@@ -23,6 +23,7 @@ from heartline.link import Core
 from heartline.push._types import Gap, Position, Since, SlowPolicy
 from heartline.push._wire import LEAVE, NOTICE, parse_head, parse_notice
 from heartline.wire import Frame
+from heartline.wire.text import printable
 
 if TYPE_CHECKING:
     from heartline.push._part import Push
@@ -249,7 +250,7 @@ class Following:
             self._on_gap(due, what[1], newest_follows=what[2])
         else:
             kind = SlowConsumer if what[0] == "slow" else PushError
-            self.ended = kind(f"topic {self.topic!r}: {what[1]}")
+            self.ended = kind(f"topic {self.topic!r}: {printable(what[1])}")
             self._end_number()
 
     def _on_gap(self, due: int, position: int, *, newest_follows: bool) -> None:

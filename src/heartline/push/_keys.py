@@ -10,6 +10,7 @@ import trio
 
 from heartline.errors import ConfigurationError, KeyReused
 from heartline.push._store import SavedKey
+from heartline.wire.text import is_name
 
 __all__ = ["MAX_KEY", "Key", "Keys", "make_key"]
 
@@ -33,7 +34,7 @@ class Key(NamedTuple):
 
 def make_key(text: str, value: bytes) -> Key:
     """The key of an update with this encoded value; raises :class:`ConfigurationError`."""
-    if not isinstance(text, str) or not 0 < len(text) <= MAX_KEY or not text.isprintable():
+    if not is_name(text, MAX_KEY):
         raise ConfigurationError(f"a key is text of 1 to {MAX_KEY} printable characters, not {text!r:.80}")
     return Key(text, blake2b(value, digest_size=DIGEST_SIZE).digest())
 
