@@ -346,11 +346,11 @@ async def test_who_was_lost_first_makes_room_for_a_newcomer(autojump_clock: Mock
 
 
 async def test_what_lost_sessions_hold_is_bounded(autojump_clock: MockClock) -> None:
-    limits = Limits(lost_buffer=100_000, window=1 << 20)
+    limits = Limits(lost_buffer=100_000, window=1 << 20, channels=10)
     async with guarded(limits=limits) as (server, _, _):
         for number in range(10):
             peer = await RawPeer.join(
-                server.urls[0], identity=f"lost {number}", limits=Limits(window=1 << 20)
+                server.urls[0], identity=f"lost {number}", limits=Limits(window=1 << 20, channels=10)
             )
             await server.connections[f"lost {number}"].send(bytes(30_000))
             await settle()

@@ -57,6 +57,11 @@ class Push:
         self._served: dict[int, Served] = {}
         self._subscribed: dict[int, Subscription] = {}
 
+    @property
+    def held(self) -> int:
+        """Bytes of updates that the subscriptions here have not given out."""
+        return sum(subscription.waiting_size for subscription in self._subscribed.values())
+
     # The subscriber's side
 
     def subscribe(self, topic: str, since: Any, policy: Any) -> Subscription:

@@ -110,7 +110,8 @@ class Subscription:
         self._gap: int | None = None
         self._state_due = False
         self._waiting: deque[tuple[int, Frame, bool] | _Gap] = deque()
-        self._waiting_size = 0
+        self.waiting_size: int = 0
+        """Bytes of updates that have arrived and were not given out."""
         # What was given to the user, and what came back handled.
         self._taken: int | None = None
         self._handled: Position | None = since if isinstance(since, Position) else None
@@ -173,13 +174,13 @@ class Subscription:
             raise self._history_gap(item)
         offset, frame, is_state = item
         self._taken = offset
-        self._waiting_size -= len(frame.payload)
+        self.waiting_size -= len(frame.payload)
         return Update(self.topic, self._epoch, offset, decode_update(frame.payload, frame.flags), is_state)
 
     def _history_gap(self, gap: _Gap) -> HistoryGap:
         newest, cause = None, None
         if gap.newest is not None:
-            self._waiting_size -= len(gap.newest.payload)
+            self.waiting_size -= len(gap.newest.payload)
             try:
                 value = decode_update(gap.newest.payload, gap.newest.flags)
                 newest = Update(self.topic, self._epoch, gap.position, value)
@@ -265,7 +266,7 @@ class Subscription:
     def deliver(self, frame: Frame) -> None:
         """Take a frame that arrived; raises :class:`RemoteProtocolError`."""
         offset, content_id = parse_head(frame.payload)
-        if len(self._waiting) >= MAX_WAITING or self._waiting_size >= MAX_WAITING_SIZE:
+        if len(self._waiting) >= MAX_WAITING or self.waiting_size >= MAX_WAITING_SIZE:
             raise RemoteProtocolError(
                 f"more than {MAX_WAITING} updates or {MAX_WAITING_SIZE} bytes of topic {self.topic!r} "
                 "without a confirmation"
@@ -286,8 +287,8 @@ class Subscription:
             )
         if skips:
             self._waiting.clear()
-            self._waiting_size = 0
-        self._waiting_size += len(frame.payload)
+            self.waiting_size = 0
+        self.waiting_size += len(frame.payload)
         if self._gap is None:
             self._waiting.append((offset, frame, is_state))
         else:

@@ -5,7 +5,11 @@ ends: with an answer, with its caller's cancellation (the peer is told), or with
 
 Nothing here grows because a peer misbehaves. It may have ``Limits.calls`` calls in progress, among them those
 whose answers are under way in fragments; as many handlers again may be cleaning up after a cancellation.
-Small answers wait for room on the link, and so does a sync method that would answer at once.
+The long arguments of all of them are within a share of ``Limits.memory``. A caller that knows the share keeps to
+half of it, for the callee counts a call that was cancelled until its handler has ended.
+
+Nothing is begun, and nothing answered, while the peer leaves answers unread: the link takes some small ones,
+and a share of long ones. Meanwhile calls wait before they run, and those that have run wait with their result.
 """
 
 from __future__ import annotations
@@ -30,12 +34,13 @@ from heartline.errors import (
     RemoteProtocolError,
     SerializationError,
 )
-from heartline.link import ConnectionState, Core, Link, Unsent
+from heartline.link import ConnectionState, Core, Link, Unsent, current
 from heartline.rpc._faults import Fault, encode_fault, error_of, fault_of
 from heartline.rpc._proxy import make_proxy
 from heartline.rpc._service import Bound, Mode, ServiceTable
 from heartline.rpc._wire import decode_call, encode_call
 from heartline.wire import Frame, FrameType, convert, decode_body, decode_value, encode_value
+from heartline.wire.limits import SMALL_CALL
 
 __all__ = ["Calls"]
 
@@ -47,7 +52,7 @@ _OPEN, _LOST = ConnectionState.OPEN, ConnectionState.LOST
 class Calls:
     """What is called and what is served on one connection."""
 
-    __slots__ = ("_core", "_next", "_pending", "_running", "_services", "_tasks")
+    __slots__ = ("_core", "_next", "_pending", "_running", "_sent", "_services", "_tasks", "held")
 
     family: ClassVar[int] = FrameType.CALL >> 4
 
@@ -59,6 +64,10 @@ class Calls:
         self._running: dict[int, trio.CancelScope] = {}
         self._tasks = 0
         """Handlers that have not ended: those of ``_running``, and of calls that were cancelled."""
+        self.held: int = 0
+        """Bytes of their arguments, without those of small calls."""
+        self._sent = 0
+        """Bytes of the arguments of pending calls, without those of small ones."""
 
     def proxy(self, service: Any, retry: Any) -> Any:
         """A proxy for a service class or name."""
@@ -124,6 +133,9 @@ class Calls:
                 await trio.lowlevel.checkpoint()
                 return await self.call(name, target, args, kwargs, returns)  # it was moved just now
         payload, flags = encode_call(core.setup.serializer, target, args, kwargs, timeout)
+        size = len(payload) if len(payload) > SMALL_CALL else 0
+        if size:
+            await self._wait_room(link, name, size)
         number = self._next
         while number in pending:  # after four billion calls the ids begin anew
             number = (number + 1) & 0xFFFFFFFF
@@ -131,6 +143,7 @@ class Calls:
         # A lone call leaves now; with others in flight it is joined with what this tick brings.
         link.put(_CALL, 0, number, payload, flags, at_once=not pending)
         pending[number] = trio.lowlevel.current_task()
+        self._sent += size
 
         def abort(_raise_cancel: object) -> trio.lowlevel.Abort:
             del pending[number]
@@ -147,22 +160,29 @@ class Calls:
             raise
         except CallInterrupted as error:
             raise CallInterrupted(f"{name}: {error}", outcome=error.outcome) from error.__cause__
+        finally:
+            if size:
+                self._sent -= size
+                link.wake()
         if frame.type != _RESULT:
             raise error_of(frame, name, timeout)
-        try:
-            value = decode_value(frame.payload, frame.flags, returns)
-            return value if returns is Any or type(value) is returns else convert(value, returns)
-        except SerializationError as error:
-            raise InvalidArguments(
-                f"{name} returned what cannot be read or its annotation does not allow: {error}",
-                outcome=Outcome.COMPLETED,
-            ) from None
+        return _value_of(frame, name, returns)
 
-    async def _wait_room(self, link: Link, name: str) -> None:
-        """Wait while the link is down or crowded, or the peer's limit of calls is reached."""
-        pending, limit = self._pending, link.peer_limits.calls
+    async def _wait_room(self, link: Link, name: str, size: int = 0) -> None:
+        """Wait while the link is down or crowded, or the peer's limit of calls is reached.
+
+        A long call of this ``size`` waits behind others until the peer has room for its arguments, too.
+        """
+        if size and current.get(None) is self._core:
+            return  # a handler must not wait for calls that wait for it: the peer refuses what is too much
+        pending, limit, share = self._pending, link.peer_limits.calls, link.peer_limits.share // 2
+
+        def can_go_on() -> bool:
+            fits = not size or not self._sent or self._sent + size <= share
+            return fits and link.up and not link.crowded and len(pending) < limit
+
         try:
-            await link.wait("calls", lambda: link.up and not link.crowded and len(pending) < limit)
+            await link.wait("long calls" if size else "calls", can_go_on)
         except ConnectionLost:
             raise self._not_sent(name) from None
         if self._core.link is not link or self._core.state is not _OPEN:
@@ -224,6 +244,11 @@ class Calls:
         if bound is None:
             self._fault(number, Fault("unknown", "the peer has no such public method"))
             return
+        size = len(frame.payload) if len(frame.payload) > SMALL_CALL else 0
+        if size and self.held + size > core.setup.limits.share:
+            held = f"the arguments of the calls in progress hold {self.held} bytes (Limits.memory)"
+            self._fault(number, Fault("overloaded", held))
+            return
         try:
             annotation = Any if named else bound.spec.positional
             value = decode_body(content_id, frame.payload, frame.flags, annotation, start)
@@ -243,7 +268,8 @@ class Calls:
             scope = trio.CancelScope(deadline=trio.current_time() + timeout)
             self._running[number] = scope
             self._tasks += 1
-            core.spawn(self._run, link, number, scope, timeout, bound, args, kwargs)
+            self.held += size
+            core.spawn(self._run, link, number, scope, timeout, bound, args, kwargs, size)
 
     @trio.lowlevel.enable_ki_protection
     async def _run(
@@ -255,12 +281,15 @@ class Calls:
         bound: Bound,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
+        size: int,
     ) -> None:
         """The task of one call; it answers unless the caller, or the session, has gone."""
         fault: Fault | None = None
         result = None
         try:
             with scope:
+                if link.full:
+                    await _wait_writable(link, "calls to begin")
                 mode = bound.spec.mode
                 if mode is Mode.TASK:
                     result = await _run_async(bound.function, args, kwargs)
@@ -268,15 +297,15 @@ class Calls:
                     result = await trio.to_thread.run_sync(partial(bound.function, *args, **kwargs))
                 else:
                     await trio.lowlevel.checkpoint_if_cancelled()
-                    await _wait_writable(link)
                     result = _run_inline(bound.function, args, kwargs)
                 if link.full:
-                    await _wait_writable(link)
+                    await _wait_writable(link, "answers")
         except Exception as error:
             # Outside of the scope, which takes Cancelled out of a group and leaves the errors of cleaning up.
             fault = fault_of(bound.function, error)
         finally:
             self._tasks -= 1
+            self.held -= size
         if self._running.get(number) is not scope:
             return
         del self._running[number]
@@ -302,10 +331,21 @@ class Calls:
             self._core.require_link().fail(ConnectionLost(f"the peer cannot be answered: {error}"))
 
 
-async def _wait_writable(link: Link) -> None:
-    """Wait until small frames have room on the link."""
+def _value_of(frame: Frame, name: str, returns: Any) -> Any:
     try:
-        await link.wait("answers", lambda: not link.crowded)
+        value = decode_value(frame.payload, frame.flags, returns)
+        return value if returns is Any or type(value) is returns else convert(value, returns)
+    except SerializationError as error:
+        raise InvalidArguments(
+            f"{name} returned what cannot be read or its annotation does not allow: {error}",
+            outcome=Outcome.COMPLETED,
+        ) from None
+
+
+async def _wait_writable(link: Link, what: str) -> None:
+    """Wait until answers have room on the link."""
+    try:
+        await link.wait(what, lambda: not link.laden)
     except ConnectionLost:
         await trio.sleep_forever()  # the call is cancelled with the session
 

@@ -97,7 +97,7 @@ class Session:
         self.state: State = State.NEW
         self.pulse: Pulse = Pulse(heartbeat, now)
         lanes = Lanes(role, limits)
-        self.outbox: Outbox = Outbox(limits.write_buffer, lanes)
+        self.outbox: Outbox = Outbox(limits, lanes)
         self.peer: Hello | Welcome | None = None
         self.sent: int = 0
         """Sequenced frames handed to the transport."""
@@ -479,6 +479,9 @@ class Session:
             if count:
                 self.sent += count
                 if keeps:
+                    if len(new) > 1:
+                        # Not views of long messages: each would keep the whole of one.
+                        new = [b"".join(new)]
                     replay.keep(new, count)
                     self._pace.sent(self.sent, replay.size, now)
                 buffers = buffers + new if buffers else new
@@ -518,6 +521,18 @@ class Session:
     def _crowded(self) -> bool:
         """Whether as much is under way as the line carries, or as may be kept."""
         return self.replay.size >= self._pace.limit
+
+    @property
+    def held(self) -> int:
+        """Bytes that this side holds: of what the peer sent and nobody took, and of what it has not confirmed
+        or taken."""
+        return (
+            self._decoder.buffered
+            + self._assembly.size
+            + self._lanes.unread
+            + self.outbox.held
+            + self.replay.size
+        )
 
     def check(self, now: float) -> float:
         """Queue a PING if one is due, and say when to check next; raises :class:`ConnectionLost`."""
