@@ -72,7 +72,7 @@ async def test_a_peer_that_never_reads(contexts: tuple[ssl.SSLContext, ssl.SSLCo
     with no_leaks(), trio.fail_after(PATIENCE):
         async with heartline.open_server("tls://127.0.0.1:0", tls=contexts[0], heartbeat=QUIET) as server:
             peer = await RawPeer.join(
-                server.urls[0], tls=contexts[1], limits=Limits(window=1 << 30, memory=1 << 40)
+                server.urls[0], tls=contexts[1], limits=Limits(window=1 << 30, memory=1 << 42)
             )
             (connection,) = server.connections.values()
             with trio.move_on_after(0.05):

@@ -161,7 +161,7 @@ async def test_a_blocked_sender_learns_of_the_links_end(autojump_clock: MockCloc
 
 async def test_a_peer_that_does_not_read_holds_a_bounded_backlog(autojump_clock: MockClock) -> None:
     limits = Limits(write_buffer=200_000)
-    async with open_to_raw(limits=limits, raw={"limits": Limits(window=1 << 30, memory=1 << 40)}) as (
+    async with open_to_raw(limits=limits, raw={"limits": Limits(window=1 << 30, memory=1 << 42)}) as (
         connection,
         _peer,
     ):

@@ -36,7 +36,7 @@ class Limits:
     message_size: int = 64 * MIB
     """Bytes of one message put together from fragments: a model of 16 million float32 numbers."""
 
-    memory: int = 320 * MIB
+    memory: int = 384 * MIB
     """Bytes that one connection can make this side hold; see :ref:`budget`. A fifth each, and each enough for
     one message of ``message_size``, goes to the halves of messages, to the arguments of calls in progress, to
     unread messages that exceed their windows, and to answers and updates that the peer has not read. The last
@@ -51,8 +51,8 @@ class Limits:
     calls: int = 1024
     """Calls in progress that the peer may have here; one more is answered with ``Overloaded``."""
 
-    channels: int = 128
-    """Channels that the peer has open, beside the default one. Each costs a ``window``."""
+    channels: int = 256
+    """Channels that the peer has open, beside the default one; each may hold a ``window``."""
 
     events: int = 256
     """Events kept for an :meth:`events` reader that lags; beyond, the oldest are dropped and counted."""
