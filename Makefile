@@ -47,7 +47,7 @@ test: check  ## everything that must hold, with branch coverage
 quick: .venv/.dev  ## the fast tests, while you work: make quick ARGS="-k push"
 	$(PYTEST) -q -m "not slow" --hypothesis-profile=quick $(ARGS)
 
-deep: .venv/.dev  ## every property on many more examples, for hours: make deep ARGS=tests/wire
+deep: .venv/.dev  ## every property on a hundred times the examples, for hours: make deep ARGS=tests/wire
 	$(PYTEST) -m hypothesis --hypothesis-profile=deep --timeout=0 $(ARGS)
 
 bench: .venv/.dev  ## measure against peers in one run

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import enum
-import importlib
 import re
+import sys
+from pathlib import Path
 from typing import Any
 
 import heartline
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from tests.public import is_made_by_heartline, public_names
 
 project = "heartline"
 author = "the heartline authors"
@@ -38,37 +42,12 @@ nitpick_ignore_regex = [
     # Aliases of unions, spelt out where they are explained.
     ("py:class", r"Since|WaitFor"),
     # Type variables.
-    ("py:class", r"heartline\..*\.[A-Z]"),
+    ("py:class", r"(heartline\..*\.)?[A-Z]"),
 ]
-
-# Made by heartline itself: how their constructors are called is an inside.
-MADE_BY_HEARTLINE = {
-    "heartline.Channel",
-    "heartline.Connection",
-    "heartline.Message",
-    "heartline.Server",
-    "heartline.Subscription",
-    "heartline.connection.Events",
-    "heartline.federated.LearnerProxy",
-    "heartline.federated.LearnerStub",
-    "heartline.rpc.RemoteMethod",
-    "heartline.testing.MemoryStream",
-}
 
 # What becomes of the alias ``heartline.federated.Model`` in signatures.
 MODEL = re.compile(
     r"list\[~?numpy\.ndarray\[tuple\[~?typing\.Any, \.\.\.\], ~?numpy\.dtype\[~?typing\.Any\]\]\]"
-)
-
-PUBLIC_MODULES = (
-    "heartline.wire",
-    "heartline.session",
-    "heartline.transports",
-    "heartline.federated",
-    "heartline.testing",
-    "heartline.connection",
-    "heartline.push",
-    "heartline",
 )
 
 
@@ -78,12 +57,11 @@ def _public_names() -> dict[str, str]:
     Annotations name the private module in which a class is defined, and docstrings leave ``heartline`` out.
     """
     names: dict[str, str] = {}
-    for module_name in PUBLIC_MODULES:
-        module = importlib.import_module(module_name)
-        for name in module.__all__:
-            public = f"{module_name}.{name}"
-            names[name] = public
-            names[f"{getattr(getattr(module, name), '__module__', module_name)}.{name}"] = public
+    # The shortest last: what ``heartline`` and another module export is documented as ``heartline``'s.
+    for public, thing in sorted(public_names().items(), key=lambda item: item[0].count("."), reverse=True):
+        module, _, name = public.rpartition(".")
+        names[name] = public
+        names[f"{getattr(thing, '__module__', module)}.{name}"] = public
     return names
 
 
@@ -109,7 +87,8 @@ def _tidy_signature(
     if signature is None:
         return None
     is_enum = isinstance(thing, type) and issubclass(thing, enum.Enum)
-    if what == "class" and (name in MADE_BY_HEARTLINE or is_enum or getattr(thing, "_is_protocol", False)):
+    is_protocol = getattr(thing, "_is_protocol", False)
+    if what == "class" and (is_made_by_heartline(thing) or is_enum or is_protocol):
         return "", None
     # msgspec's word for an empty default that is made anew each time; it is no Python.
     signature = MODEL.sub("~heartline.federated.Model", signature.replace("<factory>", "..."))

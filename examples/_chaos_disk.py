@@ -40,7 +40,7 @@ class Batch(NamedTuple):
 
 
 class NotebookStore:
-    """A store for durable topics: the two methods of :class:`heartline.push.Store`.
+    """A store for durable topics: the two methods of :class:`heartline.Store`.
 
     It never throws anything away, which is good enough for a minute. On a real disk there is
     :class:`heartline.SqliteStore`.

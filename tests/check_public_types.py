@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+from tests.public import PUBLIC_MODULES  # noqa: E402
+
 USAGE = ROOT / "tests" / "typing_checks" / "usage.py"
 
 
@@ -51,6 +54,8 @@ def check_completeness() -> list[str]:
     errors = [diagnostic["message"] for diagnostic in report["generalDiagnostics"]]
     completeness = report["typeCompleteness"]
     print(f"{completeness['completenessScore']:.1%} of the public types are known")
+    seen = {module["name"] for module in completeness["modules"]}
+    errors += [f"{name} was not looked at" for name in PUBLIC_MODULES if name not in seen]
     if completeness["completenessScore"] == 1 and not errors:
         return []
     return errors + [line for symbol in completeness["symbols"] for line in _causes(symbol)]

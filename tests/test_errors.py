@@ -23,7 +23,7 @@ def drawn(cls: type, lead: str = "", branch: str = "") -> list[str]:
 
 def drawing() -> list[tuple[str, str]]:
     """The lines of the drawing in the docstring: what stands left, and the description."""
-    block = inspect.cleandoc(errors.__doc__ or "").split("::\n\n", 1)[1]
+    block = inspect.cleandoc(errors.__doc__ or "").split("::\n\n", 1)[1].split("\n\n", 1)[0]
     parts = [re.split(r"(?<=[\w)])  +", line.removeprefix("    ")) for line in block.splitlines()]
     return [(part[0], " ".join(part[1:])) for part in parts]
 
@@ -65,8 +65,8 @@ def test_what_an_error_knows() -> None:
     timeout = errors.CallTimeout("slow", timeout=0.25, outcome=errors.Outcome.MAYBE_EXECUTED)
     assert (timeout.timeout, timeout.outcome) == (0.25, errors.Outcome.MAYBE_EXECUTED)
     assert str(timeout) == "slow (timeout: 250 ms)"
-    remote = errors.RemoteError("", type_name="KeyError")
-    assert (str(remote), remote.type_name) == ("KeyError", "KeyError")
+    remote = errors.RemoteError("Shop.buy raised KeyError", type_name="KeyError")
+    assert (str(remote), remote.type_name) == ("Shop.buy raised KeyError", "KeyError")
     assert remote.outcome is errors.Outcome.COMPLETED
     gap = errors.HistoryGap("news", expected=3, newest=None)
     assert str(gap) == "topic 'news': update 3 is no longer retained, nothing is retained"

@@ -35,7 +35,7 @@ class Ledger:
     def enter(self, call: str, payload: bytes) -> int:
         """Executed in the moment in which it arrives."""
         self._notes.calls.executed(call)
-        if link_of(heartline.current_connection()).session._assembly.parts:
+        if link_of(heartline.current_connection()).session._assembly.halves:
             self._notes.note("mark: passed a message in fragments")
         return len(payload)
 

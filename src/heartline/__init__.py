@@ -1,21 +1,32 @@
 """heartline: connections that live for days, on Trio.
 
-Open a server and a connection, call methods across it, publish and subscribe, federate learning; every name
-that is meant to be used is here or in one of the public subpackages: ``wire``, ``transports``, ``federated``
-and ``testing``.
+Open a server and a connection, call methods across it, publish and subscribe, federate learning. Every name
+that is meant to be used is here, or in one of the public modules below: ``federated``, ``testing``,
+``transports``, ``wire``, ``session`` and ``errors``.
 """
 
 from heartline.connection import (
     Channel,
+    ChannelBroken,
     Closed,
     Connection,
+    ConnectionEvent,
+    Events,
     Lost,
     Message,
+    Messages,
     Opened,
+    ReceivedMessages,
     Reconnected,
     current_connection,
 )
-from heartline.endpoints import open_connection, open_server, serve
+from heartline.endpoints import (
+    ConnectionSettings,
+    ServerSettings,
+    open_connection,
+    open_server,
+    serve,
+)
 from heartline.errors import (
     CallError,
     CallInterrupted,
@@ -42,7 +53,8 @@ from heartline.errors import (
     StoreError,
     UnknownMethod,
 )
-from heartline.link import Backoff, ConnectionState, ConnectionStatistics
+from heartline.link import Backoff, ConnectionState, ConnectionStatistics, Peer
+from heartline.observe import Middleware, Observer, Operation
 from heartline.push import (
     NEWEST,
     OLDEST,
@@ -52,14 +64,34 @@ from heartline.push import (
     Level,
     Position,
     Receipt,
+    SavedKey,
+    SavedState,
+    SavedTopic,
+    SavedUpdate,
+    Since,
     SlowPolicy,
     SqliteStore,
+    Store,
+    StoredUpdate,
     Subscription,
     TopicSettings,
+    TopicStatistics,
     Update,
+    WaitFor,
 )
-from heartline.rpc import Retry, method, service
-from heartline.server import Broadcast, Server, ServerStatistics
+from heartline.rpc import (
+    RemoteMethod,
+    Retry,
+    method,
+    remote,
+    service,
+)
+from heartline.server import (
+    Authenticate,
+    Broadcast,
+    Server,
+    ServerStatistics,
+)
 from heartline.session import CloseCode, Heartbeat
 from heartline.transports import TransportOptions
 from heartline.wire import Limits
@@ -70,22 +102,27 @@ __all__ = [
     "NEWEST",
     "OLDEST",
     "SNAPSHOT",
+    "Authenticate",
     "Backoff",
     "Broadcast",
     "CallError",
     "CallInterrupted",
     "CallTimeout",
     "Channel",
+    "ChannelBroken",
     "CloseCode",
     "Closed",
     "ConfigurationError",
     "Connection",
     "ConnectionClosed",
+    "ConnectionEvent",
     "ConnectionFailed",
     "ConnectionLost",
     "ConnectionRefusedByPeer",
+    "ConnectionSettings",
     "ConnectionState",
     "ConnectionStatistics",
+    "Events",
     "Fold",
     "Forbidden",
     "Heartbeat",
@@ -99,33 +136,51 @@ __all__ = [
     "LocalProtocolError",
     "Lost",
     "Message",
+    "Messages",
+    "Middleware",
+    "Observer",
     "Opened",
+    "Operation",
     "Outcome",
     "Overloaded",
+    "Peer",
     "Position",
     "ProtocolError",
     "PushError",
     "Receipt",
+    "ReceivedMessages",
     "Reconnected",
     "RemoteError",
+    "RemoteMethod",
     "RemoteProtocolError",
     "Retry",
+    "SavedKey",
+    "SavedState",
+    "SavedTopic",
+    "SavedUpdate",
     "SerializationError",
     "Server",
+    "ServerSettings",
     "ServerStatistics",
+    "Since",
     "SlowConsumer",
     "SlowPolicy",
     "SqliteStore",
+    "Store",
     "StoreError",
+    "StoredUpdate",
     "Subscription",
     "TopicSettings",
+    "TopicStatistics",
     "TransportOptions",
     "UnknownMethod",
     "Update",
+    "WaitFor",
     "current_connection",
     "method",
     "open_connection",
     "open_server",
+    "remote",
     "serve",
     "service",
 ]

@@ -16,7 +16,7 @@
     │   ├── CallTimeout                      its deadline passed
     │   ├── CallInterrupted                  the session ended while it was pending
     │   ├── UnknownMethod                    no such public method at the peer
-    │   ├── InvalidArguments                 the arguments or the result do not fit the annotations
+    │   ├── InvalidArguments                 the arguments or the result do not fit, or cannot be sent or read
     │   ├── RemoteError                      the method raised
     │   ├── Overloaded                       the peer has no room; nothing was executed
     │   └── Forbidden                        the peer does not allow it
@@ -25,6 +25,9 @@
         ├── SlowConsumer                     the subscription was ended: it lagged too far behind
         ├── StoreError                       a store cannot be opened, read or written
         └── KeyReused                        a key was published with another value before
+
+One more stands with the channels, for it is Trio's error too: :class:`heartline.ChannelBroken`. This module
+is below all layers, and the lowest of those know nothing of Trio.
 """
 
 from __future__ import annotations
@@ -141,7 +144,11 @@ class Outcome(enum.Enum):
 
 
 class CallError(HeartlineError):
-    """A call did not return a result; ``outcome`` says whether it may have been executed."""
+    """A call did not return a result; ``outcome`` says whether it may have been executed.
+
+    Whatever made the call fail raises one of these, and its message begins with the method's name. Only
+    cancellation is not an error: it stays Trio's.
+    """
 
     def __init__(self, message: str, *, outcome: Outcome) -> None:
         super().__init__(message)
@@ -168,7 +175,13 @@ class UnknownMethod(CallError):
 
 
 class InvalidArguments(CallError):
-    """The arguments (or, on the caller's side, the result) do not fit the method's annotations."""
+    """The arguments, or the result, do not fit the method's annotations, or cannot be sent or read.
+
+    Arguments that cannot be sent, or are longer than the peer accepts, are :attr:`~Outcome.NOT_SENT`;
+    ``__cause__`` says what is wrong with them. Any other case is :attr:`~Outcome.COMPLETED`: the callee did
+    not accept the arguments, or the method ran and its result is no use here. A result that the callee cannot
+    send is a :class:`RemoteError`.
+    """
 
 
 class RemoteError(CallError):
@@ -179,12 +192,18 @@ class RemoteError(CallError):
     """
 
     def __init__(self, message: str, *, type_name: str) -> None:
-        super().__init__(f"{type_name}: {message}" if message else type_name, outcome=Outcome.COMPLETED)
+        super().__init__(message, outcome=Outcome.COMPLETED)
         self.type_name = type_name
 
 
 class Overloaded(CallError):
-    """The peer's limit of calls in progress is reached; nothing was executed, so repeating is safe."""
+    """The peer has no room for the call at the moment; nothing was executed, so repeating is safe.
+
+    Its limit of calls in progress is reached, or its middleware raised this.
+    """
+
+    def __init__(self, message: str, *, outcome: Outcome = Outcome.COMPLETED) -> None:
+        super().__init__(message, outcome=outcome)
 
 
 class Forbidden(CallError):

@@ -9,12 +9,13 @@ import signal
 import sys
 from collections.abc import Callable
 
-from tests.benchmarks import broadcast, durable, federated, idle, rpc, timers, upload
+from tests.benchmarks import broadcast, durable, federated, hooks, idle, rpc, timers, upload
 from tests.benchmarks._process import PeerFailed
 from tests.benchmarks._report import QUIET, Report, busy_cores, say, table
 
 SCENARIOS = {
     "rpc": rpc,
+    "hooks": hooks,
     "upload": upload,
     "broadcast": broadcast,
     "durable": durable,

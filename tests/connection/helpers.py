@@ -75,6 +75,28 @@ async def settle() -> None:
     await wait_all_tasks_blocked()
 
 
+class Turns(trio.abc.Instrument):
+    """Counts what is done before another task can run."""
+
+    def __init__(self) -> None:
+        self.counts: list[int] = [0]
+
+    def count(self) -> None:
+        self.counts[-1] += 1
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        if self.counts[-1]:
+            self.counts.append(0)
+
+
+@contextmanager
+def counted_turns() -> Iterator[Turns]:
+    turns = Turns()
+    trio.lowlevel.add_instrument(turns)
+    yield turns
+    trio.lowlevel.remove_instrument(turns)
+
+
 def cut(connection: Connection) -> None:
     """Break the link of a connection over memory streams, as a network does: without a goodbye."""
     link_of(connection).stream.close()  # type: ignore[attr-defined]
@@ -127,12 +149,13 @@ class RawPeer:
         *,
         identity: str | None = None,
         credentials: Any = None,
+        attempt: tuple[bytes, int] | None = None,
         tls: Any = None,
         **settings: Any,
     ) -> RawPeer:
         """A client of this server, let in."""
         peer = cls.of(await open_stream(url, tls=tls), Role.CLIENT, **settings)
-        peer.session.hello(identity=identity, credentials=credentials)
+        peer.session.hello(identity=identity, credentials=credentials, attempt=attempt)
         await peer.flush()
         (welcome,) = await peer.events()
         assert isinstance(welcome, Welcome), welcome
@@ -246,6 +269,7 @@ __all__ = [
     "Highest",
     "RawPeer",
     "Refuse",
+    "counted_turns",
     "cut",
     "data",
     "listen",

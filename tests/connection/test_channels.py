@@ -239,7 +239,7 @@ async def test_a_blocked_channel_stalls_only_itself(autojump_clock: MockClock) -
         assert trio.current_time() == 1
 
 
-async def test_credit_is_given_for_what_is_read_and_no_more() -> None:
+async def test_credit_is_given_for_what_is_read_and_no_more(autojump_clock: MockClock) -> None:
     async with open_to_raw() as (connection, peer):
         await peer.send(opened(2), *[data(bytes(100), channel=2)] * 5)
         channel = await connection.accept_channel()

@@ -41,7 +41,7 @@ async def test_everything_arrives_and_nothing_is_left(
                 heartline.open_connection(server.urls[0], tls=contexts[1], reconnect=None) as client,
             ):
                 there = server.connections[client.id]
-                assert there.peer.startswith("127.0.0.1:")
+                assert there.peer.address.startswith("127.0.0.1:")
                 await client.send(huge)
                 assert await there.receive() == huge
                 await there.send(huge)

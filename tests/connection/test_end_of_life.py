@@ -30,7 +30,20 @@ from heartline.wire import Frame, FrameType
 from tests.patience import PATIENCE
 
 from ..engine import core_of
-from .helpers import QUIET, SOCKETS, RawPeer, data, no_leaks, open_pair, open_to_raw, settle, url_of
+from .helpers import (
+    QUIET,
+    SOCKETS,
+    Highest,
+    RawPeer,
+    cut,
+    data,
+    listen,
+    no_leaks,
+    open_pair,
+    open_to_raw,
+    settle,
+    url_of,
+)
 
 KINDS = [*SOCKETS, "memory://"]
 
@@ -267,6 +280,57 @@ async def test_a_peer_that_does_not_answer_a_goodbye(autojump_clock: MockClock) 
         with pytest.raises(ConnectionClosed) as caught:
             await connection.receive()
         assert not caught.value.by_peer
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_closing_in_a_cancelled_scope_waits_for_nothing(
+    kind: str, tmp_path: Path, mock_clock: MockClock
+) -> None:
+    """And says goodbye all the same. The clock stands: whoever waited for time would wait for ever."""
+    async with await listen(url_of(kind, tmp_path)) as listener, trio.open_nursery() as nursery:
+        peers: list[RawPeer] = []
+
+        @nursery.start_soon
+        async def admit() -> None:
+            peers.append(await RawPeer.admit(await listener.accept()))
+
+        async with heartline.open_connection(listener.url, heartbeat=QUIET) as connection:
+            await connection.send(b"sent before")
+            await trio.aclose_forcefully(connection)
+            assert connection.state is ConnectionState.CLOSED
+            goodbye, message = await peers[0].rest()  # what is said about the link itself goes first
+            assert message.payload == b"sent before"
+            assert goodbye.code == CloseCode.NORMAL
+            await trio.aclose_forcefully(connection)
+            with pytest.raises(ConnectionClosed):
+                await connection.send(b"too late")
+        await peers[0].stream.aclose()
+
+
+@pytest.mark.parametrize("side", ["client", "server"])
+@pytest.mark.parametrize("state", [ConnectionState.OPEN, ConnectionState.LEAVING, ConnectionState.LOST])
+async def test_it_is_closed_at_once_in_every_state(
+    side: str, state: ConnectionState, autojump_clock: MockClock
+) -> None:
+    slowly = {"reconnect": Backoff(initial=20), "rng": Highest(), "resume_window": 600}
+    async with open_pair(**slowly) as (client, there, _):
+        connection, other = (client, there) if side == "client" else (there, client)
+        if state is ConnectionState.LOST:
+            cut(connection)
+            await settle()
+        elif state is ConnectionState.LEAVING:
+            core_of(connection).close(CloseCode.NORMAL, "in a while", drain=100)
+        assert connection.state is state
+        start = trio.current_time()
+        await trio.aclose_forcefully(connection)
+        assert trio.current_time() == start
+        assert connection.state is ConnectionState.CLOSED
+        with pytest.raises(ConnectionClosed):
+            await connection.receive()
+        await settle()
+        assert trio.current_time() == start
+        if state is not ConnectionState.LOST:
+            assert other.state is not ConnectionState.OPEN
 
 
 async def test_a_goodbye_is_answered_and_what_follows_is_read(autojump_clock: MockClock) -> None:

@@ -13,13 +13,26 @@ import trio
 from trio.testing import MockClock
 
 import heartline
-from heartline import Backoff, Channel, Connection, ConnectionState, Heartbeat, Limits, Lost, Server
+from heartline import (
+    Backoff,
+    Channel,
+    Connection,
+    ConnectionLost,
+    ConnectionState,
+    Heartbeat,
+    Limits,
+    Lost,
+    Server,
+)
+from heartline.connection._inbox import Inbox
 from heartline.link._link import BURST
+from heartline.link._reading import TURN
 from heartline.session.messages import CONFIRMATION, MARK
 from heartline.session.outbox import FRAGMENT_SIZE
 from heartline.wire import Frame, FrameDecoder, FrameType, encode
 
-from .helpers import BRISK, QUIET, RawPeer, cut, listen, pair_of_channels, settle
+from ..engine import link_of
+from .helpers import BRISK, QUIET, RawPeer, counted_turns, cut, data, listen, pair_of_channels, settle
 
 KEEPS = Limits(resume_window=60)
 """A peer with which frames are kept until they are confirmed."""
@@ -103,6 +116,44 @@ async def test_a_channel_nobody_reads_stalls_only_itself(sender: str, autojump_c
         for length in [1_000_000, 10, 70_000] * 5:
             assert len(await unread.receive()) == length
         nursery.cancel_scope.cancel()
+
+
+# A peer that sends thousands of frames at once
+
+
+@pytest.mark.parametrize("way", ["the link stays", "the link is lost", "the connection is closed"])
+async def test_others_run_in_the_middle_of_a_read(
+    way: str, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And every frame that counts as received is handled, whatever happens to the link meanwhile."""
+    put = Inbox.put
+
+    def counting(inbox: Inbox, frame: Frame) -> None:
+        turns.count()
+        put(inbox, frame)
+
+    monkeypatch.setattr(Inbox, "put", counting)
+    async with heartline.open_server("memory://", heartbeat=QUIET) as server:
+        peer = await RawPeer.join(server.urls[0], limits=KEEPS)
+        (connection,) = server.connections.values()
+        with counted_turns() as turns:
+            await peer.send(*[data(b"")] * 5000)
+            while sum(turns.counts) < 1000:
+                await trio.lowlevel.checkpoint()
+            assert sum(turns.counts) < 2000
+            if way == "the link is lost":
+                link_of(connection).lose(ConnectionLost("by the heartbeat"))
+            elif way == "the connection is closed":
+                await trio.aclose_forcefully(connection)
+            await settle()
+        handled = sum(turns.counts)
+        if way == "the link is lost":  # what was not decoded is sent again on the next one
+            assert handled == link_of(connection).session.received < 5000
+        else:
+            assert handled == 5000
+        assert max(turns.counts) == TURN
+        for _ in range(handled):
+            assert await connection.receive() == b""
 
 
 # Long messages and small ones

@@ -197,7 +197,9 @@ async def test_a_message_longer_than_the_peer_takes(autojump_clock: MockClock) -
         (77, b"of no serializer that is known", 0),
     ],
 )
-async def test_a_bad_message_is_an_error_of_its_own(number: int, payload: bytes, flags: int) -> None:
+async def test_a_bad_message_is_an_error_of_its_own(
+    number: int, payload: bytes, flags: int, autojump_clock: MockClock
+) -> None:
     async with open_to_raw() as (connection, peer):
         await peer.send(data(payload, number=number, flags=flags), data(b"good"))
         with pytest.raises(SerializationError):

@@ -9,24 +9,17 @@ from typing import Any
 
 import pytest
 
+import heartline.connection
 from heartline.connection import _channels
 from heartline.link import _goodbye
 from heartline.push import _journal, _keys, _part, _publisher, _served, _sqlite
 from heartline.rpc import _faults, _service, _wire
-from heartline.server import _acceptor
-from heartline.session import TRANSITIONS, Role, State, Step, heartbeat, messages, outbox, receipts
-from heartline.wire import cbor, segments
+from heartline.server import _acceptor, _admission, _refusals
+from heartline.session import TRANSITIONS, Role, State, Step, heartbeat, lanes, messages, outbox, reports
+from heartline.wire import cbor, segments, text
 from tests.docs.snippets import DOCS
+from tests.public import PUBLIC_MODULES
 
-PUBLIC_MODULES = (
-    "heartline",
-    "heartline.errors",
-    "heartline.federated",
-    "heartline.session",
-    "heartline.testing",
-    "heartline.transports",
-    "heartline.wire",
-)
 DIRECTIVE = re.compile(
     r"^ *\.\. (?:auto|py:)(?:class|function|exception|data):: (?P<name>[\w.]+)", re.MULTILINE
 )
@@ -54,16 +47,37 @@ def test_every_public_name_is_documented(module: str) -> None:
         )
 
 
+@pytest.mark.parametrize(
+    "cls",
+    [
+        heartline.Channel,
+        heartline.Connection,
+        heartline.Message,
+        heartline.Server,
+        heartline.Events,
+    ],
+)
+def test_what_users_hold_has_only_documented_names(cls: type) -> None:
+    page = (DOCS / "reference" / "connection.md").read_text()
+    (block,) = re.findall(rf"autoclass:: heartline\.{cls.__name__}\n(.*?)^\S", page, re.MULTILINE | re.DOTALL)
+    (members,) = re.findall(r":members:(.*?)(?:\n\n|\Z)", block, re.DOTALL)
+    told = set(re.findall(r"\w+", members)) | set(re.findall(r"py:attribute:: (\w+)", block))
+    assert {name for name in dir(cls) if not name.startswith("_")} <= told
+
+
 BOUNDS = {
     "smallest `frame_size` that a peer may announce": messages.SMALLEST_FRAME,
     "shortest heartbeat timeout": heartbeat.SHORTEST_TIMEOUT,
     "fragment of a long message": outbox.FRAGMENT_SIZE,
     "small frames waiting for a peer that does not read, beyond `Limits.write_buffer`": outbox.STUCK_LIMIT,
-    "bytes received that call for an ACK, at most": receipts.ACK_SIZE,
+    "bytes received that call for an ACK, at most": reports.ACK_SIZE,
+    "channels, and calls that stream, that one side has open, whatever the peer allows": lanes.MOST_LANES,
     "token of a session": _acceptor.TOKEN_SIZE,
     "goodbye: for the peer to answer": _goodbye.GOODBYE_GRACE,
     "reason of a refusal or goodbye": messages.REASON_SIZE,
-    "identity of a client": _acceptor.MAX_IDENTITY,
+    "identity of a client": _admission.MAX_IDENTITY,
+    "refused handshakes with a line of their own in the log, in a minute": _refusals.LINES,
+    "text of a peer that is shown in an error": text.TEXT_SIZE,
     "name of a channel": _channels.NAME_SIZE,
     "name of a service, and of a method": _service.MAX_NAME,
     "text of an error that travels": _faults.MESSAGE_SIZE,

@@ -4,13 +4,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import _digits
 import numpy as np
 import pytest
+from _digits import BATCH, CLASSES, PIXELS, Data, Round
 from hypothesis import given
 from hypothesis import strategies as st
 
-from examples import _digits
-from examples._digits import BATCH, CLASSES, PIXELS, Data, Round
 from heartline.federated._model import TrainResult
 from heartline.federated._strategies import FedAvg
 

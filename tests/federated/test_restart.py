@@ -100,7 +100,7 @@ async def test_who_was_left_out_stays_left_out(autojump_clock: MockClock, tmp_pa
     better = AsyncAdder()
     async with trainer_with(tmp_path, {"bad": better, "slow": Sleeper(20)}) as trainer:
         report = await trainer.train_round()
-        assert report.dropped == {"bad": "RuntimeError: no data"}
+        assert report.dropped == {"bad": "Learner.train raised RuntimeError: no data"}
         assert set(report.samples) == {"slow"}
         assert better.trained == []
 
@@ -281,7 +281,7 @@ async def test_who_always_knows_better_is_left_out(autojump_clock: MockClock, tm
     async with trainer_with(tmp_path, {"good": AsyncAdder(), "liar": Liar()}) as trainer:
         for _ in range(3):
             report = await trainer.train_round()
-            assert report.dropped == {"liar": "StaleOrder: version 1000 is here"}
+            assert report.dropped == {"liar": "Learner.train raised StaleOrder: version 1000 is here"}
             assert set(report.samples) == {"good"}
 
 

@@ -152,7 +152,7 @@ async def test_a_learner_gives_up_after_its_patience(autojump_clock: MockClock) 
 
 
 async def test_a_learner_that_is_not_let_in_ends_at_once(autojump_clock: MockClock) -> None:
-    def authenticate(credentials: Any, identity: str | None) -> None:
+    def authenticate(peer: heartline.Peer) -> None:
         raise PermissionError("members only")
 
     async with heartline.open_server("memory://", authenticate=authenticate) as server:

@@ -14,7 +14,7 @@ from trio.testing import MockClock
 from heartline import ConnectionLost
 from heartline.link import Flusher
 from heartline.link import _flusher as module
-from tests.connection.helpers import run, settle
+from tests.connection.helpers import counted_turns, run, settle
 
 
 class FakeLink:
@@ -92,6 +92,18 @@ async def test_after_a_long_sweep_it_rests(mock_clock: MockClock, monkeypatch: p
             await settle()
         assert rests == pytest.approx([0.003, module.LONGEST_REST])
         nursery.cancel_scope.cancel()
+
+
+async def test_others_run_in_the_middle_of_a_sweep(autojump_clock: MockClock) -> None:
+    flusher = Flusher()
+    with counted_turns() as turns:
+        links = [FakeLink(turns.count) for _ in range(3000)]
+        for link in links:
+            mark(flusher, link)
+        with trio.move_on_after(1):
+            await flusher.run()
+    assert sum(turns.counts) == 3000
+    assert max(turns.counts) == module.TURN
 
 
 async def test_a_bug_on_one_link_leaves_the_others(

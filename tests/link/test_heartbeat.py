@@ -7,7 +7,7 @@ import trio
 from trio.testing import MockClock
 
 import heartline
-from heartline import ConnectionLost, ConnectionState, Heartbeat, Limits, Lost
+from heartline import ConnectionLost, ConnectionState, Heartbeat, Limits, Lost, Peer
 from heartline.session import Role
 from heartline.session.messages import MARK
 from heartline.wire import Frame, FrameType
@@ -178,9 +178,9 @@ async def test_a_newer_link_with_an_earlier_deadline_is_noticed(autojump_clock: 
 async def test_a_slow_handshake_is_no_silence(autojump_clock: MockClock) -> None:
     """Checking credentials may take longer than a timeout; the peer could not speak meanwhile."""
 
-    async def slow(_credentials: object, identity: str | None) -> str | None:
+    async def slow(peer: Peer) -> str | None:
         await trio.sleep(2 * BRISK.timeout)
-        return identity
+        return peer.identity
 
     async with heartline.open_server("memory://", heartbeat=BRISK, authenticate=slow) as server:
         limits = Limits(resume_window=0)

@@ -17,6 +17,7 @@ from trio.testing import MockClock
 
 from heartline import ConnectionLost, Limits
 from heartline.link import Link
+from heartline.link._reading import read as read_link
 from heartline.session import Role, Session
 from heartline.session.session import Event
 from heartline.testing import memory_pair
@@ -101,7 +102,7 @@ def test_everything_arrives_in_order_whatever_the_stream_takes(plan: list[Any], 
 
         async def read(link: Link) -> None:
             try:
-                await link.read(handle)
+                await read_link(link, handle)
             except ConnectionLost:
                 assert link.failure is not None  # it was closed here, below
 
@@ -225,7 +226,7 @@ async def test_nothing_is_read_from_a_descriptor_that_was_given_back(
 
         monkeypatch.setattr(trio.lowlevel, "wait_readable", close_just_before_it_runs)
         await pair[1].send_all(b"\0\0\0\0\x20\0\0\0\0\0\0\2")
-        await link.read(got.extend)
+        await read_link(link, got.extend)
         await pair[1].aclose()
     assert got == []
 
@@ -239,7 +240,7 @@ async def test_a_stream_that_is_closed_outside_ends_the_link(another_file: Any) 
             @inner.start_soon
             async def read() -> None:
                 with pytest.raises(ConnectionLost, match="broke while reading"):
-                    await link.read(lambda events: None)
+                    await read_link(link, lambda events: None)
 
             await settle()
             await pair[0].aclose()
@@ -351,18 +352,27 @@ async def test_a_stream_with_a_bug_ends_only_its_link(caplog: pytest.LogCaptureF
     assert [r.levelno for r in caplog.records] == [logging.ERROR]
 
 
-async def test_a_stream_that_raises_while_it_closes(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("error", "level"), [(ZeroDivisionError, logging.ERROR), (trio.BrokenResourceError, logging.DEBUG)]
+)
+async def test_a_stream_that_raises_while_it_closes(
+    error: type[Exception], level: int, caplog: pytest.LogCaptureFixture
+) -> None:
     class Sore(Odd):
         async def aclose(self) -> None:
             await super().aclose()
-            raise ZeroDivisionError
+            raise error
+
+    caplog.set_level(logging.DEBUG)
 
     async with trio.open_nursery() as nursery:
         here, there = memory_pair()
         link, _ = links((Sore(here), there), nursery)
         await link.aclose(grace=1)
         assert await there.receive_some() == b""
-    assert len(caplog.records) == 1
+    (record,) = caplog.records
+    assert record.levelno == level
+    assert (record.exc_info is not None) == (level == logging.ERROR), "no traceback for what a peer did"
 
 
 async def test_an_end_inside_a_frame_is_a_loss_and_no_mischief() -> None:
@@ -372,5 +382,5 @@ async def test_an_end_inside_a_frame_is_a_loss_and_no_mischief() -> None:
         await there.send_all(b"\0\0\0\5\x20")
         there.close()
         with pytest.raises(ConnectionLost, match="inside a frame"):
-            await link.read(lambda events: None)
+            await read_link(link, lambda events: None)
         await link.aclose(grace=1)

@@ -87,7 +87,7 @@ class TestBothWays:
             with pytest.raises(RemoteError, match="KeyError: 'bottom'") as info:
                 await client.service("Ping").failing(0)
             assert info.value.type_name == "KeyError"
-            with pytest.raises(RemoteError, match="RemoteError: KeyError: 'bottom'"):
+            with pytest.raises(RemoteError, match=r"RemoteError: Ping\.failing raised KeyError: 'bottom'"):
                 await client.service("Ping").failing(1)
 
     async def test_a_cancellation_goes_down_through_all_levels(self, autojump_clock: MockClock) -> None:
@@ -236,21 +236,21 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("error", "type_name", "message"),
         [
-            (ValueError("text"), "ValueError", "^ValueError: text$"),
-            (ValueError(), "ValueError", "^ValueError$"),
-            (KeyError("k"), "KeyError", "^KeyError: 'k'$"),
-            (trio.TooSlowError(), "TooSlowError", "^TooSlowError$"),
+            (ValueError("text"), "ValueError", r"^Fails\.\w+ raised ValueError: text$"),
+            (ValueError(), "ValueError", r"^Fails\.\w+ raised ValueError$"),
+            (KeyError("k"), "KeyError", r"^Fails\.\w+ raised KeyError: 'k'$"),
+            (trio.TooSlowError(), "TooSlowError", r"^Fails\.\w+ raised TooSlowError$"),
             (TypeError("f() takes 2"), "TypeError", "takes 2"),
             (StopIteration(5), "StopIteration|RuntimeError", "5|StopIteration"),
             (Unprintable(), "Unprintable", "own text could not be made"),
-            (ValueError("\ud800 and more"), "ValueError", "^ValueError: . and more$"),
-            (ValueError("x" * 1_000_000), "ValueError", "^ValueError: x{1024}$"),
+            (ValueError("\ud800 and more"), "ValueError", r"^Fails\.\w+ raised ValueError: . and more$"),
+            (ValueError("x" * 1_000_000), "ValueError", r"^Fails\.\w+ raised ValueError: x{1024}$"),
             (FileNotFoundError(2, "gone", "/etc/x"), "FileNotFoundError", "gone"),
             (PermissionError(13, "Permission denied", "/etc/x"), "PermissionError", "Permission denied"),
             (
                 ExceptionGroup("many", [ValueError("a"), ExceptionGroup("inner", [KeyError("b")])]),
                 "ExceptionGroup",
-                "^ExceptionGroup: ValueError: a; ExceptionGroup: KeyError: 'b'$",
+                r"^Fails\.\w+ raised ExceptionGroup: ValueError: a; ExceptionGroup: KeyError: 'b'$",
             ),
         ],
         ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",

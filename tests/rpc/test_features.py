@@ -20,6 +20,7 @@ from heartline.errors import (
     CallTimeout,
     ConnectionFailed,
     HeartlineError,
+    InvalidArguments,
     Outcome,
     Overloaded,
     RemoteError,
@@ -172,8 +173,9 @@ async def test_one_family_of_errors() -> None:
         async with heartline.open_connection("memory://nowhere"):
             pass
     async with open_pair(reconnect=None) as (client, _):
-        with pytest.raises(SerializationError):
+        with pytest.raises(InvalidArguments) as unsendable:
             await client.service("X").m(object())
+        assert isinstance(unsendable.value.__cause__, SerializationError)
         await client.aclose()
         with pytest.raises(CallInterrupted) as info:
             await client.service("X").m()

@@ -13,10 +13,10 @@ import heartline
 from heartline import Limits, service
 from heartline.errors import (
     InvalidArguments,
-    LocalProtocolError,
+    Outcome,
     RemoteError,
 )
-from heartline.server import serve_stream
+from heartline.server import Acceptor
 from heartline.testing import memory_pair
 from tests.engine import core_of
 from tests.rpc.helpers import QUIET, open_pair, raw_client
@@ -52,9 +52,11 @@ class TestLengths:
             busy = client.service("Busy")
             assert await busy.take(bytes(200 * KIB)) == 200 * KIB
             with pytest.raises(
-                LocalProtocolError, match=r"the peer accepts 307200 bytes \(Limits\.message_size\)"
-            ):
+                InvalidArguments,
+                match=r"^Busy\.take .*the peer accepts 307200 bytes \(Limits\.message_size\)",
+            ) as info:
                 await busy.take(bytes(300 * KIB))
+            assert info.value.outcome is Outcome.NOT_SENT
             assert core_of(client).idle
             assert await busy.quick() == 1
 
@@ -65,7 +67,7 @@ class TestLengths:
             _,
         ):
             busy = client.service("Busy")
-            with pytest.raises(RemoteError, match=r"Limits\.message_size") as info:
+            with pytest.raises(RemoteError, match=r"its result: .*Limits\.message_size") as info:
                 await getattr(busy, name)(300 * KIB)
             assert info.value.type_name == "LocalProtocolError"
             assert await busy.quick() == 1
@@ -182,7 +184,7 @@ async def serve_one(stream: trio.abc.Stream, *, task_status: trio.TaskStatus[tri
     async with heartline.open_server("memory://", services=[Busy()], heartbeat=QUIET) as server:
         with trio.CancelScope() as scope:
             task_status.started(scope)
-            await serve_stream(server._table, None, stream)
+            await Acceptor(server._table, None, {}).serve(stream, "memory://")
 
 
 @service

@@ -130,7 +130,7 @@ async def test_a_fault_of_a_kind_that_a_later_version_may_have() -> None:
     fault = {"kind": "quota", "message": "come back later", "retry_after": 5}
     error = await answer(FrameType.FAULT, CBOR.encode(fault, []))
     assert type(error) is RemoteError
-    assert str(error) == "quota: come back later"
+    assert str(error).endswith(" raised quota: come back later")
     assert isinstance(error, CallError)
 
 

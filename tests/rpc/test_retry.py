@@ -283,7 +283,7 @@ class TestAttemptsAndDelays:
         ):
             await trio.testing.wait_all_tasks_blocked()
             link = link_of(client)
-            link.session.outbox.limits = heartline.session.PeerLimits.of(Limits())
+            link.peer_limits = heartline.session.PeerLimits.of(Limits())
             results: list[Any] = []
 
             async def call() -> None:

@@ -18,6 +18,7 @@ from heartline import (
     ConnectionState,
     LocalProtocolError,
     Outcome,
+    Peer,
     Server,
 )
 from heartline.session import Role
@@ -139,9 +140,9 @@ async def test_nothing_new_begins(autojump_clock: MockClock) -> None:
 async def test_a_handshake_that_began_before_is_refused(autojump_clock: MockClock) -> None:
     """Or it would be let in behind the drain's back, and the drain would wait for it for ever."""
 
-    async def slowly(credentials: Any, identity: str | None) -> str | None:
+    async def slowly(peer: Peer) -> str | None:
         await trio.sleep(3)
-        return identity
+        return peer.identity
 
     async with heartline.open_server("memory://", authenticate=slowly, heartbeat=QUIET) as server:
         peer = RawPeer.of(await open_stream(server.urls[0]), Role.CLIENT)

@@ -1,4 +1,4 @@
-"""One place for one identity: the newest connection has it."""
+"""One place for one identity: the newest connection that the server vouches for has it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from heartline import Backoff, CloseCode, Closed, ConnectionClosed, ConnectionSt
 from heartline.wire import FrameType
 
 from ..connection.helpers import QUIET, RawPeer, settle
+from .helpers import vouch
 
 
 async def test_the_newest_wins_and_the_old_one_stays_away(autojump_clock: MockClock) -> None:
-    async with heartline.open_server("memory://", heartbeat=QUIET) as server:
+    async with heartline.open_server("memory://", heartbeat=QUIET, authenticate=vouch) as server:
         url = server.urls[0]
         async with heartline.open_connection(url, identity="me", reconnect=Backoff()) as old:
             at_server = server.connections["me"]
@@ -38,7 +39,7 @@ async def test_the_newest_wins_and_the_old_one_stays_away(autojump_clock: MockCl
 
 
 async def test_the_events_tell_which_connection(autojump_clock: MockClock) -> None:
-    async with heartline.open_server("memory://", heartbeat=QUIET) as server:
+    async with heartline.open_server("memory://", heartbeat=QUIET, authenticate=vouch) as server:
         events = server.events()
         url = server.urls[0]
         async with heartline.open_connection(url, identity="me", reconnect=None):
@@ -53,7 +54,7 @@ async def test_the_events_tell_which_connection(autojump_clock: MockClock) -> No
 
 async def test_a_dead_link_is_replaced_by_its_own_client(autojump_clock: MockClock) -> None:
     """Half open: the server has not noticed yet when the client is back. The old end takes nothing away."""
-    async with heartline.open_server("memory://", heartbeat=QUIET) as server:
+    async with heartline.open_server("memory://", heartbeat=QUIET, authenticate=vouch) as server:
         dead = await RawPeer.join(server.urls[0], identity="me")
         old = server.connections["me"]
         back = await RawPeer.join(server.urls[0], identity="me")
@@ -68,7 +69,7 @@ async def test_a_dead_link_is_replaced_by_its_own_client(autojump_clock: MockClo
 
 
 async def test_a_storm_of_the_same_identity(autojump_clock: MockClock) -> None:
-    async with heartline.open_server("memory://", heartbeat=QUIET) as server:
+    async with heartline.open_server("memory://", heartbeat=QUIET, authenticate=vouch) as server:
         done = trio.Event()
 
         async def visit() -> None:

@@ -39,7 +39,9 @@ async def bystander(channels: int = 256, **server: Any) -> AsyncIterator[tuple[S
     options = {"services": [Echo()]} | server
     async with open_clients("other", server=options) as (open_server, (other,)):
         peer = await RawPeer.join(
-            open_server.urls[0], identity="naughty", limits=Limits(channels=channels, memory=1 << 42, resume_window=0)
+            open_server.urls[0],
+            identity="naughty",
+            limits=Limits(channels=channels, memory=1 << 42, resume_window=0),
         )
         yield open_server, peer, open_server.connections["naughty"]
         assert await other.service(Echo).echo("fine") == "fine"

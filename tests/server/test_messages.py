@@ -23,9 +23,11 @@ from heartline import (
     SerializationError,
 )
 from heartline.connection import Messages
+from heartline.link import Link
+from heartline.server import _server
 from heartline.wire import CborSerializer
 
-from ..connection.helpers import QUIET, SOCKETS, RawPeer, cut, data, settle, url_of
+from ..connection.helpers import QUIET, SOCKETS, RawPeer, counted_turns, cut, data, settle, url_of
 from .helpers import open_clients
 
 
@@ -99,7 +101,10 @@ async def test_broadcast_of_what_cannot_be_encoded(autojump_clock: MockClock) ->
 @pytest.mark.parametrize("size", [1000, 100_000])
 async def test_a_slow_peer_is_passed_by_and_named(size: int, autojump_clock: MockClock) -> None:
     """It does not receive, so its credit runs out; the others get everything."""
-    async with open_clients("quick", "slow", limits=Limits(window=500_000, channels=10)) as (server, (quick, slow)):
+    async with open_clients("quick", "slow", limits=Limits(window=500_000, channels=10)) as (
+        server,
+        (quick, slow),
+    ):
         skipped = 0
         for number in range(1000):
             message = number.to_bytes(4, "big") + bytes(size)
@@ -130,6 +135,29 @@ async def test_a_peer_that_does_not_read_is_passed_by(autojump_clock: MockClock)
             await trio.lowlevel.checkpoint()
         assert told == Broadcast(1, ("stuck",))
         assert server.statistics().backlog <= 100_000 + 21_000
+
+
+async def test_others_run_in_the_middle_of_a_broadcast(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And two of them at once come in the same order everywhere."""
+    monkeypatch.setattr(_server, "TURN", 10)
+    put_broadcast = Link.put_broadcast
+
+    def counting(link: Link, frame: bytes) -> bool:
+        turns.count()
+        return put_broadcast(link, frame)
+
+    async with open_clients(*map(str, range(100))) as (server, clients):
+        monkeypatch.setattr(Link, "put_broadcast", counting)
+        with counted_turns() as turns:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(server.broadcast, "one")
+                nursery.start_soon(server.broadcast, "another")
+        assert sum(turns.counts) == 200
+        assert max(turns.counts) == 10
+        told = {(await client.receive(), await client.receive()) for client in clients}
+        assert told in [{("one", "another")}, {("another", "one")}]
 
 
 async def test_a_peer_with_small_limits_spoils_it_for_nobody(autojump_clock: MockClock) -> None:

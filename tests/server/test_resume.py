@@ -11,13 +11,14 @@ import trio
 from trio.testing import MockClock
 
 import heartline
-from heartline import CloseCode, Connection, ConnectionState, Limits, Server
+from heartline import CloseCode, Connection, ConnectionState, Limits, Peer, Server
 from heartline.session import Refuse, Role, Session, Welcome
 from heartline.session.messages import VERSION, Hello, PeerLimits, render
 from heartline.wire import Frame, FrameType, encode
 from tests.opening import open_stream
 
 from ..connection.helpers import QUIET, RawPeer, data, settle
+from .helpers import vouch
 
 LIMITS = Limits()
 Ticket = tuple[bytes, int]
@@ -141,8 +142,8 @@ async def test_the_ticket_of_another(autojump_clock: MockClock) -> None:
 
 
 async def test_a_ticket_is_bound_to_who_the_server_says_it_is(autojump_clock: MockClock) -> None:
-    def authenticate(credentials: Any, _identity: str | None) -> str | None:
-        return credentials
+    def authenticate(peer: Peer) -> Any:
+        return peer.credentials
 
     async with guarded(authenticate=authenticate) as (server, peer, _):
         cut(peer)
@@ -201,7 +202,7 @@ async def test_a_first_try_that_was_long_under_way_does_not_replace_a_later_one(
     autojump_clock: MockClock,
 ) -> None:
     """Without a ticket too: the later one would be told, for good, that it was replaced."""
-    async with guarded() as (server, _, _):
+    async with guarded(authenticate=vouch) as (server, _, _):
         later, answer = await come_back(server, None, attempt=(b"me", 2))
         assert isinstance(answer, Welcome)
         connection = server.connections["me"]
@@ -369,7 +370,7 @@ async def test_what_ends_a_session_in_the_moment_of_its_handover_ends_it(
 ) -> None:
     """The event of the loss comes in just that moment when a client is back before it was missed."""
     for _ in range(20):
-        async with heartline.open_server("memory://", heartbeat=QUIET) as server:
+        async with heartline.open_server("memory://", heartbeat=QUIET, authenticate=vouch) as server:
             peer = await RawPeer.join(server.urls[0], identity="me", limits=LIMITS)
             connection = server.connections["me"]
             events = server.events()
@@ -387,6 +388,24 @@ async def test_what_ends_a_session_in_the_moment_of_its_handover_ends_it(
             await trio.sleep(2)  # for a goodbye that nobody answers
             assert connection.state is ConnectionState.CLOSED
             assert server.connections.get("me") is not connection
+
+
+@pytest.mark.parametrize("ticks", range(25))
+async def test_a_server_that_ends_in_the_moment_of_a_handover_ends_the_session(
+    ticks: int, autojump_clock: MockClock
+) -> None:
+    """Whichever task has it then: whoever waits for a message outside is told."""
+    for _ in range(20):  # Trio draws which one runs first
+        with trio.CancelScope() as scope:
+            async with heartline.open_server("memory://", heartbeat=QUIET) as server:
+                peer = await RawPeer.join(server.urls[0], identity="me", limits=LIMITS)
+                connection = server.connections["me"]
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(come_back, server, peer.session.ticket)
+                    for _ in range(ticks):
+                        await trio.lowlevel.checkpoint()
+                    scope.cancel()
+        assert connection.state is ConnectionState.CLOSED
 
 
 async def test_a_draining_server_lets_nobody_come_back(autojump_clock: MockClock) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from heartline.errors import RemoteProtocolError
 from heartline.session.messages import CONFIRMATION
 from heartline.session.outbox import FRAGMENT_SIZE, MESSAGE_COST
-from heartline.session.receipts import ACK_SIZE
+from heartline.session.reports import ACK_SIZE
 from heartline.wire import Flag, Frame, FrameType, Limits
 from tests.session.helpers import give, move, names, pair, taken
 

@@ -272,7 +272,7 @@ def test_a_long_message_is_not_passed_by_shorter_ones() -> None:
 
 
 def lanes(share: int = 10_000) -> tuple[Session, Session, list[int]]:
-    """A client that sends, a server whose readers do not read, and three lanes with windows of 1,000 bytes."""
+    """A client that sends, a server where nobody reads, and three lanes with windows of 1,000 bytes."""
     client, peer = pair(Limits(), frugal(share, message_size=share))
     numbers = [0]
     for _ in range(2):
@@ -491,7 +491,7 @@ def test_long_messages_alone_do_not_mean_that_a_peer_is_stuck() -> None:
 
 
 def test_who_waits_for_room_may_fill_the_write_buffer() -> None:
-    generous = Place(Role.SERVER, State.OPEN, Limits(write_buffer=20 * 2**20))
+    generous = Place(Role.SERVER, State.OPEN, Limits(write_buffer=20 * 2**20, memory=2**30))
     session = session_at(generous)
     for number in range(300):
         session.send(FrameType.CALL, 0, number, bytes(60_000))

@@ -284,6 +284,18 @@ def test_what_the_peer_cannot_have_seen() -> None:
     assert not outbox.has_turns
 
 
+def test_what_stands_behind_a_message_that_was_taken_back_is_not_held_up() -> None:
+    session, _ = pair(Limits(resume_window=0), ONE_HALF)
+    say(session, 1, LONG)
+    taken(session, budget=STEP)
+    say(session, 2, LONG)
+    say(session, 2, TWO_PARTS, FrameType.RESULT)
+    assert ids(taken(session, budget=STEP)) == [1], "the other one waits for the stream"
+    assert session.outbox.withdraw(FrameType.CALL) == {2}
+    assert ids(taken(session, budget=10**6)) == [1, 2, 2]
+    assert session.outbox.size == 0
+
+
 def test_frames_encoded_for_many() -> None:
     session = client(window=100)
     frame = encode([Frame(FrameType.DATA, payload=bytes(90))])

@@ -11,7 +11,7 @@ from heartline.errors import LocalProtocolError, RemoteProtocolError
 from heartline.session import Heartbeat, PeerLimits, Role, Session, State
 from heartline.session.messages import CONFIRMATION, MARK
 from heartline.session.outbox import FRAGMENT_SIZE, MESSAGE_COST
-from heartline.session.receipts import ACK_INTERVAL, ACK_SIZE
+from heartline.session.reports import ACK_INTERVAL, ACK_SIZE
 from heartline.wire import HEADER_SIZE, Flag, Frame, FrameType, Limits, encode
 from tests.session.helpers import BURST, frugal, give, lose, move, names, pair, reconnect, taken
 

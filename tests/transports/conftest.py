@@ -79,9 +79,7 @@ class Case:
         """A pair that cannot send another byte, either way."""
         client, server = await self.make_pair(context)
         for stream in (client, server):
-            with trio.move_on_after(0.02):
-                while True:
-                    await stream.send_all(bytes(10_000))
+            await fill(stream)
         return client, server
 
 
@@ -111,6 +109,20 @@ def encrypted_over(tls: Contexts, client: trio.abc.Stream, server: trio.abc.Stre
         trio.SSLStream(client, tls.client, server_hostname="127.0.0.1", https_compatible=True),
         trio.SSLStream(server, tls.server, server_side=True, https_compatible=True),
     )
+
+
+async def fill(stream: trio.abc.Stream) -> None:
+    """Send until nothing more fits."""
+
+    async def send() -> None:
+        while True:
+            await stream.send_all(bytes(10_000))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(send)
+        # The system goes on to move bytes from one end to the other for a moment.
+        await trio.testing.wait_all_tasks_blocked(cushion=0.05)
+        nursery.cancel_scope.cancel()
 
 
 def websocket_over(

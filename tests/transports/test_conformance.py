@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from heartline.testing import check_listener, check_stream
+from heartline.testing import _conformance, check_listener, check_stream
+from tests.patience import PATIENCE
 
 from .conftest import Case
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_conformance, "PATIENCE", PATIENCE)
 
 
 @pytest.mark.slow

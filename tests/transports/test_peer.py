@@ -190,4 +190,4 @@ async def test_a_server_knows_where_its_clients_are(case: Case) -> None:
     server_tls, client_tls = (case.tls.server, case.tls.client) if case.tls else (None, None)
     async with heartline.open_server(case.listen_url, tls=server_tls) as server:
         async with heartline.open_connection(server.urls[0], tls=client_tls) as client:
-            assert re.fullmatch(case.address, server.connections[client.id].peer)
+            assert re.fullmatch(case.address, server.connections[client.id].peer.address)

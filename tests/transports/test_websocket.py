@@ -207,7 +207,7 @@ class TestHandshake:
             await stream.do_handshake()
             assert (await far.receive_some()).startswith(b"HTTP/1.1 101 ")
 
-    async def test_cancelled_while_answering_it_is_broken(self) -> None:
+    async def test_cancelled_while_answering_it_is_broken(self, autojump_clock: MockClock) -> None:
         near, far = memory_pair(buffer_size=10)
         async with far, server_over(near) as stream, trio.open_nursery() as nursery:
             nursery.start_soon(far.send_all, self.upgrade(b"/"))
@@ -448,7 +448,7 @@ class TestEnds:
                 received += chunk
             assert received == bytes([0x82, 126, 3, 232]) + bytes(496)
 
-    async def test_a_cancelled_send_sends_no_more(self) -> None:
+    async def test_a_cancelled_send_sends_no_more(self, autojump_clock: MockClock) -> None:
         async with connected(buffer_size=500) as (stream, peer):
             with trio.move_on_after(0.01):
                 await stream.send_all(bytes(1000))

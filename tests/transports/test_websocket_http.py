@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 import heartline
+from heartline import testing
 from heartline.transports import Listener
 from heartline.transports._websocket_stream import PATIENCE
 from heartline.transports.memory import MemoryNetwork, use_network
@@ -126,7 +127,7 @@ async def test_more_words_after_the_answer_change_nothing() -> None:
 
 
 async def test_who_was_turned_down_and_stays_is_left(autojump_clock: MockClock) -> None:
-    near, far = heartline.testing.memory_pair()
+    near, far = testing.memory_pair()
     async with websocket_over(near, near)[1] as stream:
         await far.send_all(request("HEAD"))
         with pytest.raises(trio.BrokenResourceError, match="405"):
@@ -137,7 +138,7 @@ async def test_who_was_turned_down_and_stays_is_left(autojump_clock: MockClock) 
 
 
 async def test_a_cancelled_close_does_not_linger(autojump_clock: MockClock) -> None:
-    near, far = heartline.testing.memory_pair()
+    near, far = testing.memory_pair()
     stream = websocket_over(near, near)[1]
     await far.send_all(request("HEAD"))
     with pytest.raises(trio.BrokenResourceError, match="405"):
@@ -237,7 +238,7 @@ def test_whatever_is_said_the_server_lives(peers: list[tuple[bytes, list[int]]])
             async with heartline.open_connection(websocket_over(inner, inner)[0]) as connection:
                 assert await connection.service(Echo).echo("fine") == "fine"
             await trio.sleep(20)
-            assert server.handshaking == 0
+            assert server.statistics().handshaking == 0
             assert not server.connections
 
     trio.run(main, clock=MockClock(autojump_threshold=0))

@@ -8,12 +8,13 @@ that error is gone.
 
 from __future__ import annotations
 
-from typing import Any, assert_type
+from typing import Any, Unpack, assert_type
 
 import trio
 
 import heartline
-from heartline import Backoff, Connection, Heartbeat, Limits, Outcome, Retry, Server, method, service
+from heartline import Backoff, Connection, Heartbeat, Limits, Outcome, Retry, Server, method, remote, service
+from heartline.federated import Learner, run_learner
 
 
 @service
@@ -40,17 +41,6 @@ class Fast:
         return list(range(n))
 
 
-@service(name="Fast")
-class FastAPI:
-    """The same service as its callers see it: what they call is async, whatever it is over there."""
-
-    async def add(self, a: int, b: int) -> int:
-        raise NotImplementedError
-
-    async def compute(self, n: int) -> list[int]:
-        raise NotImplementedError
-
-
 async def call(conn: Connection) -> None:
     calc = conn.service(Calculator)
     assert_type(calc, Calculator)
@@ -65,12 +55,17 @@ async def call(conn: Connection) -> None:
     assert_type(by_name, Any)
     await by_name.whatever(1, key=2)
 
-    fast = conn.service(FastAPI)
-    assert_type(await fast.add(1, 2), int)
-    assert_type(await fast.compute(3), list[int])
-
-    # By the class that serves it, a sync method seems not to be awaitable: that is why FastAPI is there.
-    await conn.service(Fast).add(1, 2)  # type: ignore[misc]
+    # By the class that serves it a sync method seems not to be awaitable: that is what remote is for.
+    fast = conn.service(Fast)
+    await fast.add(1, 2)  # type: ignore[misc]
+    assert_type(await remote(fast.add)(1, b=2), int)
+    assert_type(await remote(fast.compute)(3), list[int])
+    await remote(fast.add)("1", 2)  # type: ignore[arg-type]
+    await remote(fast.add)(1)  # type: ignore[call-arg]
+    # For async methods it changes nothing.
+    assert_type(await remote(calc.add)(1, 2), int)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(remote(fast.compute), 3)
 
 
 async def errors(conn: Connection) -> None:
@@ -109,10 +104,24 @@ async def open_both() -> None:
         assert_type(statistics.connections, int)
 
 
-async def serve() -> None:
+async def serve(**settings: Unpack[heartline.ServerSettings]) -> None:
     async with trio.open_nursery() as nursery:
         server: Server = await nursery.start(heartline.serve, "tcp://127.0.0.1:0")
         assert_type(await server.drain(5), bool)
+    await heartline.serve("tcp://127.0.0.1:0", **settings)
+    await heartline.serve("tcp://127.0.0.1:0", limits=10)  # type: ignore[arg-type]
+    await heartline.serve("tcp://127.0.0.1:0", limit=Limits())  # type: ignore[call-arg]
+
+
+async def learn(learner: Learner) -> None:
+    await run_learner("tcp://127.0.0.1:1", learner, identity="ward 7", patience=5)
+    await run_learner("tcp://127.0.0.1:1", learner, identity=7)  # type: ignore[arg-type]
+    await run_learner("tcp://127.0.0.1:1", learner, identify="ward 7")  # type: ignore[call-arg]
+
+
+async def connect(url: str, **settings: Unpack[heartline.ConnectionSettings]) -> None:
+    async with heartline.open_connection(url, **settings) as conn:
+        assert_type(conn, Connection)
 
 
 async def channels(conn: Connection) -> None:

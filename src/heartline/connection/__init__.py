@@ -1,6 +1,6 @@
 """The connection as users hold it: its messages, channels and events, and what stands on it."""
 
-from heartline.connection._channels import Channel, encode_message
+from heartline.connection._channels import Channel, ChannelBroken, encode_message
 from heartline.connection._connection import (
     Announcer,
     Connection,
@@ -16,6 +16,7 @@ from heartline.connection._messages import Message, Messages
 __all__ = [
     "Announcer",
     "Channel",
+    "ChannelBroken",
     "Closed",
     "Connection",
     "ConnectionEvent",

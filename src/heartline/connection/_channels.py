@@ -2,19 +2,21 @@
 
 Channel 0 is always open. Another one is opened by an OPEN frame with its name; clients take odd numbers,
 servers even ones. Either side ends a channel with CLOSE: what it sent before arrives, then the other side's
-``receive`` ends; RESET ends it at once. The side that did not begin the end answers CLOSE by itself, as soon
-as its application has accepted the channel and read what came on it, and when both have gone the number is free
-again. So a peer that opens and closes channels holds no more of them here than ``Limits.channels``, nor of their
-messages, whoever is slow to accept or to read.
+``receive`` ends; RESET ends it at once. The side that did not begin the end answers CLOSE by itself, as
+soon as its application has accepted the channel and read what came on it, and when both have gone the number
+is free again. So a peer that opens and closes channels holds no more of them here than ``Limits.channels``,
+nor of their messages, whoever is slow to accept or to read.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from functools import partial
 from typing import Any, final
 
 import trio
 
+from heartline.connection._middleware import Dropped, let_in
 from heartline.errors import (
     ConnectionLost,
     HeartlineError,
@@ -23,8 +25,9 @@ from heartline.errors import (
 )
 from heartline.link import Core, NoPublicConstructor
 from heartline.wire import Flag, Frame, FrameType, Serializer, decode_body, encode_body
+from heartline.wire.text import printable
 
-__all__ = ["Channel", "Channels", "decode_message", "encode_message"]
+__all__ = ["Channel", "ChannelBroken", "Channels", "decode_message", "encode_message"]
 
 RAW_BYTES = 0
 """The id of a DATA frame whose payload is the message itself; any other id is a serializer's content id."""
@@ -53,13 +56,21 @@ def decode_message(frame: Frame) -> Any:
     return decode_body(frame.id, frame.payload, frame.flags)
 
 
+class ChannelBroken(HeartlineError, trio.BrokenResourceError):
+    """A channel ended before its user was done with it; the message and ``__cause__`` say why.
+
+    Its session is over, or the peer reset it, or closed it and something is still to be sent there. To code
+    that knows channels from Trio it is a :class:`trio.BrokenResourceError`.
+    """
+
+
 @final
 class Channel(trio.abc.Channel[Any], metaclass=NoPublicConstructor):
     """One channel; a :class:`trio.abc.Channel` of messages: bytes, or any value of the serializer.
 
     It raises what Trio's channels raise: :class:`trio.EndOfChannel` when the peer closed it,
-    :class:`trio.ClosedResourceError` when you did, :class:`trio.BrokenResourceError` when the session ended
-    or the peer reset it.
+    :class:`trio.ClosedResourceError` when you did, :class:`trio.BrokenResourceError`, which is also
+    heartline's own :class:`ChannelBroken`, when the session ended or the peer reset it.
     """
 
     def __init__(self, channels: Channels, number: int, name: str) -> None:
@@ -67,7 +78,8 @@ class Channel(trio.abc.Channel[Any], metaclass=NoPublicConstructor):
         self._channels = channels
         self._core = channels.core
         self._number = number
-        self._inbox: deque[Frame] = deque()
+        self._inbox: deque[tuple[Frame, bool]] = deque()
+        """Each with whether its sender is still to be told that it may send as much again."""
         self._lot = trio.lowlevel.ParkingLot()
         self._closed = False
         self._ended = False
@@ -94,25 +106,46 @@ class Channel(trio.abc.Channel[Any], metaclass=NoPublicConstructor):
         if self._closed:
             raise trio.ClosedResourceError("this channel was closed here")
         if self._broken is not None or self._ended:
-            raise trio.BrokenResourceError(f"channel {self.name!r} has ended") from self._broken
+            raise self._broken_error() from self._broken
+
+    def _broken_error(self) -> ChannelBroken:
+        return ChannelBroken(f"channel {self.name!r} has ended: {self._broken or 'the peer closed it'}")
 
     @trio.lowlevel.enable_ki_protection
     async def receive(self) -> Any:
         """The next message; raises :class:`SerializationError` for one that cannot be decoded."""
         await trio.lowlevel.checkpoint()
+        while True:
+            frame = await self._take()
+            message = decode_message(frame)
+            if not self._core.setup.hooks.middleware:
+                return message
+            try:
+                return await let_in(self._core, self.name, message, partial(self._put_back, frame))
+            except Dropped:
+                continue
+
+    async def _take(self) -> Frame:
         while not self._inbox:
             if self._closed:
                 raise trio.ClosedResourceError("this channel was closed here")
             if self._broken is not None:
-                raise trio.BrokenResourceError(f"channel {self.name!r} has ended") from self._broken
+                raise self._broken_error() from self._broken
             if self._ended:
                 raise trio.EndOfChannel
             await self._lot.park()
-        frame = self._inbox.popleft()
-        self._give_credit(frame)
+        frame, owed = self._inbox.popleft()
+        if owed:
+            self._give_credit(frame)
         if self._ended:
             self._channels._forget_if_over(self)
-        return decode_message(frame)
+        return frame
+
+    def _put_back(self, frame: Frame) -> None:
+        """The reader that took this message gave up: it is the next one again."""
+        if not self._closed:
+            self._inbox.appendleft((frame, False))
+            self._lot.unpark()
 
     @trio.lowlevel.enable_ki_protection
     async def aclose(self) -> None:
@@ -120,7 +153,9 @@ class Channel(trio.abc.Channel[Any], metaclass=NoPublicConstructor):
         if not self._closed:
             self._closed = True
             while self._inbox:
-                self._give_credit(self._inbox.popleft())
+                frame, owed = self._inbox.popleft()
+                if owed:
+                    self._give_credit(frame)
             if self._ended:
                 self._channels._forget_if_over(self)
             else:
@@ -139,7 +174,7 @@ class Channel(trio.abc.Channel[Any], metaclass=NoPublicConstructor):
         if self._closed:
             self._give_credit(frame)
         else:
-            self._inbox.append(frame)
+            self._inbox.append((frame, True))
             self._lot.unpark()
 
     def _end(self, broken: HeartlineError | None) -> None:
@@ -223,7 +258,7 @@ class Channels:
     def _on_end(self, frame: Frame, channel: Channel) -> None:
         broken = None
         if frame.type == FrameType.RESET:
-            reason = frame.payload[:RESET_REASON_SIZE].decode(errors="replace")
+            reason = printable(frame.payload[:RESET_REASON_SIZE].decode(errors="replace"))
             broken = ConnectionLost(f"the peer reset channel {channel.name!r}: {reason}")
         channel._end(broken)
         self._forget_if_over(channel)

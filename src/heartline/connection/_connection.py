@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar, final, overload
 
 import trio
@@ -18,12 +19,18 @@ from heartline.connection._events import (
     Reconnected,
 )
 from heartline.connection._lanes import Lanes
-from heartline.errors import (
-    HeartlineError,
-    LocalProtocolError,
-    SerializationError,
+from heartline.connection._middleware import Dropped, let_in
+from heartline.errors import HeartlineError, LocalProtocolError, SerializationError
+from heartline.link import (
+    Change,
+    ConnectionState,
+    ConnectionStatistics,
+    Core,
+    NoPublicConstructor,
+    Peer,
+    current,
 )
-from heartline.link import Change, ConnectionState, ConnectionStatistics, Core, NoPublicConstructor, current
+from heartline.observe import Hooks, Tell
 from heartline.push import Push, Since, SlowPolicy, Subscription
 from heartline.rpc import Calls, Retry
 from heartline.wire import FrameType
@@ -49,7 +56,7 @@ class Connection(metaclass=NoPublicConstructor):
 
     def __repr__(self) -> str:
         core = self._core
-        return f"<heartline.Connection {core.id or '(no id yet)'} {core.state.value} {core.address}>"
+        return f"<heartline.Connection {core.id or '(no id yet)'} {core.state.value} {core.place}>"
 
     @property
     def id(self) -> str:
@@ -62,9 +69,9 @@ class Connection(metaclass=NoPublicConstructor):
         return self._core.state
 
     @property
-    def peer(self) -> str:
-        """The address of the other end, as text."""
-        return self._core.address
+    def peer(self) -> Peer:
+        """Who is at the other end of the present link, or was at that of the last one; no credentials."""
+        return self._core.peer
 
     # Calls and topics
 
@@ -125,11 +132,19 @@ class Connection(metaclass=NoPublicConstructor):
         inbox = core.part(Lanes).inbox
         await trio.lowlevel.checkpoint()
         inbox.keep_for_own()
-        while not inbox.frames:
-            if core.state is ConnectionState.CLOSED:
-                raise core.end_error()
-            await inbox.arrived.park()
-        return decode_message(inbox.take())
+        while True:
+            while not inbox.frames:
+                if core.state is ConnectionState.CLOSED:
+                    raise core.end_error()
+                await inbox.arrived.park()
+            frame = inbox.take()
+            message = decode_message(frame)
+            if not core.setup.hooks.middleware:
+                return message
+            try:
+                return await let_in(core, "", message, partial(inbox.put_back, frame))
+            except Dropped:
+                continue
 
     def messages(self) -> ReceivedMessages:
         """What :meth:`receive` gives, one after the other; ends with the connection."""
@@ -225,17 +240,31 @@ def current_connection() -> Connection:
         raise LocalProtocolError("there is no current connection outside of a service's method") from None
 
 
+_TOLD = {
+    Change.OPENED: "connection_opened",
+    Change.LOST: "connection_lost",
+    Change.RESUMED: "connection_returned",
+    Change.RENEWED: "connection_returned",
+    Change.CLOSED: "connection_closed",
+}
+"""The method of an observer that is told of a change."""
+
+
 class Announcer:
     """Makes events of what happens to the connections of an endpoint, where somebody listens."""
 
-    __slots__ = ("feeds",)
+    __slots__ = ("_observers", "feeds")
 
-    def __init__(self) -> None:
+    def __init__(self, hooks: Hooks) -> None:
+        self._observers = {change: tell for change, name in _TOLD.items() if (tell := hooks.tell(name))}
         self.feeds: Feeds[ConnectionEvent] = Feeds()
         """Of the events of all connections."""
 
     def __call__(self, core: Core, change: Change, reason: HeartlineError | None) -> None:
         """Something happened to a connection."""
+        tell = self._observers.get(change)
+        if tell is not None:
+            _tell(tell, face_of(core), change, reason)
         face = core.face
         assert face is None or isinstance(face, Connection)
         own = face._feeds if face is not None else None
@@ -250,6 +279,15 @@ class Announcer:
                 lanes.inbox.end()
             if own is not None:
                 own.end()
+
+
+def _tell(tell: Tell, connection: Connection, change: Change, reason: HeartlineError | None) -> None:
+    if reason is not None:
+        tell(connection, reason)
+    elif change is Change.OPENED:
+        tell(connection)
+    else:
+        tell(connection, resumed=change is Change.RESUMED)
 
 
 def _event(connection: Connection, change: Change, reason: HeartlineError | None) -> ConnectionEvent:

@@ -60,6 +60,14 @@ class Inbox:
     def put(self, frame: Frame) -> None:
         """A message has arrived."""
         self.frames.append((frame, self.core.link))
+        self._wake_reader()
+
+    def put_back(self, frame: Frame) -> None:
+        """The reader that took this message gave up: it is the next one again."""
+        self.frames.appendleft((frame, None))  # its sender was told already that it may send as much again
+        self._wake_reader()
+
+    def _wake_reader(self) -> None:
         self.arrived.unpark()
         if self._shared is not None and not self.has_reader:
             self._shared.filled[self] = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, final
 
 import trio
@@ -9,7 +10,10 @@ import trio
 from heartline.connection._channels import decode_message
 from heartline.connection._connection import Connection, face_of
 from heartline.connection._inbox import SharedInbox
-from heartline.link import NoPublicConstructor
+from heartline.connection._lanes import Lanes
+from heartline.connection._middleware import Dropped, let_in
+from heartline.errors import SerializationError
+from heartline.link import Core, NoPublicConstructor
 from heartline.wire import Frame
 
 __all__ = ["Message", "Messages"]
@@ -19,17 +23,31 @@ __all__ = ["Message", "Messages"]
 class Message(metaclass=NoPublicConstructor):
     """A message that arrived on the default channel of a connection."""
 
-    __slots__ = ("_frame", "connection")
+    __slots__ = ("_frame", "_value", "connection")
 
-    def __init__(self, connection: Connection, frame: Frame) -> None:
+    def __init__(self, connection: Connection, frame: Frame | None, value: Any = None) -> None:
         self.connection: Connection = connection
         """Where it arrived."""
         self._frame = frame
+        self._value = value
 
     @property
     def value(self) -> Any:
         """The message: bytes, or a value; raises :class:`SerializationError` if it cannot be decoded."""
-        return decode_message(self._frame)
+        if self._frame is not None:
+            self._value, self._frame = decode_message(self._frame), None
+        return self._value
+
+
+async def _let_in(core: Core, frame: Frame) -> Message:
+    """The message behind the middleware, which does not get to see one that cannot be decoded."""
+    try:
+        value = decode_message(frame)
+    except SerializationError:
+        return Message._create(face_of(core), frame)
+    inbox = core.part(Lanes).inbox
+    value = await let_in(core, "", value, partial(inbox.put_back, frame))
+    return Message._create(face_of(core), None, value)
 
 
 @final
@@ -56,7 +74,12 @@ class Messages(metaclass=NoPublicConstructor):
             taken = self._shared.take()
             if taken is not None:
                 core, frame = taken
-                return Message._create(face_of(core), frame)
+                if not core.setup.hooks.middleware:
+                    return Message._create(face_of(core), frame)
+                try:
+                    return await _let_in(core, frame)
+                except Dropped:
+                    continue
             if self._shared.ended:
                 raise StopAsyncIteration
             await self._shared.changed.park()

@@ -8,27 +8,44 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Unpack
 
 import trio
 
 from heartline.connection import Announcer, Connection, Lanes, SharedInbox, face_of
-from heartline.endpoints._builtin import PushService, ask_for_topic
+from heartline.endpoints._builtin import ask_for_topic, make_push_service
+from heartline.endpoints._settings import ServerSettings
 from heartline.errors import ConfigurationError, ConnectionFailed
 from heartline.link import (
     Backoff,
     Core,
+    Credentials,
     Flusher,
     HeartbeatTimer,
     Part,
+    Peer,
     Setup,
     connect,
     open_plain_nursery,
     run_client,
 )
+from heartline.observe import Hooks, Middleware, Observer
 from heartline.push import History, Publisher, Push, TopicSettings
-from heartline.rpc import Calls, ServiceTable
-from heartline.server import MAX_IDENTITY, Authenticate, Server, Table, accept_streams, make_server
+from heartline.rpc import Calls, ServiceTable, hook
+from heartline.server import (
+    HTTP_METHODS,
+    MAX_IDENTITY,
+    NATIVE,
+    TLS_HANDSHAKE,
+    Acceptor,
+    Authenticate,
+    Dialect,
+    Server,
+    Table,
+    answer_http,
+    answer_tls,
+    make_server,
+)
 from heartline.session import Heartbeat, Role
 from heartline.session.messages import SMALLEST_FRAME
 from heartline.transports import TransportContext, TransportOptions, open_listeners, open_stream
@@ -50,6 +67,8 @@ async def open_connection(
     heartbeat: Heartbeat = Heartbeat(),  # noqa: B008 - frozen
     limits: Limits = Limits(),  # noqa: B008 - frozen
     serializer: str = "cbor",
+    middleware: Iterable[Middleware] = (),
+    observers: Iterable[Observer] = (),
     rng: random.Random | None = None,
 ) -> AsyncIterator[Connection]:
     """Connect to a server, and stay connected until the block is left.
@@ -57,10 +76,13 @@ async def open_connection(
     ``target`` is a URL (``tcp://``, ``tls://``, ``unix://``, ``ws://``, ``wss://``, ``memory://`` or a
     registered scheme) or a stream that is open already. ``services`` are objects whose methods the server
     may call. ``identity`` names this client to the server, for as long as it lives and longer; without one
-    the server makes up an id, which reconnects keep. ``credentials`` is any value, for the server's
-    ``authenticate``. ``transport`` is for registered schemes whose clients have options. ``reconnect`` says
-    how to come back after a loss, ``None``: not at all. ``rng`` is the source of jitter; give a seeded one
-    for a run that can be repeated.
+    the server makes up an id, which reconnects keep. ``credentials``, for the server's ``authenticate``, is
+    any value, or a function, sync or async, that is asked for one before every handshake, so that a token can
+    be renewed: what it raises comes out of here for the first handshake, and is one failed attempt later.
+    ``transport`` is for registered schemes whose clients have options. ``reconnect`` says
+    how to come back after a loss, ``None``: not at all. ``middleware`` stands around what the server asks
+    of this client, and ``observers`` are told what happens: see :class:`Operation` and :class:`Observer`.
+    ``rng`` is the source of jitter; give a seeded one for a run that can be repeated.
 
     The first connection is made or refused at once, because a wrong address is a mistake to hear about:
     raises :class:`ConfigurationError`, :class:`ConnectionFailed`, :class:`ConnectionRefusedByPeer` or
@@ -80,19 +102,20 @@ async def open_connection(
     if reconnect is None and isinstance(limits, Limits):  # nobody comes back, so nobody shall wait
         limits = replace(limits, resume_window=0)
     async with open_plain_nursery() as nursery:
-        setup = _setup(nursery, heartbeat, limits, serializer, rng, Announcer())
-        setup.parts = _parts(services, None, None)
-        core = Core(setup, Role.CLIENT)
+        hooks = Hooks(middleware, observers)
+        setup = _setup(nursery, heartbeat, limits, serializer, rng, hooks, Announcer(hooks))
+        setup.parts = _parts(services, hooks, None, None)
+        core = Core(setup, Role.CLIENT, Peer(url=target if isinstance(target, str) else "", address=""))
         if isinstance(target, str):
             context = TransportContext(nursery=nursery, tls=tls, options=transport)
             dial = partial(open_stream, target, context)
-            core.address = target
         else:
             dial = partial(_give, [target])
-        again = partial(connect, core, dial, identity=identity, credentials=credentials)
+        shown = Credentials(credentials, limits.handshake_timeout)
+        again = partial(connect, core, dial, identity=identity, credentials=shown)
         try:
             link = await again()
-            nursery.start_soon(run_client, core, link, again, reconnect)
+            nursery.start_soon(partial(run_client, core, link, again, reconnect, renewable=shown.renewable))
             await core.wait_open()
             try:
                 yield face_of(core)
@@ -125,16 +148,24 @@ async def open_server(
     history: History = History(),  # noqa: B008 - frozen
     topics: Mapping[str, TopicSettings] | None = None,
     serializer: str = "cbor",
+    middleware: Iterable[Middleware] = (),
+    observers: Iterable[Observer] = (),
+    dialects: Mapping[int, Dialect] | None = None,
     rng: random.Random | None = None,
 ) -> AsyncIterator[Server]:
     """Listen on every URL, and serve whoever connects until the block is left.
 
     With port 0 the system picks one; ``Server.urls`` has the real addresses. ``services`` are the objects
-    whose methods clients may call. ``authenticate(credentials, identity)`` returns the id under which a
-    client is let in (``None``: the identity it claims), or raises :class:`PermissionError`; it may be async.
+    whose methods clients may call. ``authenticate(peer)`` judges a :class:`heartline.Peer`: it returns the id
+    under which a client is let in, which may then take the place of an older one, or ``None`` for the
+    identity that it claims, if that is free; or it raises :class:`PermissionError`. It may be async.
     ``transport`` says how to listen, and the pages of which sites may connect from browsers. ``history`` is
     what topics retain by default. ``topics`` are those with a store or a fold, by name: they are there, with
-    all that their stores have of them, before the first client is let in. ``rng`` makes ids and epochs.
+    all that their stores have of them, before the first client is let in. ``middleware`` stands around what
+    clients ask of this server and what it publishes, and ``observers`` are told what happens: see
+    :class:`Operation` and :class:`Observer`. ``dialects`` serve streams that begin with another byte than 0,
+    the first of every heartline client: a :data:`heartline.server.Dialect` by byte. ``rng`` makes ids and
+    epochs.
 
     Leaving the block says goodbye to every client, which will try to come back, and ends every task, socket
     and call. For a gentle end call :meth:`Server.drain` first.
@@ -142,6 +173,9 @@ async def open_server(
     _check("transport", transport, TransportOptions)
     _check("history", history, History)
     _check("topics", topics, Mapping, type(None))
+    if authenticate is not None:
+        _check_function("authenticate", authenticate)
+    spoken = _dialects(dialects or {})
     if not urls:
         raise ConfigurationError("open_server needs at least one URL to listen on, such as tcp://127.0.0.1:0")
     async with AsyncExitStack() as opened, open_plain_nursery() as nursery:
@@ -151,24 +185,27 @@ async def open_server(
             for listener in await open_listeners(url, context):
                 await opened.enter_async_context(listener)
                 listeners.append(listener)
-        announcer = Announcer()
-        setup = _setup(nursery, heartbeat, limits, serializer, rng, announcer)
+        hooks = Hooks(middleware, observers)
+        announcer = Announcer(hooks)
+        setup = _setup(nursery, heartbeat, limits, serializer, rng, hooks, announcer)
         publisher = Publisher(
             serializer=setup.serializer,
             flusher=setup.flusher,
             history=history,
             make_epoch=lambda: f"{setup.rng.getrandbits(64):016x}",
+            hooks=hooks,
         )
         await publisher.open_topics(topics or {})
         for journal in publisher.journals:
             nursery.start_soon(journal.run)
         inbox = SharedInbox()
-        setup.parts = _parts(services, publisher, inbox)
+        setup.parts = _parts(services, hooks, publisher, inbox)
         table = Table(setup)
         addresses = tuple(dict.fromkeys(listener.url for listener in listeners))
         server = make_server(table, addresses, publisher, announcer, inbox)
+        acceptor = Acceptor(table, authenticate, spoken)
         for listener in listeners:
-            nursery.start_soon(accept_streams, table, authenticate, listener)
+            nursery.start_soon(acceptor.accept, listener)
         try:
             yield server
             await server.drain(0)
@@ -179,7 +216,9 @@ async def open_server(
 
 
 async def serve(
-    *urls: str, task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED, **settings: Any
+    *urls: str,
+    task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
+    **settings: Unpack[ServerSettings],
 ) -> None:
     """Serve until cancelled; ``settings`` are those of :func:`open_server`.
 
@@ -197,12 +236,18 @@ def _check(name: str, value: object, *kinds: type) -> None:
         raise ConfigurationError(f"{name} must be {wanted}, not {value!r:.80}")
 
 
+def _check_function(name: str, value: object) -> None:
+    if not callable(value):
+        raise ConfigurationError(f"{name} must be a function, not {value!r:.80}")
+
+
 def _setup(
     nursery: trio.Nursery,
     heartbeat: Heartbeat,
     limits: Limits,
     serializer: str,
     rng: random.Random | None,
+    hooks: Hooks,
     on_change: Announcer,
 ) -> Setup:
     """What the connections of an endpoint share, but for what stands on them; its tasks run from now on."""
@@ -227,21 +272,38 @@ def _setup(
         timer=timer,
         flusher=flusher,
         parts={},
+        hooks=hooks,
         on_change=on_change,
     )
 
 
 def _parts(
-    services: Iterable[Any], publisher: Publisher | None, inbox: SharedInbox | None
+    services: Iterable[Any], hooks: Hooks, publisher: Publisher | None, inbox: SharedInbox | None
 ) -> dict[int, Callable[[Core], Part]]:
     """What stands on each connection of an endpoint: a line per part."""
     _check("services", services, Iterable)
-    table = ServiceTable()
-    table.add(PushService(), "$push")
+    table = ServiceTable(partial(hook, hooks))
+    table.add(make_push_service(hooks), "$push")
     for instance in services:
         table.add(instance)
     return {
         Lanes.family: partial(Lanes, inbox),
         Calls.family: partial(Calls, table),
         Push.family: partial(Push, publisher, ask_for_topic),
+    }
+
+
+def _dialects(more: Mapping[int, Dialect]) -> dict[int, Dialect]:
+    """Who serves a stream, by its first byte: a line per dialect, and ``more`` of the user's own."""
+    _check("dialects", more, Mapping)
+    for first in more:
+        if type(first) is not int or first == NATIVE or not 0 <= first <= 255:
+            raise ConfigurationError(
+                f"dialects: {first!r:.80} cannot choose one; give the first byte of its streams, 1 to 255"
+            )
+        _check_function(f"dialects[{first}]", more[first])
+    return {
+        TLS_HANDSHAKE: answer_tls,
+        **dict.fromkeys(HTTP_METHODS, answer_http),
+        **more,
     }

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable
-from functools import partial
-from typing import Any
+from typing import Any, Unpack
 
 import trio
 
 from heartline.connection import Connection
-from heartline.endpoints import open_connection
+from heartline.endpoints import ConnectionSettings, open_connection
 from heartline.errors import ConfigurationError, ConnectionFailed, ConnectionRefusedByPeer
 from heartline.federated._model import Evaluation, Model, TrainResult
 from heartline.federated._stub import MODEL_TOPIC, LearnerStub, ModelPush
@@ -59,43 +58,33 @@ async def run_learner(
     target: str,
     learner: Learner,
     *,
-    identity: str | None = None,
     patience: float = 60.0,
     on_push: OnPush | None = None,
-    reconnect: Backoff = Backoff(),  # noqa: B008 - frozen
-    rng: random.Random | None = None,
-    **settings: Any,
+    **settings: Unpack[ConnectionSettings],
 ) -> None:
     """Take part in a federation until its trainer has finished.
 
     Connects to ``target``, registers, takes every new model and trains when asked; comes back by itself
-    after a loss, with the current model. ``identity`` should be the same at every start, so that the trainer
-    knows it again. ``patience``: seconds to wait for a server that is not there yet, a minute because the
-    parts of a federation are started in any order. ``on_push(model, version)`` is called beside
-    ``learner.on_model``. ``settings`` are those of :func:`heartline.open_connection`.
+    after a loss, with the current model. ``patience``: seconds to wait for a server that is not there yet, a
+    minute because the parts of a federation are started in any order. ``on_push(model, version)`` is called
+    beside ``learner.on_model``. ``settings`` are those of :func:`heartline.open_connection`; ``identity``
+    should be the same at every start, so that the trainer knows it again.
 
     Raises what ended the connection for good, :class:`ConnectionRefusedByPeer` among it.
     """
     if not isinstance(learner, Learner):
         raise ConfigurationError(f"learner must be a heartline.federated.Learner, not {learner!r}")
-    rng = rng or random.SystemRandom()
+    rng = settings["rng"] = settings.get("rng") or random.SystemRandom()
+    first_delay = (settings.get("reconnect") or Backoff()).initial
     # The nursery of the work: a training outlives the connection on which it was ordered, and the next one
     # answers with its result.
     async with open_plain_nursery() as nursery:
         stub = LearnerStub(learner, on_push, nursery)
-        connect = partial(
-            open_connection,
-            target,
-            services=[stub],
-            identity=identity,
-            reconnect=reconnect,
-            rng=rng,
-            **settings,
-        )
+        settings["services"] = [stub, *settings.get("services", ())]
         deadline = trio.current_time() + patience
-        for delay in Backoff(initial=min(1.0, reconnect.initial), maximum=1.0).delays(rng):
+        for delay in Backoff(initial=min(1.0, first_delay), maximum=1.0).delays(rng):
             try:
-                async with connect() as connection:
+                async with open_connection(target, **settings) as connection:
                     await _follow(connection, stub)
                 break
             except ConnectionRefusedByPeer as error:

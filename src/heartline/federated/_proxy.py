@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, final
 
 import trio
 
@@ -11,6 +11,7 @@ from heartline.connection import Connection
 from heartline.errors import LocalProtocolError
 from heartline.federated._model import Evaluation, Model, TrainResult
 from heartline.federated._stub import LearnerStub, ModelPush, Order
+from heartline.link import NoPublicConstructor
 
 __all__ = ["Board", "LearnerProxy"]
 
@@ -31,7 +32,8 @@ class Board:
         self.changed.unpark_all()
 
 
-class LearnerProxy:
+@final
+class LearnerProxy(metaclass=NoPublicConstructor):
     """A learner, as the server holds it: its calls, awaited, on the current global model.
 
     They raise what calls raise: :class:`RemoteError` when the learner raised, :class:`CallInterrupted` when

@@ -114,7 +114,7 @@ class Trainer:
     def learners(self) -> dict[str, LearnerProxy]:
         """The learners that are connected and registered, by identity."""
         return {
-            name: LearnerProxy(connection, self._board, self._make_id)
+            name: LearnerProxy._create(connection, self._board, self._make_id)
             for name, connection in self._present().items()
         }
 

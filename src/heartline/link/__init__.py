@@ -7,12 +7,14 @@ from heartline.link._backoff import Backoff
 from heartline.link._client import connect, run_client
 from heartline.link._construction import NoPublicConstructor
 from heartline.link._core import Core
+from heartline.link._credentials import Credentials
 from heartline.link._current import current
 from heartline.link._flusher import Flusher
 from heartline.link._goodbye import GOODBYE_GRACE
-from heartline.link._handshake import receive_greeting, send_greeting
+from heartline.link._handshake import read_some, receive_greeting, send_greeting
 from heartline.link._link import Link, close_stream
 from heartline.link._nursery import open_plain_nursery
+from heartline.link._peer import Peer
 from heartline.link._serving import serve_link
 from heartline.link._setup import Change, Part, Setup, Unsent
 from heartline.link._state import (
@@ -36,6 +38,7 @@ __all__ = [
     "ConnectionStatistics",
     "ConnectionStep",
     "Core",
+    "Credentials",
     "Flusher",
     "HeartbeatTimer",
     "Link",
@@ -43,12 +46,14 @@ __all__ = [
     "LinkStep",
     "NoPublicConstructor",
     "Part",
+    "Peer",
     "Setup",
     "Unsent",
     "close_stream",
     "connect",
     "current",
     "open_plain_nursery",
+    "read_some",
     "receive_greeting",
     "run_client",
     "send_greeting",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import trio
 
@@ -21,16 +21,21 @@ from heartline.errors import (
     HeartlineError,
     ProtocolError,
     RemoteProtocolError,
+    SerializationError,
 )
 from heartline.link._backoff import Backoff
 from heartline.link._core import Core
+from heartline.link._credentials import Credentials
 from heartline.link._goodbye import GOODBYE_GRACE
 from heartline.link._handshake import receive_greeting, send_greeting
 from heartline.link._link import Link, close_stream
+from heartline.link._peer import Peer
 from heartline.link._serving import serve_link
 from heartline.link._state import ConnectionState
 from heartline.session import CloseCode, Refuse, Role, Session, Welcome
 from heartline.session.session import Event
+from heartline.transports import describe
+from heartline.wire.text import printable
 
 __all__ = ["connect", "run_client"]
 
@@ -44,22 +49,16 @@ class _Forgotten(Exception):
     """The server does not know the session that was to be resumed."""
 
 
-async def connect(core: Core, dial: Dial, *, identity: str | None, credentials: Any) -> Link:
-    """Open a link and shake hands: for the session that lost its link, or else for a new one.
+async def connect(core: Core, dial: Dial, *, identity: str | None, credentials: Credentials) -> Link:
+    """Open a link and shake hands, once: for the session that lost its link, or else for a new one.
 
     Raises :class:`ConnectionFailed` (or its subclass for a refusal), or :class:`RemoteProtocolError` when
-    whatever answers does not speak the protocol.
+    whatever answers does not speak the protocol; and what the function for the credentials raises the first
+    time that it is asked.
     """
-    while True:
-        try:
-            return await _connect_once(core, dial, identity, credentials)
-        except _Forgotten as error:
-            core.end_session(ConnectionLost(f"the session cannot be resumed: {error}"))
-
-
-async def _connect_once(core: Core, dial: Dial, identity: str | None, credentials: Any) -> Link:
     limits = core.setup.limits
     stream: trio.abc.Stream | None = None
+    shown = await credentials.ask()
     try:
         with trio.fail_after(limits.handshake_timeout):
             stream = await dial()
@@ -71,13 +70,15 @@ async def _connect_once(core: Core, dial: Dial, identity: str | None, credential
             session.hello(
                 # What the server made up is kept over reconnects; what the user said is said again as it was.
                 identity=identity if identity is not None else core.id or None,
-                credentials=credentials,
+                credentials=shown,
                 resume=None if lost is None else lost.session.ticket,
                 attempt=core.attempt,
             )
             await send_greeting(stream, session)
             answer = await receive_greeting(stream, session)
-            return _begin(core, lost, stream, session, _admitted(answer, lost is not None))
+            welcome = _admitted(answer, lost is not None)
+            core.peer = Peer.of(describe(stream), url=core.peer.url)
+            return _begin(core, lost, stream, session, welcome)
     except BaseException as error:
         if stream is not None:
             await close_stream(stream, trio.current_time() + GOODBYE_GRACE)
@@ -114,9 +115,10 @@ def _admitted(answer: Event | None, resuming: bool) -> Welcome:
     if answer is None:
         raise ConnectionFailed("the peer ended the stream in the handshake")
     if isinstance(answer, Refuse):
+        reason = printable(answer.reason)
         if resuming and answer.code == CloseCode.NO_SESSION:
-            raise _Forgotten(answer.reason)
-        raise ConnectionRefusedByPeer(answer.code, answer.reason, terminal=CloseCode.is_terminal(answer.code))
+            raise _Forgotten(reason)
+        raise ConnectionRefusedByPeer(answer.code, reason, terminal=CloseCode.is_terminal(answer.code))
     assert isinstance(answer, Welcome), "the session lets nothing else through"
     return answer
 
@@ -141,9 +143,17 @@ def _begin(core: Core, lost: Link | None, stream: trio.abc.Stream, session: Sess
 
 @trio.lowlevel.enable_ki_protection
 async def run_client(
-    core: Core, link: Link, again: Callable[[], Awaitable[Link]], backoff: Backoff | None
+    core: Core,
+    link: Link,
+    again: Callable[[], Awaitable[Link]],
+    backoff: Backoff | None,
+    *,
+    renewable: bool,
 ) -> None:
-    """Serve ``link``, and after each loss the one that ``again`` makes, until the end of the core."""
+    """Serve ``link``, and after each loss the one that ``again`` makes, until the end of the connection.
+
+    With ``renewable`` credentials those that are not accepted any more are no reason to end.
+    """
     reason: HeartlineError = ConnectionClosed(
         "the block that the connection lived in was left", code=CloseCode.NORMAL, by_peer=False
     )
@@ -152,16 +162,14 @@ async def run_client(
         while True:
             opened = trio.current_time()
             lost = await serve_link(core, link)
-            if backoff is None or _is_final(lost):
+            if backoff is None or _is_final(lost, renewable):
                 reason = lost
                 return
             # A link that did not live for long counts like a failed attempt: the delays go on growing.
-            logger.info("%s: lost: %s", core.address, lost)
             short_lived = 0 if opened + backoff.maximum < trio.current_time() else short_lived + 1
             delays = backoff.delays(core.setup.rng, after=max(0, short_lived - 1))
             with trio.CancelScope() as core.dialing:
-                link = await _dial_again(core, delays, again, lost)
-            logger.info("%s: there is a link again", core.address)
+                link = await _dial_again(core, delays, again, lost, renewable)
             if core.state is ConnectionState.CLOSED:  # by its user, while this was trying
                 await link.aclose(grace=GOODBYE_GRACE)
                 return
@@ -176,39 +184,50 @@ async def _dial_again(
     delays: Iterator[float],
     again: Callable[[], Awaitable[Link]],
     reason: HeartlineError,
+    renewable: bool,
 ) -> Link:
     """Get a new link; when that takes too long the session is over, and the attempts go on without it."""
     window = core.link.session.resume_window if core.link is not None else 0.0
     expiry = trio.current_time() + window
     for attempt, delay in enumerate(delays, 1):
-        logger.debug("attempt %d in %.2g s", attempt, delay)
+        logger.debug("%s: attempt %d in %.2g s", core, attempt, delay)
         await _until(core, expiry, trio.sleep_until, trio.current_time() + delay)
         try:
             return await _until(core, expiry, again)
         except ConnectionRefusedByPeer as error:
-            if error.terminal:
+            if renewable and error.code == CloseCode.UNAUTHENTICATED:
+                logger.warning("%s: renewed credentials are wanted: %s", core, error)
+            elif error.terminal:
                 raise
             reason = error
-        except (ConnectionFailed, ProtocolError) as error:
+        except (ConnectionFailed, ProtocolError, SerializationError) as error:
             reason = error
-        logger.info("no link yet, attempt %d failed: %s", attempt, reason)
-    raise ConnectionFailed("gave up reconnecting (Backoff.attempts)") from reason
+        logger.debug("%s: no link yet, attempt %d failed: %s", core, attempt, reason)
+    raise ConnectionFailed(f"gave up reconnecting (Backoff.attempts): {reason}") from reason
 
 
 async def _until(core: Core, expiry: float, function: Callable[..., Awaitable[T]], *args: object) -> T:
-    """Await a function; if the session fails or its window ends meanwhile, give it up and call it anew."""
+    """Await a function; if the session cannot go on meanwhile, give that up and call it anew."""
     link = core.link
     if link is not None:
-        if link.failure is None:
+        reason = link.failure
+        if reason is None:
             link.scope = trio.CancelScope(deadline=expiry)  # so that a failure ends this wait too
-            with link.scope:
-                return await function(*args)
-        late = ConnectionLost("no link came in time (Limits.resume_window)")
-        reason = link.failure or late
-        logger.info("%s: the session is over, and another one will begin: %s", core.address, reason)
+            try:
+                with link.scope:
+                    return await function(*args)
+                reason = link.failure or ConnectionLost("no link came in time (Limits.resume_window)")
+            except _Forgotten as error:
+                reason = ConnectionLost(f"the session cannot be resumed: {error}")
+        logger.info("%s: the session is over, and another one will begin: %s", core, reason)
         core.end_session(reason)
     return await function(*args)
 
 
-def _is_final(reason: HeartlineError) -> bool:
-    return isinstance(reason, ConnectionClosed) and (not reason.by_peer or CloseCode.is_terminal(reason.code))
+def _is_final(reason: HeartlineError, renewable: bool) -> bool:
+    """Whether there is no use in another link."""
+    if not isinstance(reason, ConnectionClosed):
+        return False
+    if renewable and reason.code == CloseCode.UNAUTHENTICATED:
+        return not reason.by_peer
+    return not reason.by_peer or CloseCode.is_terminal(reason.code)

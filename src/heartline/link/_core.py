@@ -17,6 +17,7 @@ import trio
 from heartline.errors import ConnectionClosed, ConnectionLost, HeartlineError
 from heartline.link._goodbye import GOODBYE_GRACE, Goodbye
 from heartline.link._link import Link
+from heartline.link._peer import Peer
 from heartline.link._setup import Change, Part, Setup
 from heartline.link._state import (
     CONNECTION_TRANSITIONS,
@@ -27,6 +28,7 @@ from heartline.link._state import (
 from heartline.session import CloseCode, GoAway, Role
 from heartline.session.session import Event
 from heartline.wire import Frame
+from heartline.wire.text import printable
 
 __all__ = ["Core"]
 
@@ -51,23 +53,24 @@ class Core:
         "_parts",
         "_resumed",
         "_state_changed",
-        "address",
         "attempt",
         "dialing",
         "face",
         "id",
         "link",
+        "peer",
         "reason",
         "role",
         "setup",
         "state",
     )
 
-    def __init__(self, setup: Setup, role: Role) -> None:
+    def __init__(self, setup: Setup, role: Role, peer: Peer) -> None:
         self.setup: Setup = setup
         self.role: Role = role
         self.id: str = ""
-        self.address: str = ""
+        self.peer: Peer = peer
+        """Who is at the other end of the present link, or was at that of the last one."""
         self.state: ConnectionState = ConnectionState.CONNECTING
         self.link: Link | None = None
         """The session's link, up or down; ``None`` while there is no session."""
@@ -85,7 +88,12 @@ class Core:
         self._state_changed: trio.lowlevel.ParkingLot | None = None
 
     def __str__(self) -> str:
-        return f"{self.id} at {self.address}"
+        return printable(f"{self.id or '(no id yet)'} at {self.place}")
+
+    @property
+    def place(self) -> str:
+        """Where the peer is, in a few words: a client dials the URL again, whatever the address was."""
+        return (self.role is Role.CLIENT and self.peer.url) or self.peer.address
 
     # Parts
 
@@ -148,7 +156,9 @@ class Core:
         ):
             return ConnectionClosed(str(reason), code=reason.code, by_peer=reason.by_peer)
         over = self.state is _CLOSED
-        error = ConnectionLost("the connection has ended" if over else "there is no link at the moment")
+        error = ConnectionLost(
+            f"the connection has ended: {reason}" if over else "there is no link at the moment"
+        )
         error.__cause__ = reason
         return error
 
@@ -220,7 +230,7 @@ class Core:
         if not goodbye.hear(message.drain):
             self.leave_when_idle()
             return
-        why = f"{message.reason or 'no reason given'} (code {message.code})"
+        why = f"{printable(message.reason) or 'no reason given'} (code {message.code})"
         error = ConnectionClosed(f"the peer closed the connection: {why}", code=message.code, by_peer=True)
         self._leave(goodbye, error)
 
@@ -268,6 +278,10 @@ class Core:
         link.session.pulse.begin(trio.current_time())
         self.setup.timer.add(link)
         self._step(ConnectionStep.LINK_UP)
+        if self._links > 1:
+            logger.info(
+                "%s: there is a link again, for %s", self, "its session" if resumed else "a new session"
+            )
         renewed = Change.RESUMED if resumed else Change.RENEWED
         self._tell(Change.OPENED if self._links == 1 else renewed)
         link.flush()
@@ -296,6 +310,8 @@ class Core:
         if self.state is not _CLOSED:
             self._step(ConnectionStep.LINK_DOWN)
             if waits:
+                if not _is_on_purpose(reason):
+                    logger.info("%s: lost: %s", self, reason)
                 self._tell(Change.LOST, reason)
 
     def end_session(self, reason: HeartlineError) -> None:
@@ -309,7 +325,7 @@ class Core:
             try:
                 part.on_session_end(reason, link.withdraw)
             except Exception:
-                logger.exception("internal error at the end of a session of the connection %s", self.id)
+                logger.exception("%s: internal error at the end of a session", self)
         if link.up:
             link.wake()
         else:
@@ -322,9 +338,17 @@ class Core:
         self.end_session(reason)
         self.reason = reason
         self._step(ConnectionStep.END)
+        # A server's connections come and go; a client has this one.
+        log = logger.info if self.role is Role.SERVER or _is_on_purpose(reason) else logger.warning
+        log("%s: the connection has ended: %s", self, reason)
         if self.dialing is not None:
             self.dialing.cancel()
         self._tell(Change.CLOSED, reason)
 
     def _tell(self, change: Change, reason: HeartlineError | None = None) -> None:
         self.setup.on_change(self, change, reason)
+
+
+def _is_on_purpose(reason: HeartlineError) -> bool:
+    """Whether this side closed the connection."""
+    return isinstance(reason, ConnectionClosed) and not reason.by_peer

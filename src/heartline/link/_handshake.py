@@ -5,11 +5,11 @@ from __future__ import annotations
 import trio
 
 from heartline.errors import ConnectionLost, RemoteProtocolError
-from heartline.link._link import READ_SIZE
+from heartline.link._reading import READ_SIZE
 from heartline.session import Session
 from heartline.session.session import Event
 
-__all__ = ["receive_greeting", "send_greeting"]
+__all__ = ["read_some", "receive_greeting", "send_greeting"]
 
 
 async def send_greeting(stream: trio.abc.Stream, session: Session) -> None:
@@ -20,23 +20,28 @@ async def send_greeting(stream: trio.abc.Stream, session: Session) -> None:
         pass  # whoever does not listen may have said why: the next read tells
 
 
-async def receive_greeting(stream: trio.abc.Stream, session: Session) -> Event | None:
-    """What the peer says; ``None`` when it ended the stream.
+async def read_some(stream: trio.abc.Stream) -> bytes:
+    """The next bytes, none at the end of the stream; raises :class:`ConnectionLost`."""
+    try:
+        return bytes(await stream.receive_some(READ_SIZE))
+    except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+        raise ConnectionLost(f"the link broke in the handshake: {error.__cause__ or error}") from error
+
+
+async def receive_greeting(stream: trio.abc.Stream, session: Session, data: bytes = b"") -> Event | None:
+    """What the peer says; ``None`` when it ended the stream. ``data`` was read before.
 
     Raises :class:`ConnectionLost`, and :class:`RemoteProtocolError` for anything that is no greeting.
     """
     while True:
-        try:
-            data = await stream.receive_some(READ_SIZE)
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            reason = f"the link broke in the handshake: {error.__cause__ or error}"
-            raise ConnectionLost(reason) from error
+        data = data or await read_some(stream)
         if not data:
             try:
                 session.receive_eof()
             except RemoteProtocolError as error:
                 raise ConnectionLost(str(error)) from None
             return None
-        events = session.receive(bytes(data), trio.current_time())
+        events = session.receive(data, trio.current_time())
         if events:
             return events[0]
+        data = b""

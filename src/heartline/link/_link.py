@@ -24,7 +24,7 @@ from collections.abc import Callable, Hashable
 
 import trio
 
-from heartline.errors import ConnectionLost, HeartlineError, RemoteProtocolError
+from heartline.errors import ConnectionLost, HeartlineError
 from heartline.link._state import LINK_TRANSITIONS, LinkState, LinkStep
 from heartline.link._waiting import Queues
 from heartline.session import CloseCode, PeerLimits, Session, State
@@ -35,18 +35,12 @@ __all__ = ["Link", "close_stream"]
 
 logger = logging.getLogger("heartline.link")
 
-READ_SIZE = 256 * 1024
-"""Bytes per read: a whole burst of small frames, or one large frame, in one system call."""
-
 BURST = 256 * 1024
 """Bytes of fragments per write: what a control frame has to wait for at most."""
 
 SLICE = 16
 """Frames that are handled between two writes: while this side works on the next slice, the peer already works
 on the answers to the last one."""
-
-TURN = 256
-"""Frames that are handled before other tasks run: a few milliseconds, whatever a peer sends in one read."""
 
 Handle = Callable[[list[Event]], None]
 
@@ -73,7 +67,6 @@ class Link:
     """Moves bytes between one session and its stream."""
 
     __slots__ = (
-        "_fd",
         "_nursery",
         "_parked",
         "_queues",
@@ -81,11 +74,13 @@ class Link:
         "_writer_scope",
         "_writing",
         "corked",
+        "descriptor",
         "failure",
         "loss",
         "on_growth",
         "on_room",
         "owner",
+        "peer_limits",
         "scope",
         "session",
         "state",
@@ -100,6 +95,8 @@ class Link:
         self.session: Session = session
         self.write_buffer: int = write_buffer
         """Bytes of small frames that wait for the peer before senders wait (``Limits.write_buffer``)."""
+        self.peer_limits: PeerLimits = session.outbox.limits
+        """What the peer accepts, the same on all streams of a session."""
         self.corked: bool = False
         self.failure: HeartlineError | None = None
         """Why the link is over."""
@@ -124,7 +121,8 @@ class Link:
         """Why the stream is not used any more."""
         self.scope: trio.CancelScope = trio.CancelScope()
         """The reader runs in it: moving its deadline is how a link is told to end."""
-        self._fd = stream.socket.fileno() if type(stream) is trio.SocketStream else -1
+        self.descriptor: int = stream.socket.fileno() if type(stream) is trio.SocketStream else -1
+        """Of a plain socket, which is read and written directly; -1 for any other stream."""
         self._writing = _IDLE
         self._unwritten: bytes | memoryview = b""
 
@@ -222,11 +220,6 @@ class Link:
         return self.state is _UP
 
     @property
-    def peer_limits(self) -> PeerLimits:
-        """What the peer accepts."""
-        return self.session.outbox.limits
-
-    @property
     def backlog(self) -> int:
         """Bytes that wait for the peer to read."""
         return self.session.outbox.size + len(self._unwritten)
@@ -237,9 +230,12 @@ class Link:
         return self.session.held + len(self._unwritten)
 
     @property
-    def full(self) -> bool:
-        """Whether so many bytes wait, in messages of any length, that a look at :attr:`laden` is due."""
-        return self.session.outbox.size >= self.write_buffer
+    def clear(self) -> bool:
+        """Whether senders may go on without a look: it is up, and few bytes wait, in messages of any length.
+
+        Otherwise a look at :attr:`up`, :attr:`crowded` or :attr:`laden` is due.
+        """
+        return self.state is _UP and self.session.outbox.size < self.write_buffer
 
     @property
     def crowded(self) -> bool:
@@ -261,6 +257,10 @@ class Link:
     def answering(self) -> int:
         """Long answers to the peer's calls that wait or are under way."""
         return self.session.outbox.answers
+
+    def admits(self, ticket: tuple[bytes, int], limits: PeerLimits) -> bool:
+        """Whether a client with this ticket and these limits may resume the session here."""
+        return self.session.admits(ticket, limits)
 
     def has_room(self, channel: int) -> bool:
         """Whether a message on this channel may be queued: the peer has room for it, and so has the link."""
@@ -317,12 +317,12 @@ class Link:
             if self.on_growth is not None:
                 self._note_growth()
             return
-        if self._fd < 0:
+        if self.descriptor < 0:
             self.nudge()
             return
         data = _join(self.session.take(BURST, trio.current_time()))
         try:
-            sent = os.write(self._fd, data) if data else 0
+            sent = os.write(self.descriptor, data) if data else 0
         except BlockingIOError:
             sent = 0
         except OSError as error:
@@ -351,7 +351,7 @@ class Link:
             self.fail(error)
         except Exception:
             # As in serve_link: a bug met on one link must not end the others.
-            logger.exception("internal error while writing")
+            logger.exception("%s: internal error while writing", self.owner)
             self.fail(ConnectionLost("internal error, see the log"))
 
     async def _write_on(self) -> None:
@@ -393,74 +393,10 @@ class Link:
             self._queues = Queues()
         await self._queues.wait("writer", lambda: self._writing in (_IDLE, _TORN))
 
-    # Reading
+    # Reading: see heartline.link._reading
 
-    async def read(self, handle: Handle) -> None:
-        """Read and handle until the peer ends the stream; protocol errors are raised."""
-        if self.session.holds_back or self.session.failed:  # behind the handshake, in the same bytes
-            await self._receive(b"", handle)
-        if self._fd >= 0:
-            await self._read_socket(handle)
-        else:
-            await self._read_stream(handle)
-        self._receive_eof()
-
-    def _receive_eof(self) -> None:
-        """The stream has ended: inside a frame that is no mischief, its sender was cut off too."""
-        try:
-            self.session.receive_eof()
-        except RemoteProtocolError as error:
-            raise ConnectionLost(str(error)) from None
-
-    async def _read_socket(self, handle: Handle) -> None:
-        fd = self._fd
-        while True:
-            try:
-                await trio.lowlevel.wait_readable(fd)
-                if self.state is not _UP:
-                    return  # the descriptor may have been closed meanwhile, and be another file's
-                data = os.read(fd, READ_SIZE)
-            except BlockingIOError:
-                continue
-            except (OSError, trio.ClosedResourceError) as error:
-                raise ConnectionLost(f"the link broke while reading: {error}") from error
-            if not data:
-                return
-            await self._receive(data, handle)
-
-    async def _read_stream(self, handle: Handle) -> None:
-        while True:
-            try:
-                data = await self.stream.receive_some(READ_SIZE)
-            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-                raise ConnectionLost(f"the link broke while reading: {error.__cause__ or error}") from error
-            if not data or self.state is not _UP:  # lost meanwhile: what came is sent again on the next one
-                return
-            await self._receive(bytes(data), handle)
-
-    async def _receive(self, data: bytes, handle: Handle) -> None:
-        session = self.session
-        while True:
-            events = session.receive(data, trio.current_time())
-            if len(events) > SLICE:
-                await self._handle_many(events, handle)
-            else:
-                self._handle(events, handle)
-            # What was not decoded was not counted either: a link that is lost leaves it to the next one.
-            if not (session.failed or session.holds_back) or self.state is not _UP:
-                break
-            data = b""
-            await trio.lowlevel.cancel_shielded_checkpoint()
-        self.wake()
-
-    async def _handle_many(self, events: list[Event], handle: Handle) -> None:
-        for start in range(0, len(events), SLICE):
-            if start and start % TURN == 0:
-                # Shielded: the session has counted these frames, so every one of them has to be handled.
-                await trio.lowlevel.cancel_shielded_checkpoint()
-            self._handle(events[start : start + SLICE], handle)
-
-    def _handle(self, events: list[Event], handle: Handle) -> None:
+    def handle(self, events: list[Event], handle: Handle) -> None:
+        """Have events handled, and then write what that queued, at once."""
         self.corked = True
         try:
             handle(events)
@@ -533,7 +469,7 @@ class Link:
         except (HeartlineError, trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # what could not be written is lost with the link; the close goes on
         except Exception:
-            logger.warning("the stream of a link raised in its last write", exc_info=True)
+            logger.exception("%s: the stream raised in its last write", self.owner)
 
     async def _write_here(self) -> None:
         self._writing = _DUE  # from now on this task is the writer
@@ -548,9 +484,11 @@ async def close_stream(stream: trio.abc.Stream, deadline: float) -> None:
     try:
         with trio.CancelScope(shield=True, deadline=deadline):
             await stream.aclose()
+    except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+        logger.debug("a stream was broken when it was closed: %s", error.__cause__ or error)
     except Exception:
         # A stream closes even when it raises, and its error must not end the other connections.
-        logger.warning("the stream of a link raised while it was closed", exc_info=True)
+        logger.exception("a stream raised while it was closed")
 
 
 def _join(buffers: list[Buffer]) -> bytes:

@@ -11,6 +11,7 @@ from heartline.link._core import Core
 from heartline.link._current import current
 from heartline.link._goodbye import say_why
 from heartline.link._link import Link
+from heartline.link._reading import read
 from heartline.session import CloseCode, Role
 
 __all__ = ["serve_link"]
@@ -30,7 +31,7 @@ async def serve_link(core: Core, link: Link) -> HeartlineError:
     try:
         with link.scope:
             core.begin_link(link)
-            await link.read(core.handle)
+            await read(link, core.handle)
     except RemoteProtocolError as error:
         reason = error
         say_why(link, CloseCode.PROTOCOL_ERROR, str(error))
@@ -38,7 +39,7 @@ async def serve_link(core: Core, link: Link) -> HeartlineError:
         link.lose(error)
     except Exception:
         # One peer's connection must not take the others with it: the server lives on.
-        logger.exception("internal error on the connection %s", core.id)
+        logger.exception("%s: internal error", core)
         reason = ConnectionLost("internal error, see the log")
         say_why(link, CloseCode.INTERNAL_ERROR, "internal error")
     except BaseException:  # Cancelled, or Ctrl-C in a method that was running here

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 import trio
 
 from heartline.errors import HeartlineError
+from heartline.observe import Hooks
 from heartline.session import Heartbeat
 from heartline.wire import Frame, Limits, Serializer
 
@@ -79,5 +80,7 @@ class Setup:
     flusher: Flusher
     parts: Mapping[int, Callable[[Core], Part]]
     """What makes the part of a frame family."""
+    hooks: Hooks
+    """Observers and middleware."""
     on_change: Callable[[Core, Change, HeartlineError | None], None]
     """Is told what happens to each connection; with the reason of a loss or an end."""

@@ -67,7 +67,7 @@ class Queues:
             del queue[waiter]
             if queue:
                 _wake_first(queue)
-            elif self._queues.get(what) is queue:
+            else:
                 del self._queues[what]
 
     def wake(self) -> None:

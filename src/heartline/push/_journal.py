@@ -22,7 +22,7 @@ from heartline.push._wire import with_offset
 
 __all__ = ["QUEUE_COUNT", "QUEUE_SIZE", "Journal"]
 
-logger = logging.getLogger("heartline")
+logger = logging.getLogger("heartline.push")
 
 QUEUE_COUNT = 1024
 """Updates that wait to be committed together; further publishers wait for room."""

@@ -7,7 +7,8 @@ update can arrive before its number is known.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import trio
@@ -39,10 +40,20 @@ MAX_SUBSCRIPTIONS = 1024
 """Subscriptions of one peer: each may hold a window of updates for it."""
 
 
+class Request:
+    """A subscription that the peer has asked for, and that middleware decides on."""
+
+    __slots__ = ("given_up",)
+
+    def __init__(self) -> None:
+        self.given_up: bool = False
+        """By the peer, or with its session: it must not begin any more."""
+
+
 class Push:
     """The push part of a connection."""
 
-    __slots__ = ("_core", "_keys", "_publisher", "_room", "_served", "_subscribe", "_subscribed")
+    __slots__ = ("_core", "_keys", "_publisher", "_requests", "_room", "_served", "_subscribe", "_subscribed")
 
     family: ClassVar[int] = FrameType.PUSH >> 4
     idle: ClassVar[bool] = True
@@ -55,6 +66,7 @@ class Push:
         self._keys = 0
         self._room = RoomQueue()
         self._served: dict[int, Served] = {}
+        self._requests: dict[int, Request] = {}
         self._subscribed: dict[int, Subscription] = {}
 
     @property
@@ -135,6 +147,37 @@ class Push:
             number = self._publisher.next_number()
         return number
 
+    @contextmanager
+    def request(self, key: int) -> Iterator[Request]:
+        """A block in which a subscription of the peer is decided, which the peer may give up meanwhile.
+
+        When the block raises, a subscription that was begun in it is ended.
+        """
+        if key in self._requests or self._find(key) is not None:
+            raise _refusal(f"the key {key} is that of another subscription")
+        request = self._requests[key] = Request()
+        try:
+            yield request
+        except BaseException:
+            if not request.given_up:
+                self._end(key)
+            raise
+        finally:
+            if not request.given_up:
+                del self._requests[key]
+
+    def _end(self, key: int) -> None:
+        """End what is asked for or served with this key, if there is anything."""
+        request = self._requests.get(key)
+        if request is not None:
+            request.given_up = True
+            del self._requests[key]
+        served = self._find(key)
+        if served is not None:
+            del self._served[served.number]
+            self._room.leave(served)
+            served.topic.leave(served, lost=False)
+
     def _find(self, key: int) -> Served | None:
         return next((served for served in self._served.values() if served.who[1] == key), None)
 
@@ -154,11 +197,7 @@ class Push:
             raise RemoteProtocolError(f"CONFIRM of {len(frame.payload)} bytes")
         (offset,) = CONFIRM.unpack(frame.payload)
         if offset == LEAVE:
-            left = self._find(frame.id)
-            if left is not None:  # otherwise the call that would have begun it never came
-                del self._served[left.number]
-                self._room.leave(left)
-                left.topic.leave(left, lost=False)
+            self._end(frame.id)  # if there is nothing, the call that would have begun it never came
             return
         served = self._served.get(frame.id)
         if served is None:
@@ -172,6 +211,9 @@ class Push:
         for served in self._served.values():
             served.topic.leave(served, lost=True)
         self._served.clear()
+        for request in self._requests.values():
+            request.given_up = True
+        self._requests.clear()
         self._room.clear()
         subscriptions, self._subscribed = self._subscribed, {}
         for subscription in subscriptions.values():

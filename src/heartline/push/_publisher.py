@@ -11,12 +11,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import trio
 
 from heartline.errors import ConfigurationError
 from heartline.link import Flusher
+from heartline.observe import Hooks, Operation
 from heartline.push._journal import Journal
 from heartline.push._keys import make_key
 from heartline.push._log import History, TopicLog
@@ -68,11 +70,13 @@ class Publisher:
         flusher: Flusher,
         history: History,
         make_epoch: Callable[[], str],
+        hooks: Hooks,
     ) -> None:
         self._serializer = serializer
         self._flusher = flusher
         self._history = history
         self._make_epoch = make_epoch
+        self._hooks = hooks
         self._topics: dict[str, Topic] = {}
         self.journals: list[Journal] = []
         """One for each store; their tasks belong to the server."""
@@ -116,7 +120,7 @@ class Publisher:
                 )
             self._make_room(MAX_TOPICS if for_peer else 2 * MAX_TOPICS)
             log = TopicLog(self._make_epoch(), self.next_number(), self._history)
-            topic = self._topics[name] = Topic(name, log, self._flusher)
+            topic = self._topics[name] = Topic(name, log, self._flusher, self._hooks.tell("update_published"))
         return topic
 
     def _make_room(self, limit: int) -> None:
@@ -161,6 +165,17 @@ class Publisher:
         self, name: str, value: Any, key: str | None, wait: WaitFor, timeout: float | None
     ) -> Receipt:
         """Publish an update; see :meth:`heartline.Server.publish`."""
+        if not self._hooks.middleware:
+            return await self._publish(name, value, key, wait, timeout)
+        operation = Operation(kind="publish", name=name, peer="", subject=value)
+        receipt: Receipt = await self._hooks.guard(
+            operation, partial(self._publish, name, value, key, wait, timeout)
+        )
+        return receipt
+
+    async def _publish(
+        self, name: str, value: Any, key: str | None, wait: WaitFor, timeout: float | None
+    ) -> Receipt:
         await trio.lowlevel.checkpoint()
         if wait not in (None, "stored", "sent", "confirmed"):
             raise ConfigurationError(f"wait must be None, 'stored', 'sent' or 'confirmed', not {wait!r}")

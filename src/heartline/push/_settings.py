@@ -43,7 +43,7 @@ class TopicSettings:
     history: History | None = None
     """``None``: that of the server."""
     store: Store | None = None
-    """Where it is kept, an open :class:`heartline.SqliteStore` or any other :class:`heartline.push.Store`;
+    """Where it is kept, an open :class:`heartline.SqliteStore` or any other :class:`heartline.Store`;
     ``None``: in memory only."""
     fold: Fold | None = None
     """How its updates make up a state; ``None``: they do not."""
@@ -58,5 +58,5 @@ class TopicSettings:
                 )
         if self.store is not None and not all(hasattr(self.store, name) for name in ("load", "append")):
             raise ConfigurationError(
-                f"TopicSettings.store must have the methods of heartline.push.Store, not {self.store!r:.80}"
+                f"TopicSettings.store must have the methods of heartline.Store, not {self.store!r:.80}"
             )

@@ -12,7 +12,7 @@ from heartline.wire import Serializer
 
 __all__ = ["State", "warn_of_end"]
 
-logger = logging.getLogger("heartline")
+logger = logging.getLogger("heartline.push")
 
 
 def warn_of_end(topic: str, saved: int) -> None:

@@ -9,6 +9,7 @@ import trio
 
 from heartline.errors import PushError
 from heartline.link import Flusher
+from heartline.observe import Tell
 from heartline.push._keys import Keys
 from heartline.push._log import TopicLog
 from heartline.push._receipt import Wait
@@ -33,10 +34,12 @@ class Taken(NamedTuple):
 class Topic:
     """A topic: its log, and who listens."""
 
-    def __init__(self, name: str, log: TopicLog, flusher: Flusher) -> None:
+    def __init__(self, name: str, log: TopicLog, flusher: Flusher, tell: Tell | None) -> None:
         self.name = name
         self.log = log
         self.flusher = flusher
+        self._tell = tell
+        """Tells observers of each update."""
         self.journal: Journal | None = None
         """The way into its store, if it has one."""
         self.state: State | None = None
@@ -64,6 +67,8 @@ class Topic:
         targets = list(self.served)
         for served in targets:
             served.advance()
+        if self._tell is not None:
+            self._tell(self.name, entry.offset, len(payload))
         return Taken(entry.offset, targets)
 
     # What is on its way into the store

@@ -1,8 +1,21 @@
 """Remote calls: services, typed and dynamic proxies, deadlines, cancellation and retries."""
 
 from heartline.rpc._calls import Calls
-from heartline.rpc._proxy import Proxy, RemoteMethod
+from heartline.rpc._faults import NotBegun
+from heartline.rpc._hooked import hook
+from heartline.rpc._proxy import Proxy, RemoteMethod, remote
 from heartline.rpc._retry import Retry
 from heartline.rpc._service import ServiceTable, method, service
 
-__all__ = ["Calls", "Proxy", "RemoteMethod", "Retry", "ServiceTable", "method", "service"]
+__all__ = [
+    "Calls",
+    "NotBegun",
+    "Proxy",
+    "RemoteMethod",
+    "Retry",
+    "ServiceTable",
+    "hook",
+    "method",
+    "remote",
+    "service",
+]

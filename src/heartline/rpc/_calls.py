@@ -5,11 +5,12 @@ ends: with an answer, with its caller's cancellation (the peer is told), or with
 
 Nothing here grows because a peer misbehaves. It may have ``Limits.calls`` calls in progress, among them those
 whose answers are under way in fragments; as many handlers again may be cleaning up after a cancellation.
-The long arguments of all of them are within a share of ``Limits.memory``. A caller that knows the share keeps to
-half of it, for the callee counts a call that was cancelled until its handler has ended.
+The long arguments of all of them are within a share of ``Limits.memory``. A caller that knows the share keeps
+to half of it, for the callee counts a call that was cancelled until its handler has ended.
 
 Nothing is begun, and nothing answered, while the peer leaves answers unread: the link takes some small ones,
-and a share of long ones. Meanwhile calls wait before they run, and those that have run wait with their result.
+and a share of long ones. Meanwhile calls wait before they run, and those that have run
+wait with their result.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ from heartline.errors import (
     RemoteProtocolError,
     SerializationError,
 )
-from heartline.link import ConnectionState, Core, Link, Unsent, current
+from heartline.link import ConnectionState, Core, Link, LinkState, Unsent, current
+from heartline.observe import Tell
 from heartline.rpc._faults import Fault, encode_fault, error_of, fault_of
 from heartline.rpc._proxy import make_proxy
 from heartline.rpc._service import Bound, Mode, ServiceTable
@@ -47,6 +49,10 @@ __all__ = ["Calls"]
 _CALL, _RESULT, _FAULT, _CANCEL = FrameType.CALL, FrameType.RESULT, FrameType.FAULT, FrameType.CANCEL
 _ANSWERS = (_RESULT, _FAULT)
 _OPEN, _LOST = ConnectionState.OPEN, ConnectionState.LOST
+_UP = LinkState.UP
+
+Turn = tuple[Link, float]
+"""The link by which a call can go now, and the seconds that are left for it."""
 
 
 class Calls:
@@ -83,6 +89,11 @@ class Calls:
         """Whether no further call can succeed."""
         return self._core.state is ConnectionState.CLOSED
 
+    @property
+    def call_made(self) -> Tell | None:
+        """Tells observers of a call that has ended."""
+        return self._core.setup.hooks.tell("call_made")
+
     async def wait_link(self) -> None:
         """Wait until there is a link, or never will be."""
         try:
@@ -97,52 +108,41 @@ class Calls:
 
     # The caller's side
 
-    async def call_within(self, limit: float, name: str, *rest: Any) -> Any:
-        """:meth:`call` with a timeout of its own, in seconds, beside the caller's deadline."""
-        what = Outcome.NOT_SENT
-        with trio.move_on_after(limit):
-            link = self._core.link
-            if link is not None and self._core.state in (_OPEN, _LOST):
-                await self._wait_room(link, name)
-            what = Outcome.MAYBE_EXECUTED
-            return await self.call(name, *rest)
-        raise CallTimeout(f"{name} did not answer", timeout=limit, outcome=what)
-
     # Between the note that an answer is awaited and the waiting for it nothing may strike, nor between taking
     # bytes from the session and writing them. Ctrl-C comes out where this waits.
     @trio.lowlevel.enable_ki_protection
     async def call(
-        self, name: str, target: bytes, args: tuple[Any, ...], kwargs: dict[str, Any], returns: Any
+        self,
+        name: str,
+        target: bytes,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        returns: Any,
+        turn: Turn | None = None,
     ) -> Any:
         """Call a method of the peer and wait for its result, converted to the annotation ``returns``.
 
-        The deadline of the scopes around the call travels with it.
+        The deadline of the scopes around the call travels with it. Every failure is a :class:`CallError`;
+        when the call is cancelled the peer is told, and cancels the method. ``turn`` is for a caller that has
+        waited for it just now.
         """
-        core = self._core
-        link = core.link
-        pending = self._pending
-        if link is None or (core.state is not _OPEN and core.state is not _LOST):
-            await trio.lowlevel.checkpoint()
-            raise self._not_sent(name)
-        if link.full or len(pending) >= link.peer_limits.calls or not link.up:
-            await self._wait_room(link, name)
-        timeout = trio.current_effective_deadline()
-        if timeout != math.inf:
-            timeout -= trio.current_time()
-            if timeout <= 0:  # expired, or cancelled, which counts as the deadline -inf: nothing is sent
-                await trio.lowlevel.checkpoint()
-                return await self.call(name, target, args, kwargs, returns)  # it was moved just now
-        payload, flags = encode_call(core.setup.serializer, target, args, kwargs, timeout)
+        core, pending = self._core, self._pending
+        link, timeout = core.link, _time_left()
+        if turn is not None:
+            link, timeout = turn
+        elif (
+            link is None
+            or timeout <= 0
+            or core.state is not _OPEN
+            or not link.clear
+            or len(pending) >= link.peer_limits.calls
+        ):
+            link, timeout = await self._wait_turn(name)
+        payload, flags = self._encode(name, target, args, kwargs, timeout)
         size = len(payload) if len(payload) > SMALL_CALL else 0
         if size:
-            await self._wait_room(link, name, size)
-        number = self._next
-        while number in pending:  # after four billion calls the ids begin anew
-            number = (number + 1) & 0xFFFFFFFF
-        self._next = (number + 1) & 0xFFFFFFFF
-        # A lone call leaves now; with others in flight it is joined with what this tick brings.
-        link.put(_CALL, 0, number, payload, flags, at_once=not pending)
-        pending[number] = trio.lowlevel.current_task()
+            await self._wait_share(link, name, size)
+        number = self._send(link, name, payload, flags)
         self._sent += size
 
         def abort(_raise_cancel: object) -> trio.lowlevel.Abort:
@@ -166,23 +166,66 @@ class Calls:
                 link.wake()
         if frame.type != _RESULT:
             raise error_of(frame, name, timeout)
-        return _value_of(frame, name, returns)
-
-    async def _wait_room(self, link: Link, name: str, size: int = 0) -> None:
-        """Wait while the link is down or crowded, or the peer's limit of calls is reached.
-
-        A long call of this ``size`` waits behind others until the peer has room for its arguments, too.
-        """
-        if size and current.get(None) is self._core:
-            return  # a handler must not wait for calls that wait for it: the peer refuses what is too much
-        pending, limit, share = self._pending, link.peer_limits.calls, link.peer_limits.share // 2
-
-        def can_go_on() -> bool:
-            fits = not size or not self._sent or self._sent + size <= share
-            return fits and link.up and not link.crowded and len(pending) < limit
-
         try:
-            await link.wait("long calls" if size else "calls", can_go_on)
+            value = decode_value(frame.payload, frame.flags, returns)
+            return value if returns is Any or type(value) is returns else convert(value, returns)
+        except SerializationError as error:
+            raise InvalidArguments(
+                f"{name} returned what cannot be read or its annotation does not allow: {error}",
+                outcome=Outcome.COMPLETED,
+            ) from None
+
+    @trio.lowlevel.enable_ki_protection
+    async def call_within(
+        self,
+        limit: float,
+        name: str,
+        target: bytes,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        returns: Any,
+    ) -> Any:
+        """:meth:`call` with a timeout of its own, in seconds, beside the caller's deadline."""
+        what = Outcome.NOT_SENT
+        with trio.move_on_after(limit):
+            turn = await self._wait_turn(name)
+            what = Outcome.MAYBE_EXECUTED
+            return await self.call(name, target, args, kwargs, returns, turn)
+        raise CallTimeout(f"{name} did not answer", timeout=limit, outcome=what)
+
+    async def _wait_turn(self, name: str) -> Turn:
+        """Wait for room; returns the link, and the seconds that are left of the caller's deadline.
+
+        Raises :class:`CallInterrupted` when there is no session, or none for new calls.
+        """
+        while True:
+            link = await self._wait_room(name)
+            timeout = _time_left()
+            if timeout > 0:
+                return link, timeout
+            await trio.lowlevel.checkpoint()  # raises Cancelled, unless the deadline was moved just now
+
+    async def _wait_room(self, name: str) -> Link:
+        """Wait while the link is down or crowded, or the peer's limit of calls is reached."""
+        core = self._core
+        link = core.link
+        if link is None or (core.state is not _OPEN and core.state is not _LOST):
+            await trio.lowlevel.checkpoint()
+            raise self._not_sent(name)
+        await self._wait(link, name, "calls", lambda: True)
+        return link
+
+    async def _wait_share(self, link: Link, name: str, size: int) -> None:
+        """Wait, behind other long calls, until the peer has room for arguments of this size as well."""
+        if current.get(None) is self._core:
+            return  # a handler must not wait for calls that wait for it: the peer refuses what is too much
+        share = link.peer_limits.share // 2
+        await self._wait(link, name, "long calls", lambda: not self._sent or self._sent + size <= share)
+
+    async def _wait(self, link: Link, name: str, what: str, fits: Callable[[], bool]) -> None:
+        pending, limit = self._pending, link.peer_limits.calls
+        try:
+            await link.wait(what, lambda: link.up and not link.crowded and len(pending) < limit and fits())
         except ConnectionLost:
             raise self._not_sent(name) from None
         if self._core.link is not link or self._core.state is not _OPEN:
@@ -193,6 +236,29 @@ class Calls:
         error = CallInterrupted(f"{name} was not called: {reason}", outcome=Outcome.NOT_SENT)
         error.__cause__ = reason
         return error
+
+    def _encode(
+        self, name: str, target: bytes, args: tuple[Any, ...], kwargs: dict[str, Any], timeout: float
+    ) -> tuple[bytes, int]:
+        try:
+            return encode_call(self._core.setup.serializer, target, args, kwargs, timeout)
+        except SerializationError as error:
+            raise InvalidArguments(f"{name} was not called: {error}", outcome=Outcome.NOT_SENT) from error
+
+    def _send(self, link: Link, name: str, payload: bytes, flags: int) -> int:
+        """Queue the CALL and note that this task waits for its answer; the call's id."""
+        pending = self._pending
+        number = self._next
+        while number in pending:  # after four billion calls the ids begin again
+            number = (number + 1) & 0xFFFFFFFF
+        self._next = (number + 1) & 0xFFFFFFFF
+        try:
+            # A lone call leaves now; with others in flight it is joined with what this tick brings.
+            link.put(_CALL, 0, number, payload, flags, at_once=not pending)
+        except LocalProtocolError as error:
+            raise InvalidArguments(f"{name} was not called: {error}", outcome=Outcome.NOT_SENT) from error
+        pending[number] = trio.lowlevel.current_task()
+        return number
 
     # Frames
 
@@ -256,13 +322,13 @@ class Calls:
         except (HeartlineError, TypeError) as error:
             self._fault(number, Fault("arguments", str(error)))
             return
-        if bound.spec.mode is Mode.INLINE and not link.full:
+        if bound.mode is Mode.INLINE and link.clear:
             try:
                 result = _run_inline(bound.function, args, kwargs)
             except Exception as error:
                 self._fault(number, fault_of(bound.function, error))
                 return
-            self._result(number, bound, result)
+            self._result(link, number, bound, result)
         else:
             timeout = min(timeout, bound.spec.options.timeout or math.inf)
             scope = trio.CancelScope(deadline=trio.current_time() + timeout)
@@ -288,9 +354,9 @@ class Calls:
         result = None
         try:
             with scope:
-                if link.full:
+                if not link.clear:
                     await _wait_writable(link, "calls to begin")
-                mode = bound.spec.mode
+                mode = bound.mode
                 if mode is Mode.TASK:
                     result = await _run_async(bound.function, args, kwargs)
                 elif mode is Mode.THREAD:
@@ -298,7 +364,7 @@ class Calls:
                 else:
                     await trio.lowlevel.checkpoint_if_cancelled()
                     result = _run_inline(bound.function, args, kwargs)
-                if link.full:
+                if not link.clear:
                     await _wait_writable(link, "answers")
         except Exception as error:
             # Outside of the scope, which takes Cancelled out of a group and leaves the errors of cleaning up.
@@ -312,17 +378,17 @@ class Calls:
         if fault is None and scope.cancelled_caught:
             fault = Fault("timeout", "its deadline passed at the peer", timeout=timeout)
         if fault is None:
-            self._result(number, bound, result)
+            self._result(link, number, bound, result)
         else:
             self._fault(number, fault)
         self._core.leave_when_idle()
 
-    def _result(self, number: int, bound: Bound, result: Any) -> None:
+    def _result(self, link: Link, number: int, bound: Bound, result: Any) -> None:
         try:
             payload, flags = encode_value(self._core.setup.serializer, result)
-            self._core.require_link().put(_RESULT, 0, number, payload, flags)
+            link.put(_RESULT, 0, number, payload, flags)
         except (SerializationError, LocalProtocolError) as error:
-            self._fault(number, fault_of(bound.function, error))
+            self._fault(number, fault_of(bound.function, type(error)(f"its result: {error}")))
 
     def _fault(self, number: int, fault: Fault) -> None:
         try:
@@ -331,15 +397,10 @@ class Calls:
             self._core.require_link().fail(ConnectionLost(f"the peer cannot be answered: {error}"))
 
 
-def _value_of(frame: Frame, name: str, returns: Any) -> Any:
-    try:
-        value = decode_value(frame.payload, frame.flags, returns)
-        return value if returns is Any or type(value) is returns else convert(value, returns)
-    except SerializationError as error:
-        raise InvalidArguments(
-            f"{name} returned what cannot be read or its annotation does not allow: {error}",
-            outcome=Outcome.COMPLETED,
-        ) from None
+def _time_left() -> float:
+    """Seconds until the deadline of the scopes around; in a cancelled one minus infinity."""
+    deadline = trio.current_effective_deadline()
+    return deadline if deadline == math.inf else deadline - trio.current_time()
 
 
 async def _wait_writable(link: Link, what: str) -> None:

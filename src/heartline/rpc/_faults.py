@@ -21,9 +21,9 @@ from heartline.errors import (
 )
 from heartline.wire import CborSerializer, Frame
 
-__all__ = ["Fault", "encode_fault", "error_of", "fault_of"]
+__all__ = ["Fault", "NotBegun", "encode_fault", "error_of", "fault_of"]
 
-logger = logging.getLogger("heartline")
+logger = logging.getLogger("heartline.rpc")
 
 MESSAGE_SIZE = 1024
 NAME_SIZE = 256
@@ -43,6 +43,10 @@ class Fault(msgspec.Struct, frozen=True, omit_defaults=True):
     """Of kind ``timeout``: the seconds that the callee gave the call."""
 
 
+class NotBegun(Overloaded):
+    """Middleware has refused a call for now, before the method ran."""
+
+
 _KINDS: dict[str, type[CallError]] = {
     "unknown": UnknownMethod,
     "arguments": InvalidArguments,
@@ -60,6 +64,8 @@ def fault_of(function: Callable[..., Any], error: Exception) -> Fault:
         return Fault("forbidden", _text(error) or "not allowed")
     if isinstance(error, InvalidArguments):
         return Fault("arguments", _text(error))  # a value that no annotation can judge
+    if isinstance(error, NotBegun):
+        return Fault("overloaded", _text(error) or "not now")
     name = type(error).__name__
     logger.warning("%s raised %s", function.__qualname__, name, exc_info=error)
     return Fault("raised", _text(error), type_name=name)
@@ -94,11 +100,15 @@ def error_of(frame: Frame, target: str, timeout: float) -> CallError:
     try:
         fault = msgspec.convert(_cbor.decode(frame.payload), Fault)
     except (SerializationError, msgspec.ValidationError) as error:
-        return RemoteError(f"a malformed FAULT: {error}", type_name="RemoteProtocolError")
+        return RemoteError(
+            f"{target} was answered with a malformed FAULT: {error}", type_name="RemoteProtocolError"
+        )
     if fault.kind == "timeout":
         message = f"{target}: {fault.message}"
         return CallTimeout(message, timeout=fault.timeout or timeout, outcome=Outcome.MAYBE_EXECUTED)
     error_class = _KINDS.get(fault.kind)
     if error_class is not None:
         return error_class(f"{target}: {fault.message}", outcome=Outcome.COMPLETED)
-    return RemoteError(fault.message, type_name=fault.type_name or fault.kind)
+    type_name = fault.type_name or fault.kind
+    text = f": {fault.message}" if fault.message else ""
+    return RemoteError(f"{target} raised {type_name}{text}", type_name=type_name)

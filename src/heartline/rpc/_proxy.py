@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar, final, overload
 
 import trio
 
 from heartline.errors import CallError, ConfigurationError, Outcome
+from heartline.link import NoPublicConstructor
+from heartline.observe import Tell, Watch
 from heartline.rpc._retry import Retry
 from heartline.rpc._service import MethodSpec, check_name, check_service_name, describe, service_name
 
-__all__ = ["Proxy", "RemoteMethod", "make_proxy"]
+__all__ = ["Proxy", "RemoteMethod", "make_proxy", "remote"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class Caller(Protocol):
@@ -28,6 +33,11 @@ class Caller(Protocol):
         """Whether no further call can succeed."""
         ...
 
+    @property
+    def call_made(self) -> Tell | None:
+        """Tells observers of a call that has ended."""
+        ...
+
     async def wait_link(self) -> None:
         """Wait until there is a link, or never will be."""
         ...
@@ -38,13 +48,21 @@ class Caller(Protocol):
         """Make one call."""
         ...
 
-    async def call_within(self, limit: float, name: str, *rest: Any) -> Any:
+    async def call_within(
+        self,
+        limit: float,
+        name: str,
+        target: bytes,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        returns: Any,
+    ) -> Any:
         """Make one call with a timeout in seconds."""
         ...
 
 
-class RemoteMethod:
-    """A method of a remote service; awaiting a call of it gives its result.
+class RemoteMethod(Generic[P, R], metaclass=NoPublicConstructor):
+    """A method of a remote service, an attribute of a proxy; awaiting a call of it gives its result.
 
     With a typed proxy the result is converted to the annotation; one that does not fit raises
     :class:`InvalidArguments`.
@@ -64,8 +82,12 @@ class RemoteMethod:
     def __repr__(self) -> str:
         return f"<heartline.RemoteMethod {self._name}>"
 
-    def __call__(self, /, *args: Any, **kwargs: Any) -> Awaitable[Any]:
-        """Call it; to be awaited."""
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Awaitable[R]:
+        """Call it; to be awaited.
+
+        Whatever fails raises a :class:`CallError`. A deadline of the scopes around travels with the call.
+        When it is cancelled the peer is told, and cancels the method; how far that came is not known.
+        """
         # Not a coroutine of its own: one layer less to resume for each answer.
         if self._retry is None:
             return self._call_once(args, kwargs)
@@ -95,7 +117,39 @@ class RemoteMethod:
             await self._caller.wait_link()
 
 
-class Proxy:
+class _ObservedMethod(RemoteMethod[P, R]):
+    """A method whose calls observers are told of."""
+
+    __slots__ = ()
+
+    async def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call it."""
+        tell = self._caller.call_made
+        assert tell is not None, "only then a method is made like this"
+        with Watch(tell, self._name):
+            return await super().__call__(*args, **kwargs)
+
+
+@overload
+def remote(method: Callable[P, Coroutine[Any, Any, R]], /) -> RemoteMethod[P, R]: ...
+@overload
+def remote(method: Callable[P, R], /) -> RemoteMethod[P, R]: ...
+def remote(method: Any, /) -> RemoteMethod[..., Any]:
+    """Tell type checkers that the method of a proxy is one: ``await remote(calculator.add)(1, 2)``.
+
+    A proxy that was made from a class has that class's type. So a sync method seems not to be awaitable,
+    although every call by a proxy is awaited. The method is returned as it is; raises
+    :class:`ConfigurationError` for one that is not a proxy's.
+    """
+    if not isinstance(method, RemoteMethod):
+        raise ConfigurationError(
+            f"remote is for methods of proxies, such as conn.service(...).add, not {method!r:.80}"
+        )
+    return method
+
+
+@final
+class Proxy(metaclass=NoPublicConstructor):
     """A remote service; its attributes are :class:`RemoteMethod` objects."""
 
     def __init__(
@@ -109,7 +163,7 @@ class Proxy:
     def __repr__(self) -> str:
         return f"<heartline.Proxy {self._name}>"
 
-    def __getattr__(self, name: str) -> RemoteMethod:
+    def __getattr__(self, name: str) -> RemoteMethod[..., Any]:
         if name.startswith("_"):
             raise AttributeError(f"{name!r} cannot be called: names with an underscore are private")
         try:
@@ -121,9 +175,12 @@ class Proxy:
             spec = self._specs.get(name)
             if spec is None:
                 raise AttributeError(f"service {self._name!r} has no public method {name!r}")
-        remote = RemoteMethod(self._caller, f"{self._name}.{name}", spec, self._retry)
-        self.__dict__[name] = remote  # found without __getattr__ from now on
-        return remote
+        # What is built in is no call for observers of calls, as on the side that serves it.
+        observed = self._caller.call_made is not None and not self._name.startswith("$")
+        kind = _ObservedMethod if observed else RemoteMethod
+        method: RemoteMethod[..., Any] = kind._create(self._caller, f"{self._name}.{name}", spec, self._retry)
+        self.__dict__[name] = method  # found without __getattr__ from now on
+        return method
 
 
 def make_proxy(caller: Caller, service: Any, retry: Any) -> Proxy:
@@ -132,7 +189,7 @@ def make_proxy(caller: Caller, service: Any, retry: Any) -> Proxy:
         raise ConfigurationError(f"retry must be a heartline.Retry, not {retry!r}")
     if isinstance(service, str):
         check_service_name(service)
-        return Proxy(caller, service, None, retry)
+        return Proxy._create(caller, service, None, retry)
     if isinstance(service, type):
-        return Proxy(caller, service_name(service), describe(service), retry)
+        return Proxy._create(caller, service_name(service), describe(service), retry)
     raise ConfigurationError(f"service must be a service class or its name, not {service!r}")

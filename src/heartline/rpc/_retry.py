@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from heartline.errors import CallError, ConfigurationError, Outcome, Overloaded
+from heartline.errors import CallError, ConfigurationError, InvalidArguments, Outcome, Overloaded
 from heartline.link import Backoff
 
 __all__ = ["Retry"]
@@ -17,6 +17,7 @@ class Retry:
     A call that was not sent, or that an overloaded peer did not begin, is safe to repeat, and is. One that
     may have been executed is repeated only when its method is declared ``@method(idempotent=True)`` (or the
     proxy is dynamic and ``idempotent`` is set here). Errors of the method itself are never retried: it ran.
+    Nor are arguments that cannot be sent.
 
     Every attempt but the first waits for a link, for as long as the connection needs to come back: give the
     call a deadline if somebody waits for it.
@@ -39,6 +40,8 @@ class Retry:
 
     def allows(self, error: CallError, *, idempotent: bool) -> bool:
         """Whether a call that failed so may be made again."""
+        if isinstance(error, InvalidArguments):  # they will not fit better next time
+            return False
         if error.outcome is Outcome.NOT_SENT or isinstance(error, Overloaded):
             return True
         return error.outcome is Outcome.MAYBE_EXECUTED and (idempotent or self.idempotent)

@@ -276,12 +276,15 @@ class Bound:
 
     spec: MethodSpec
     function: Callable[..., Any]
+    mode: Mode
+    """How the function runs: as its method was declared, or as what stands around it needs."""
 
 
 class ServiceTable:
     """The services of an endpoint: targets (``Service.method``) and what they run."""
 
-    def __init__(self) -> None:
+    def __init__(self, hook: Callable[[Bound, str], Bound] | None = None) -> None:
+        self._hook = hook
         self.methods: dict[bytes, Bound] = {}
         self.names: set[str] = set()
 
@@ -296,5 +299,9 @@ class ServiceTable:
             raise ConfigurationError(f"service {name!r} is served twice; give one of them another name")
         self.names.add(name)
         for spec in specs.values():
-            bound = Bound(spec, types.MethodType(spec.function, instance))
-            self.methods[f"{name}.{spec.name}".encode()] = bound
+            target = f"{name}.{spec.name}"
+            bound = Bound(spec, types.MethodType(spec.function, instance), spec.mode)
+            # What is built in is no call for those around calls: a subscription has hooks of its own.
+            if self._hook is not None and not name.startswith("$"):
+                bound = self._hook(bound, target)
+            self.methods[target.encode()] = bound

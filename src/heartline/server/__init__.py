@@ -1,17 +1,33 @@
 """The server: listeners, the table of connections, and what goes to many of them."""
 
-from heartline.server._acceptor import MAX_IDENTITY, Authenticate, accept_streams, serve_stream
+from heartline.server._acceptor import Acceptor
+from heartline.server._admission import MAX_IDENTITY, Authenticate
+from heartline.server._dialects import (
+    HTTP_METHODS,
+    NATIVE,
+    TLS_HANDSHAKE,
+    Dialect,
+    Visit,
+    answer_http,
+    answer_tls,
+)
 from heartline.server._server import Broadcast, Server, ServerStatistics, make_server
 from heartline.server._table import Table
 
 __all__ = [
+    "HTTP_METHODS",
     "MAX_IDENTITY",
+    "NATIVE",
+    "TLS_HANDSHAKE",
+    "Acceptor",
     "Authenticate",
     "Broadcast",
+    "Dialect",
     "Server",
     "ServerStatistics",
     "Table",
-    "accept_streams",
+    "Visit",
+    "answer_http",
+    "answer_tls",
     "make_server",
-    "serve_stream",
 ]

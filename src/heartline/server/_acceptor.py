@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Coroutine, Mapping
+from dataclasses import replace
 from typing import Any
 
 import trio
@@ -13,31 +13,27 @@ import trio
 from heartline.errors import ConnectionClosed, ConnectionLost, HeartlineError, RemoteProtocolError
 from heartline.link import (
     GOODBYE_GRACE,
-    ConnectionState,
     Core,
     Link,
+    Peer,
     close_stream,
+    read_some,
     receive_greeting,
     send_greeting,
     serve_link,
 )
+from heartline.server._admission import Authenticate, authenticate_peer, check_version, find_place
+from heartline.server._dialects import NATIVE, Dialect, Visit, answer_unknown
 from heartline.server._handover import State as HandoverState
+from heartline.server._handshakes import Handshake
+from heartline.server._refusals import Refused
 from heartline.server._table import Table
 from heartline.session import CloseCode, Hello, Role, Session, State
-from heartline.session.messages import VERSION
-from heartline.transports import describe
+from heartline.transports import Listener, describe
 
-__all__ = ["MAX_IDENTITY", "Authenticate", "accept_streams", "serve_stream"]
+__all__ = ["Acceptor"]
 
 logger = logging.getLogger("heartline.server")
-
-MAX_IDENTITY = 256
-"""Characters in an identity: any name or UUID; it stands in every receipt and log line."""
-
-
-Authenticate = Callable[[Any, "str | None"], "str | Awaitable[str | None] | None"]
-"""``(credentials, identity) -> identity``: who the peer is, or ``None`` to take it at its word; raises
-:class:`PermissionError` to turn it away."""
 
 TOKEN_SIZE = 16
 """Bytes of a token: nobody guesses one of 2**128."""
@@ -47,75 +43,188 @@ ACCEPT_PAUSE = 0.1
 and a listener that always fails does not fill the log."""
 
 
-class _Refused(Exception):
-    """The peer is not let in."""
+class Acceptor:
+    """Takes in the streams of a server, and serves each in a task of its own."""
 
-    def __init__(self, code: int, reason: str) -> None:
-        super().__init__(code, reason)
-        self.code = code
-        self.reason = reason
+    def __init__(
+        self, table: Table, authenticate: Authenticate | None, dialects: Mapping[int, Dialect]
+    ) -> None:
+        self._table = table
+        self._authenticate = authenticate
+        self._dialects = dialects
+        self._turning_away = 0
 
+    @trio.lowlevel.enable_ki_protection
+    async def accept(self, listener: Listener) -> None:
+        """Accept until cancelled, which closes the listener.
 
-@trio.lowlevel.enable_ki_protection
-async def accept_streams(
-    table: Table, authenticate: Authenticate | None, listener: trio.abc.Listener[trio.abc.Stream]
-) -> None:
-    """Accept until cancelled, which closes the listener; each stream is served in a task of its own.
+        An accept that fails is logged, and the next one tried: that stream may have failed, or the system may
+        be short of descriptors. Raises :class:`trio.ClosedResourceError` when somebody closed the listener.
+        """
+        async with listener:
+            while True:
+                try:
+                    stream = await listener.accept()
+                except trio.ClosedResourceError:
+                    raise
+                except Exception:
+                    logger.exception(
+                        "a listener could not accept a stream; it tries again in %g s", ACCEPT_PAUSE
+                    )
+                    await trio.sleep(ACCEPT_PAUSE)
+                else:
+                    self._table.setup.nursery.start_soon(self.serve, stream, listener.url)
 
-    An accept that fails is logged, and the next one tried: that stream may have failed, or the system may be
-    short of descriptors. Raises :class:`trio.ClosedResourceError` when somebody closed the listener.
-    """
-    async with listener:
-        while True:
-            try:
-                stream = await listener.accept()
-            except trio.ClosedResourceError:
-                raise
-            except Exception:
-                logger.exception("a listener could not accept a stream; it tries again in %g s", ACCEPT_PAUSE)
-                await trio.sleep(ACCEPT_PAUSE)
-            else:
-                table.setup.nursery.start_soon(serve_stream, table, authenticate, stream)
+    @trio.lowlevel.enable_ki_protection
+    async def serve(self, stream: trio.abc.Stream, url: str) -> None:
+        """The whole life of one accepted stream.
 
+        No error gets out of here, be it a peer's, a bug of the stream's own code or one of ours: others live
+        in the same nursery.
+        """
+        try:
+            admitted = await self._admit(stream, url)
+            if admitted is not None:
+                await self._begin(stream, *admitted)
+        except* Exception:  # may come in a group beside a cancellation, which goes on
+            logger.exception("internal error while serving a stream")
+        finally:
+            await close_stream(stream, trio.current_time())
 
-@trio.lowlevel.enable_ki_protection
-async def serve_stream(table: Table, authenticate: Authenticate | None, stream: trio.abc.Stream) -> None:
-    """The whole life of one accepted stream.
-
-    No error gets out of here, be it a peer's, a bug of the stream's own code or one of ours: other streams
-    live in the same nursery.
-    """
-    try:
-        await _serve_stream(table, authenticate, stream)
-    except* Exception:  # may come in a group beside a cancellation, which goes on
-        logger.exception("internal error while serving a stream")
-    finally:
-        await close_stream(stream, trio.current_time())
-
-
-async def _serve_stream(table: Table, authenticate: Authenticate | None, stream: trio.abc.Stream) -> None:
-    limits = table.setup.limits
-    if table.handshaking >= limits.handshakes:
-        table.refused += 1
-        return
-    session = Session(Role.SERVER, limits=limits, heartbeat=table.setup.heartbeat, now=trio.current_time())
-    core: Core | None = None
-    table.handshaking += 1
-    try:
-        core = await _let_in(table, authenticate, stream, session)
-    finally:
-        table.handshaking -= 1
-        if core is None:
-            table.refused += 1
-            await _turn_away(stream, session)
-    if core is None:
-        return
-    if core.link is None:
+    def _begin(
+        self, stream: trio.abc.Stream, core: Core, session: Session, peer: Peer
+    ) -> Coroutine[Any, Any, None]:
+        """The life of an admitted stream; to be awaited."""
+        table = self._table
+        if core.link is not None:
+            return _resume(table, core, core.link, stream, session, peer)
         table.register(core)
-        link = Link(stream, session, table.setup.nursery, write_buffer=limits.write_buffer)
-        await _serve(table, core, link)
-    else:
-        await _resume(table, core, core.link, stream, session)
+        link = Link(stream, session, table.setup.nursery, write_buffer=table.setup.limits.write_buffer)
+        return _serve(table, core, link)
+
+    # The handshake
+
+    async def _admit(self, stream: trio.abc.Stream, url: str) -> tuple[Core, Session, Peer] | None:
+        """Shake hands; ``None`` when the peer was refused, or is done."""
+        table = self._table
+        setup = table.setup
+        session = Session(
+            Role.SERVER, limits=setup.limits, heartbeat=setup.heartbeat, now=trio.current_time()
+        )
+        handshake: Handshake | None = None
+        try:
+            handshake = table.handshakes.begin(stream)
+            core = await self._shake_hands(stream, session, handshake, url)
+        except Refused as refused:
+            await self._turn_away(stream, session, handshake, refused)
+            return None
+        if core is None:
+            return None
+        assert handshake.peer is not None
+        return core, session, handshake.peer
+
+    async def _shake_hands(
+        self, stream: trio.abc.Stream, session: Session, handshake: Handshake, url: str
+    ) -> Core | None:
+        """The connection that the stream is for, or ``None`` when a dialect has served it.
+
+        The connection is a new one, welcomed, or one whose session shall go on; that one is welcomed when the
+        stream before has ended. Raises ``Refused``.
+        """
+        try:
+            with handshake.scope:
+                first = await read_some(stream)
+                handshake.peer = Peer.of(describe(stream), url=url)
+                if not first:
+                    raise Refused(None, "")
+                if first[0] == NATIVE:
+                    return await self._let_in(stream, first, session, handshake)
+                handshake.understood = False
+                await self._serve_dialect(stream, first, handshake)
+                return None
+        except Refused:
+            raise
+        except RemoteProtocolError as error:
+            raise Refused(CloseCode.PROTOCOL_ERROR, str(error)) from None
+        except ConnectionLost as error:
+            raise Refused(None, str(error)) from None
+        except Exception as error:
+            # Nobody is known yet, but the server lives on here too.
+            raise Refused(CloseCode.INTERNAL_ERROR, "internal error") from error
+        finally:
+            self._table.handshakes.end(handshake)
+        raise self._table.handshakes.verdict(handshake)
+
+    async def _let_in(
+        self, stream: trio.abc.Stream, first: bytes, session: Session, handshake: Handshake
+    ) -> Core:
+        table = self._table
+        hello = await receive_greeting(stream, session, first)
+        if hello is None:
+            raise Refused(None, "")
+        assert isinstance(hello, Hello), "the session lets nothing else through"
+        table.handshakes.complete(handshake)
+        check_version(hello)
+        assert handshake.peer is not None
+        peer = handshake.peer = replace(handshake.peer, identity=hello.identity)
+        claim = replace(peer, credentials=hello.credentials)
+        vouched_for = await authenticate_peer(table.setup.hooks, self._authenticate, claim)
+        place = find_place(table, hello, vouched_for)
+        if isinstance(place, Core):
+            return place
+        core = Core(table.setup, Role.SERVER, peer)
+        core.id = place
+        core.attempt = hello.attempt
+        resumable = hello.resume_window and table.setup.limits.resume_window
+        session.welcome(core.id, token=_token() if resumable else b"")
+        return core
+
+    async def _serve_dialect(self, stream: trio.abc.Stream, first: bytes, handshake: Handshake) -> None:
+        table = self._table
+        assert handshake.peer is not None
+        visit = Visit._create(handshake.peer, handshake, table.handshakes, table.refusals)
+        try:
+            await self._dialects.get(first[0], answer_unknown)(stream, first, visit)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            logger.debug("%s broke off: %s", handshake.peer.address, error)
+        except Exception:
+            logger.exception("the dialect of the first byte 0x%02x raised", first[0])
+
+    async def _turn_away(
+        self, stream: trio.abc.Stream, session: Session, handshake: Handshake | None, refused: Refused
+    ) -> None:
+        """Say why, if there is anybody to understand it, and close; all within a second."""
+        self._table.refusals.note(_address(stream, handshake), refused)
+        if refused.code is None or session.state not in (State.NEW, State.GREETING):
+            return
+        if self._turning_away >= self._table.setup.limits.handshakes:
+            return  # a flood of them is closed without a word: each would cost up to a second
+        session.refuse(refused.code, refused.reason)
+        deadline = trio.current_time() + GOODBYE_GRACE
+        self._turning_away += 1
+        try:
+            with trio.CancelScope(shield=True, deadline=deadline):
+                await send_greeting(stream, session)
+        except Exception:
+            logger.warning("the stream of a peer raised while it was turned away", exc_info=True)
+        finally:
+            self._turning_away -= 1
+        await close_stream(stream, deadline)
+
+
+def _address(stream: trio.abc.Stream, handshake: Handshake | None) -> str:
+    """Where a stream comes from, for the log."""
+    if handshake is not None and handshake.peer is not None:
+        return handshake.peer.address
+    try:
+        return describe(stream).address
+    except Exception:
+        return type(stream).__name__
+
+
+def _token() -> bytes:
+    """From the system, whatever the endpoint's source of chance: nobody may foresee it."""
+    return random.SystemRandom().randbytes(TOKEN_SIZE)
 
 
 async def _serve(table: Table, core: Core, link: Link) -> None:
@@ -145,7 +254,9 @@ async def _serve(table: Table, core: Core, link: Link) -> None:
             _finish(table, core, reason)
 
 
-async def _resume(table: Table, core: Core, link: Link, stream: trio.abc.Stream, session: Session) -> None:
+async def _resume(
+    table: Table, core: Core, link: Link, stream: trio.abc.Stream, session: Session, peer: Peer
+) -> None:
     """Take the session over from the stream before, and serve it on this one."""
     hello = session.peer
     assert isinstance(hello, Hello)
@@ -166,7 +277,7 @@ async def _resume(table: Table, core: Core, link: Link, stream: trio.abc.Stream,
         session.welcome(core.id, token=_token(), resumed=True, received=link.session.received)
         link.session.resume(session, hello.resume[1])
         link.come_up(stream)
-        core.address = describe(stream).address
+        core.peer = peer
     except RemoteProtocolError as error:
         _finish(table, core, error)
         return
@@ -181,118 +292,3 @@ def _finish(table: Table, core: Core, reason: HeartlineError) -> None:
     """The end of a connection."""
     core.finish(reason)
     table.unregister(core)
-
-
-def _token() -> bytes:
-    """From the system, whatever the endpoint's source of chance: nobody may foresee it."""
-    return random.SystemRandom().randbytes(TOKEN_SIZE)
-
-
-async def _turn_away(stream: trio.abc.Stream, session: Session) -> None:
-    """Say why, if there is a reason to say, and close; all within a second."""
-    deadline = trio.current_time() + GOODBYE_GRACE
-    try:
-        with trio.CancelScope(shield=True, deadline=deadline):
-            await send_greeting(stream, session)
-    except Exception:
-        logger.warning("the stream of a peer raised while it was turned away", exc_info=True)
-    await close_stream(stream, deadline)
-
-
-async def _let_in(
-    table: Table, authenticate: Authenticate | None, stream: trio.abc.Stream, session: Session
-) -> Core | None:
-    """Shake hands; ``None`` when the peer was refused or went away.
-
-    The connection is a new one, welcomed, or one whose session shall go on; that one is welcomed when the
-    stream before has ended.
-    """
-    limits = table.setup.limits
-    refusal: _Refused | None = None
-    with trio.move_on_after(limits.handshake_timeout) as scope:
-        try:
-            hello = await receive_greeting(stream, session)
-            if hello is None:
-                return None
-            assert isinstance(hello, Hello), "the session lets nothing else through"
-            identity = await _identify(table, authenticate, hello)
-            if hello.resume is not None:
-                return _find(table, identity, hello)
-            core = Core(table.setup, Role.SERVER)
-            core.id = identity
-            core.address = describe(stream).address
-            core.attempt = hello.attempt
-            session.welcome(identity, token=_token() if hello.resume_window and limits.resume_window else b"")
-            return core
-        except _Refused as error:
-            refusal = error
-        except RemoteProtocolError as error:
-            refusal = _Refused(CloseCode.PROTOCOL_ERROR, str(error))
-        except ConnectionLost:
-            return None
-        except Exception:
-            # Nobody is known yet, but the server lives on here too.
-            logger.exception("internal error in a handshake")
-            refusal = _Refused(CloseCode.INTERNAL_ERROR, "internal error")
-    if scope.cancelled_caught:
-        refusal = _Refused(CloseCode.HANDSHAKE_TIMEOUT, f"no handshake within {limits.handshake_timeout:g} s")
-    if refusal is not None and session.state in (State.NEW, State.GREETING):
-        session.refuse(refusal.code, refusal.reason)
-    return None
-
-
-def _find(table: Table, identity: str, hello: Hello) -> Core:
-    """The connection whose session is to go on; raises ``_Refused`` unless the token is that session's."""
-    core = table.cores.get(identity)
-    link = core.link if core is not None else None
-    if core is None or link is None or link.failure is not None or hello.resume is None:
-        raise _Refused(CloseCode.NO_SESSION, "there is no such session, or it has ended")
-    if core.state is ConnectionState.LEAVING or not link.session.admits(hello.resume, hello.limits):
-        raise _Refused(CloseCode.NO_SESSION, "the session cannot go on here")
-    return core
-
-
-async def _identify(table: Table, authenticate: Authenticate | None, hello: Hello) -> str:
-    """The id under which the peer is let in; raises ``_Refused``."""
-    if hello.version != VERSION:
-        raise _Refused(
-            CloseCode.UNSUPPORTED_VERSION, f"version {hello.version} is not spoken here, version {VERSION} is"
-        )
-    identity = hello.identity
-    if authenticate is not None:
-        identity = await _authenticate(authenticate, hello)
-    # Nothing is awaited from here to the registration: what is true now holds then.
-    if table.draining:
-        raise _Refused(CloseCode.GOING_AWAY, "the server is draining")
-    if table.full and identity not in table.cores and not table.end_first_lost():
-        raise _Refused(CloseCode.OVERLOADED, f"all {len(table.cores)} places are taken (Limits.connections)")
-    if identity in table.cores and _is_stale(hello.attempt, table.cores[identity].attempt):
-        raise _Refused(CloseCode.NO_SESSION, "a later HELLO of this client has been answered")
-    if identity is None:
-        return f"{table.setup.rng.getrandbits(64):016x}"
-    if not 0 < len(identity) <= MAX_IDENTITY or not identity.isprintable():
-        raise _Refused(CloseCode.PROTOCOL_ERROR, f"an identity has 1 to {MAX_IDENTITY} printable characters")
-    return identity
-
-
-def _is_stale(attempt: tuple[bytes, int] | None, present: tuple[bytes, int] | None) -> bool:
-    """Whether a HELLO is no newer than the one that began the present link, and of the same client."""
-    if attempt is None or present is None:
-        return False
-    return attempt[0] == present[0] and attempt[1] <= present[1]
-
-
-@trio.lowlevel.disable_ki_protection  # the user's own code
-async def _authenticate(authenticate: Authenticate, hello: Hello) -> str | None:
-    try:
-        identity = authenticate(hello.credentials, hello.identity)
-        if inspect.isawaitable(identity):
-            identity = await identity
-        if not isinstance(identity, str | None):
-            raise TypeError(f"authenticate returned {identity!r}, not an identity (str) or None")
-    except PermissionError as error:
-        raise _Refused(CloseCode.UNAUTHENTICATED, str(error) or "the credentials were not accepted") from None
-    except Exception:
-        logger.exception("authenticate failed")
-        raise _Refused(CloseCode.INTERNAL_ERROR, "the server could not check the credentials") from None
-    return hello.identity if identity is None else identity

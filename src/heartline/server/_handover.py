@@ -52,13 +52,15 @@ TRANSITIONS: dict[tuple[State, Step], State] = {
 class _Request:
     """The wait of one task for the session."""
 
+    __slots__ = ("granted", "task")
+
     def __init__(self) -> None:
         self.granted = False
-        self.ended = trio.Event()
+        self.task = trio.lowlevel.current_task()
 
     def end(self, *, granted: bool) -> None:
         self.granted = granted
-        self.ended.set()
+        trio.lowlevel.reschedule(self.task)
 
 
 class Handover:
@@ -78,11 +80,12 @@ class Handover:
         if request is not None:
             request.end(granted=granted)
 
+    # Ctrl-C must not strike between asking and sleeping.
+    @trio.lowlevel.enable_ki_protection
     async def request(self) -> bool:
         """Want the session for another stream; tells whether this task holds it now.
 
-        If it is cancelled the request is withdrawn, unless it was granted: then the caller has to end the
-        session.
+        Cancelling withdraws the request. Once that is granted it cannot be cancelled any more.
         """
         if self.state is State.OVER:
             return False
@@ -90,11 +93,14 @@ class Handover:
         request = self._request = _Request()
         self._link.lose(ConnectionLost("another link took its place"))
         self._link.wake()
-        try:
-            await request.ended.wait()
-        finally:
-            if request is self._request:
-                self._step(Step.WITHDRAW)
+
+        def abort(_raise_cancel: object) -> trio.lowlevel.Abort:
+            # At once: until this task runs again, the session could be handed to it.
+            self._request = None
+            self._step(Step.WITHDRAW)
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(abort)
         return request.granted
 
     async def grant(self) -> bool:

@@ -27,6 +27,9 @@ class LostConnections:
         self._sizes[core] = size
         self.held += size - before
 
+    def __contains__(self, core: Core) -> bool:
+        return core in self._sizes
+
     def first(self) -> Core | None:
         """The one that was lost first."""
         return next(iter(self._sizes), None)

@@ -48,7 +48,7 @@ class ServerStatistics:
     :class:`heartline.ConnectionStatistics`."""
     events_dropped: int
     topics: Mapping[str, TopicStatistics]
-    """A :class:`heartline.push.TopicStatistics` by topic."""
+    """A :class:`heartline.TopicStatistics` by topic."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,8 @@ class Server(metaclass=NoPublicConstructor):
     async def broadcast(self, message: Any) -> Broadcast:
         """Send a message to every peer, encoded once; nobody is waited for.
 
-        A peer without room for it is passed by, and named in the answer.
+        A peer without room for it is passed by, and named in the answer. When this is cancelled half way,
+        some have it.
         """
         setup = self._table.setup
         number, payload, flags = encode_message(setup.serializer, message)
@@ -233,8 +234,8 @@ class Server(metaclass=NoPublicConstructor):
         return ServerStatistics(
             connections=len(table.cores),
             accepted=table.accepted,
-            refused=table.refused,
-            handshaking=table.handshaking,
+            refused=table.refusals.count,
+            handshaking=len(table.handshakes),
             backlog=sum(core.link.backlog for core in table.cores.values() if core.link is not None),
             held=sum(core.held for core in table.cores.values()),
             events_dropped=self._announcer.feeds.dropped,

@@ -8,7 +8,9 @@ import trio
 
 from heartline.link import Core, Link, Setup
 from heartline.server._handover import Handover
+from heartline.server._handshakes import Handshakes
 from heartline.server._lost import LostConnections
+from heartline.server._refusals import Refusals
 from heartline.session import CloseCode
 
 __all__ = ["Table"]
@@ -25,8 +27,8 @@ class Table:
         """Wakes who waits for connections to end."""
         self.draining: bool = False
         self.accepted: int = 0
-        self.refused: int = 0
-        self.handshaking: int = 0
+        self.handshakes: Handshakes = Handshakes(setup.limits)
+        self.refusals: Refusals = Refusals(setup.nursery, setup.hooks)
         self._handovers: dict[Core, Handover] = {}
         self._ending = False
 
@@ -76,6 +78,8 @@ class Table:
             core.link.on_growth = None
 
     def _note_growth(self, core: Core) -> None:
+        if core not in self.lost:
+            return  # it has ended, and something was queued on its link all the same
         self.lost.count(core)
         if self._excess and not self._ending:
             # Not here: who queues something for one of many must not find another one gone.

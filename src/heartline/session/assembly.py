@@ -42,22 +42,25 @@ class _Half:
 class Assembly:
     """The incomplete messages of one session, each bounded in length, and all of them together."""
 
-    __slots__ = ("_limits", "parts", "size")
+    __slots__ = ("_limits", "halves", "size")
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self.size: int = 0
         """Bytes that they hold."""
-        self.parts: dict[tuple[int, int, int], _Half] = {}
+        self.halves: dict[tuple[int, int, int], _Half] | None = None
+        """By type, channel and id; ``None`` while there are none, which costs an idle session nothing."""
 
     def add(self, frame: Frame) -> Frame | None:
         """The whole message when this frame ends it, otherwise ``None``; raises RemoteProtocolError."""
         key = (frame.type, frame.channel, frame.id)
-        half = self.parts.get(key)
+        if self.halves is None:
+            self.halves = {}
+        half = self.halves.get(key)
         if half is None:
             if not frame.flags & Flag.MORE:
                 return frame
-            half = self.parts[key] = _Half(frame.flags)
+            half = self.halves[key] = _Half(frame.flags)
         elif not frame.payload:
             raise RemoteProtocolError("an empty fragment")
         if half.size + len(frame.payload) > self._limits.message_size:
@@ -66,18 +69,23 @@ class Assembly:
             )
         self.size -= half.cost
         half.add(frame.payload)
+        self.size += half.cost
         if frame.flags & Flag.MORE:
-            self.size += half.cost
             if self.size > self._limits.share:
                 raise RemoteProtocolError(
-                    f"the halves of {len(self.parts)} messages hold more than {self._limits.share} bytes "
+                    f"the halves of {len(self.halves)} messages hold more than {self._limits.share} bytes "
                     "(Limits.memory)"
                 )
             return None
-        del self.parts[key]
+        self._forget(key)
         return Frame(frame.type, frame.flags, frame.channel, frame.id, half.whole())  # type: ignore[arg-type]
 
     def drop(self, channel: int) -> None:
-        """Forget the halves of a channel that was reset."""
-        for key in [key for key in self.parts if key[1] == channel]:
-            self.size -= self.parts.pop(key).cost
+        """Forget the halves of a lane on which the peer sends no more."""
+        for key in [key for key in self.halves or () if key[1] == channel]:
+            self._forget(key)
+
+    def _forget(self, key: tuple[int, int, int]) -> None:
+        assert self.halves is not None
+        self.size -= self.halves.pop(key).cost
+        self.halves = self.halves or None

@@ -28,6 +28,8 @@ class CloseCode(enum.IntEnum):
     """A bug on the closing side; its log has the traceback."""
     NO_SESSION = 6
     """The session to be resumed is not known, or the token is not its own: begin a new one."""
+    IDENTITY_IN_USE = 7
+    """Another client has this identity at the moment, and this one has not proved that it may have it."""
 
     PROTOCOL_ERROR = 100
     """The peer broke the protocol."""

@@ -17,10 +17,10 @@ An end can wait in the outbox behind messages that lack credit. The lane lasts u
 comes for what stands before it, and whatever this side opens later leaves later. Until then it can be taken
 back: who gives up says RESET in its place, for without those messages CLOSE would be a lie.
 
-Messages on lanes are paid for with credit, and a lane has a window of it. A message may be longer than what is
-left: then its sender borrows the rest from an account that all lanes share, ``PeerLimits.share``, until the
-reader has taken what stands before it. Where nothing is borrowed one message may always borrow. So what fits in
-its window only waits for the reader of its own lane; a longer one waits for the others too.
+Messages on lanes are paid for with credit, and a lane has a window of it. A message may be longer than what
+is left: then its sender borrows the rest from an account that all lanes share, ``PeerLimits.share``, until
+the reader has taken enough. Where nothing is borrowed one message may always borrow. So what fits in its
+window only waits for the reader of its own lane; a longer one waits for the others too.
 
 A frame without a row in the present state is a protocol error: ours (``LocalProtocolError``) when we were
 about to send it, the peer's (``RemoteProtocolError``) when it came from there.
@@ -289,8 +289,7 @@ class Lanes:
             raise error(f"{name}, which is {state.value}")
         if lane is None:
             return self._open(frame_type, channel, sent=sent)
-        if frame_type in ENDS:
-            self._check_end(frame_type, channel, lane, sent=sent)
+        self._check_end(frame_type, channel, lane, sent=sent)  # nothing else moves a lane that is open
         self._move(channel, lane, following)
         return lane
 

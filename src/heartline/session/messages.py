@@ -29,6 +29,7 @@ __all__ = [
     "parse",
     "render",
     "shorten",
+    "terms_of",
 ]
 
 VERSION = 1
@@ -99,8 +100,8 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
     resume: tuple[bytes, int] | None = None
     """The token of the session to resume, and the count of sequenced frames received in it."""
     attempt: tuple[bytes, int] | None = None
-    """Which client this is, and a number that grows with each of its HELLOs: it tells one that was long under
-    way."""
+    """Which client this is, in random bytes by which its server knows it again, and a number that grows with
+    each of its HELLOs: it tells one that was long under way."""
     resume_window: float = 0.0
     """Seconds for which this side would wait for a lost session to be resumed; 0: not at all."""
     replay_buffer: int = 0
@@ -138,6 +139,17 @@ class GoAway(msgspec.Struct, frozen=True, kw_only=True):
     code: int
     reason: str = ""
     drain: float = 0.0
+
+
+def terms_of(limits: Limits, heartbeat_timeout: float) -> dict[str, Any]:
+    """What both sides say of themselves, as fields of :class:`Hello` and :class:`Welcome`."""
+    return {
+        "version": VERSION,
+        "limits": PeerLimits.of(limits),
+        "heartbeat_timeout": heartbeat_timeout,
+        "resume_window": limits.resume_window,
+        "replay_buffer": limits.replay_buffer,
+    }
 
 
 def render(message: msgspec.Struct) -> bytes:

@@ -11,10 +11,10 @@ never overtake each other. Everything else may. A call that has a lane belongs t
 what is sent there, and its answer behind.
 
 What the peer holds of us is bounded, and what starts never stops half way. A long message starts while the
-lengths of those under way, together, are within the peer's share for halves (``PeerLimits.share``); one always
+lengths of those under way are together within the peer's share for halves (``PeerLimits.share``); one always
 may. A message on a lane starts when the lane has any credit left, and is charged whole (see
-:mod:`heartline.session.lanes`). Each costs its length and ``MESSAGE_COST``, so that empty ones are bounded too.
-Who has to wait for something that all share is not passed by others who need it.
+:mod:`heartline.session.lanes`). Each costs its length and ``MESSAGE_COST``, so that empty ones are bounded
+too. Who waits for what all share is not passed by others who need it.
 """
 
 from __future__ import annotations
@@ -319,21 +319,21 @@ class Outbox:
             self._count(message, 1)
         self._queues[key] = kept
         if not kept or kept[0] is not head:
-            if head.position:
+            if head.position:  # it was long: only long ones stop half way
                 self._turned -= head.position
                 self._free_stream(head)
-            self._let_small_go(key)
+            self._release_small(key)
 
-    def _let_small_go(self, key: int) -> None:
+    def _release_small(self, key: int) -> None:
         """What stood behind the messages that were dropped lacks nothing: the small frames go next."""
         queue = self._queues[key]
         while queue and len(queue[0].payload) <= self._fragment and queue[0].type != _DATA:
             message = queue.popleft()
             self._bulk -= HEADER_SIZE + len(message.payload)
             self._ready.append(b"".join(self._cut(message)))
-            self._left(message)
+            self._has_left(message)
         if queue:
-            self._resume(key)
+            self._resume_queue(key)
         else:
             del self._queues[key]
             self._halted.pop(key, None)
@@ -357,9 +357,9 @@ class Outbox:
             )
         lane.refunded = returned
         self._lanes.refund(lane, more)
-        self._resume(channel)
+        self._resume_queue(channel)
 
-    def _resume(self, key: int) -> None:
+    def _resume_queue(self, key: int) -> None:
         if key in self._halted:
             del self._halted[key]
             self._turns.append(key)
@@ -410,6 +410,7 @@ class Outbox:
         bulk = 0
         if self._room_awaited or self._lanes.loan_awaited:
             self._try_again()
+        # Ends: each turn sends a fragment, or takes a key out until credit or room brings it back.
         while self._turns and (taken + bulk < budget or not bulk):
             key = self._turns.pop(0)
             message = self._queues[key][0]
@@ -438,7 +439,7 @@ class Outbox:
             self._room_awaited = True
             return False
         if message.type == FrameType.DATA and not self._charge(message.channel, length):
-            return False
+            return False  # looked at last, for what was charged has to go
         if is_long:
             self._streams += 1
             self._begun += length
@@ -456,7 +457,7 @@ class Outbox:
         if message.position >= len(message.payload):
             queue.popleft()
             self._turned -= message.position
-            self._left(message)
+            self._has_left(message)
             if message.position > self._fragment:
                 self._free_stream(message)
         if queue:
@@ -464,7 +465,7 @@ class Outbox:
         else:
             del self._queues[key]
 
-    def _left(self, message: _Message) -> None:
+    def _has_left(self, message: _Message) -> None:
         self._count(message, -1)
         if message.channel and message.type in ENDS:
             self._lanes.end_left(message.channel)

@@ -22,17 +22,16 @@ from __future__ import annotations
 
 import hmac
 import struct
-from collections.abc import Sequence
 from typing import TypeAlias
 
 from heartline.errors import LocalProtocolError, RemoteProtocolError
 from heartline.session.assembly import Assembly
 from heartline.session.heartbeat import Heartbeat, Pulse
+from heartline.session.inbound import Inbound
 from heartline.session.lanes import Lanes
 from heartline.session.messages import (
     CONFIRMATION,
     MARK,
-    VERSION,
     GoAway,
     Hello,
     PeerLimits,
@@ -41,14 +40,15 @@ from heartline.session.messages import (
     parse,
     render,
     shorten,
+    terms_of,
 )
 from heartline.session.outbox import Buffer, Outbox
 from heartline.session.pace import Pace
-from heartline.session.receipts import Receipts
 from heartline.session.replay import Replay
+from heartline.session.reports import Reports
 from heartline.session.states import TRANSITIONS, Role, State, Step
 from heartline.session.windows import Windows
-from heartline.wire import Flag, Frame, FrameDecoder, FrameType, Limits
+from heartline.wire import Flag, Frame, FrameType, Limits
 
 __all__ = ["Event", "Session"]
 
@@ -67,16 +67,11 @@ class Session:
     __slots__ = (
         "_asked",
         "_assembly",
-        "_decoder",
-        "_due",
-        "_error",
-        "_held",
+        "_inbound",
         "_lanes",
         "_limits",
         "_pace",
-        "_ping",
-        "_pong",
-        "_receipts",
+        "_reports",
         "_spent_token",
         "_windows",
         "confirmed",
@@ -116,16 +111,10 @@ class Session:
         self._assembly = Assembly(limits)
         self._lanes = lanes
         self._windows = Windows(lanes)
-        self._receipts = Receipts()
+        self._reports = Reports()
         # The link's own.
-        self._decoder = FrameDecoder(limits)
-        self._held: Sequence[Frame] = ()
+        self._inbound = Inbound(limits)
         self._pace = Pace(limits.replay_buffer)
-        self._error: RemoteProtocolError | None = None
-        # Said once with the next take, however often it became due: a peer that never reads costs no more.
-        self._due = False  # whether there is anything like that: a PING, a PONG, credit or an ACK
-        self._ping = False
-        self._pong: bytes | None = None
 
     # The handshake and the goodbye
 
@@ -139,22 +128,18 @@ class Session:
     ) -> None:
         """Client: open the session; ``resume`` is the :attr:`ticket` of the one that shall go on here.
 
-        ``attempt`` is a name that no other client has and a number that grows with each HELLO: a server does
-        not let an older one take the place of a newer one.
+        ``attempt`` is a name that nobody else knows and a number that grows with each HELLO: a server lets a
+        newer one take the place of an older one, and never the other way round.
 
         Raises :class:`SerializationError` for credentials that cannot be sent, and
         :class:`LocalProtocolError` for ones too long.
         """
         hello = Hello(
-            version=VERSION,
-            limits=PeerLimits.of(self._limits),
-            heartbeat_timeout=self.pulse.timeout,
+            **terms_of(self._limits, self.pulse.timeout),
             identity=identity,
             credentials=credentials,
             resume=resume,
             attempt=attempt,
-            resume_window=self._limits.resume_window,
-            replay_buffer=self._limits.replay_buffer,
         )
         payload = render(hello)
         if len(payload) > self._limits.frame_size:
@@ -176,15 +161,11 @@ class Session:
         self._step(Step.SEND_WELCOME)
         self.token = token
         answer = Welcome(
-            version=VERSION,
+            **terms_of(self._limits, self.pulse.timeout),
             session=session_id,
-            limits=PeerLimits.of(self._limits),
-            heartbeat_timeout=self.pulse.timeout,
             token=token,
             resumed=resumed,
             received=received,
-            resume_window=self._limits.resume_window,
-            replay_buffer=self._limits.replay_buffer,
         )
         self.outbox.put_control(FrameType.WELCOME, payload=render(answer))
 
@@ -241,7 +222,7 @@ class Session:
         Raises :class:`RemoteProtocolError` when the peer cannot have received so many, or has other limits
         than it had: what is half sent was cut by those.
         """
-        following = self._behind(Step.RESUME)
+        following = self._state_after(Step.RESUME)
         if other.outbox.limits != self.outbox.limits:
             raise RemoteProtocolError("the peer resumes the session with other limits than it had")
         self._confirm(received)
@@ -252,22 +233,22 @@ class Session:
         self.peer = greeting
         self._pace = Pace(self._limits.replay_buffer)
         self.pulse = other.pulse
-        self._decoder, self._held, self._error = other._decoder, other._held, other._error
-        self._ping = False
-        self._pong = None
-        self._due = self._windows.tell_again()
-        # The handshake told the count; what came behind the WELCOME is not in it.
-        self._receipts.told(self.received, other._receipts.unacked, self.pulse.heard)
+        self._inbound = other._inbound
+        # PINGs, PONGs and ACKs are void with their link. The handshake told the count; what came behind the
+        # WELCOME is not in it.
+        self._reports.void()
+        self._reports.any_due = self._windows.tell_again()
+        self._reports.peer_knows(self.received, other._reports.unacked, self.pulse.heard)
         self.replay.rewind()
         self.outbox.take_control()
         for frame in other.outbox.take_control():  # the WELCOME
             self.outbox.put_encoded_control(frame)
 
     def _step(self, step: Step) -> None:
-        self.state = self._behind(step)
+        self.state = self._state_after(step)
 
-    def _behind(self, step: Step) -> State:
-        """The state behind a step; raises :class:`ProtocolError` when the step cannot be taken now."""
+    def _state_after(self, step: Step) -> State:
+        """The state that a step leads to; raises :class:`ProtocolError` when the step cannot be taken now."""
         following = TRANSITIONS.get((self.role, self.state, step))
         if following is None:
             error = RemoteProtocolError if "RECEIVE" in step.name else LocalProtocolError
@@ -286,47 +267,43 @@ class Session:
         if data:
             self._spent_token = b""
         events: list[Event] = []
+        inbound = self._inbound
         try:
-            if self._error is not None:
-                raise self._error
-            for frame in (
-                self._decoder.feed(data) if self.state is _OPEN and not self._held else self._few(data)
-            ):
-                event = self._control(frame, now) if frame.type < _FIRST_SEQUENCED else self._sequenced(frame)
+            if inbound.offence is not None:
+                raise inbound.offence
+            if self.state is _OPEN and not inbound.held_back:
+                frames = inbound.feed(data)
+            else:
+                # A client in the handshake looks at the WELCOME alone: what follows may be for the session
+                # that is resumed, which is another one, and goes on with this decoder then.
+                shakes_hands = self.state is State.GREETING and self.role is Role.CLIENT
+                frames = inbound.feed_held_back(data, one=shakes_hands)
+            for frame in frames:
+                if frame.type < _FIRST_SEQUENCED:
+                    event = self._on_control(frame, now)
+                else:
+                    event = self._on_sequenced(frame)
                 if event is not None:
                     events.append(event)
         except RemoteProtocolError as error:
-            self._error = error
+            inbound.offence = error
             if not events:
                 raise
-        if self.state is _OPEN and self._receipts.arrived(len(data), self.received):
-            self._due = True
+        if self.state is _OPEN:
+            self._reports.add_received(len(data), self.received)
         return events
 
-    def _few(self, data: bytes) -> list[Frame]:
-        """What may be looked at now: for a client in the handshake only the WELCOME.
-
-        What follows may be for an older session, and is held back until it is clear for which.
-        """
-        frames, self._held = [*self._held], ()
-        try:
-            frames += self._decoder.feed(data)
-        except RemoteProtocolError:
-            if not frames:
-                raise
-        if self.state is State.GREETING and self.role is Role.CLIENT:
-            frames, self._held = frames[:1], frames[1:]
-        return frames
-
-    def _sequenced(self, frame: Frame) -> Frame | None:
+    def _on_sequenced(self, frame: Frame) -> Frame | None:
+        """Count a frame, and take it for its lane; gives the message that it completes."""
         if self.state is not _OPEN and self.state is not _LEAVING:
             raise RemoteProtocolError(f"{FrameType(frame.type).name} while the session is {self.state.value}")
         self.received += 1
-        if frame.flags & _MORE or self._assembly.parts:
+        if frame.flags & _MORE or self._assembly.halves:
             whole = self._assembly.add(frame)
             if whole is None:
                 return None
             frame = whole
+        # Lanes know whole messages only: a long CALL opens its lane with its last fragment.
         if (frame.channel or frame.type <= _LAST_LANE) and self._windows.receive(frame):
             self._assembly.drop(frame.channel)
         return frame
@@ -334,7 +311,7 @@ class Session:
     @property
     def failed(self) -> bool:
         """Whether the peer broke the protocol; :meth:`receive` raises the error, even for no bytes."""
-        return self._error is not None or (self._decoder.failed and not self._held)
+        return self._inbound.has_offence
 
     @property
     def holds_back(self) -> bool:
@@ -342,35 +319,35 @@ class Session:
 
         It came behind a handshake, or with more frames than are given at a time.
         """
-        return self._decoder.more or bool(self._held)
+        return self._inbound.more or bool(self._inbound.held_back)
 
     def receive_eof(self) -> None:
         """The stream has ended; raises :class:`RemoteProtocolError` if that was inside a frame."""
-        self._decoder.close()
+        self._inbound.close()
 
-    def _control(self, frame: Frame, now: float) -> Event | None:
+    def _on_control(self, frame: Frame, now: float) -> Event | None:
         if frame.channel:
             raise RemoteProtocolError(
                 f"{FrameType(frame.type).name} on channel {frame.channel}: control is channel 0"
             )
         match frame.type:
             case FrameType.HELLO:
-                return self._agree(Step.RECEIVE_HELLO, parse(frame.payload, Hello))
+                return self._on_greeting(Step.RECEIVE_HELLO, parse(frame.payload, Hello))
             case FrameType.WELCOME:
-                return self._agree(Step.RECEIVE_WELCOME, parse(frame.payload, Welcome))
+                return self._on_greeting(Step.RECEIVE_WELCOME, parse(frame.payload, Welcome))
             case FrameType.REFUSE:
-                return self._told(Step.RECEIVE_REFUSE, parse(frame.payload, Refuse))
+                return self._on_goodbye(Step.RECEIVE_REFUSE, parse(frame.payload, Refuse))
             case FrameType.GOAWAY:
-                return self._told(Step.RECEIVE_GOAWAY, parse(frame.payload, GoAway))
+                return self._on_goodbye(Step.RECEIVE_GOAWAY, parse(frame.payload, GoAway))
         if self.state is not State.OPEN and self.state is not State.LEAVING:
             raise RemoteProtocolError(f"{FrameType(frame.type).name} while the session is {self.state.value}")
         try:
-            self._keep_going(frame, now)
+            self._on_report(frame, now)
         except struct.error:
             raise RemoteProtocolError(f"{FrameType(frame.type).name} of {len(frame.payload)} bytes") from None
         return None
 
-    def _keep_going(self, frame: Frame, now: float) -> None:
+    def _on_report(self, frame: Frame, now: float) -> None:
         """PING, PONG, ACK and CREDIT."""
         if frame.type == FrameType.CREDIT:
             (returned,) = CONFIRMATION.unpack(frame.payload)
@@ -384,8 +361,8 @@ class Session:
                 self.pulse.pong(ping_time, now)
             else:
                 # Only the latest is answered: a peer that sends PINGs and never reads costs one PONG.
-                self._pong = frame.payload[:8]
-                self._due = True
+                self._reports.pong_due = frame.payload[:8]
+                self._reports.any_due = True
 
     def _confirm(self, count: int) -> None:
         if not self.confirmed <= count <= self.sent:
@@ -396,12 +373,12 @@ class Session:
         self.confirmed = count
         self._pace.confirmed(count, self.pulse.heard)
 
-    def _told(self, step: Step, message: Event) -> Event:
+    def _on_goodbye(self, step: Step, message: Event) -> Event:
         self._step(step)
         return message
 
-    def _agree(self, step: Step, greeting: Hello | Welcome) -> Hello | Welcome:
-        following = self._behind(step)
+    def _on_greeting(self, step: Step, greeting: Hello | Welcome) -> Hello | Welcome:
+        following = self._state_after(step)
         if isinstance(greeting, Welcome) and greeting.resumed and not self._asked:
             raise RemoteProtocolError("the peer resumes a session where none was named")
         self.state = following
@@ -412,7 +389,7 @@ class Session:
             self.token = greeting.token
         self.resume_window = min(self._limits.resume_window, greeting.resume_window)
         if self.resume_window:
-            self._receipts.agree(greeting.replay_buffer, self.pulse.heard)
+            self._reports.agree(greeting.replay_buffer, self.pulse.heard)
         return greeting
 
     # Lanes: channels, and the streams of calls
@@ -440,7 +417,7 @@ class Session:
     def consume(self, channel: int, length: int) -> None:
         """The reader took a message of this length: the sender gets its credit back."""
         self._windows.consume(channel, length)
-        self._due = True
+        self._reports.any_due = True
 
     # Sending
 
@@ -462,18 +439,21 @@ class Session:
         """
         if self.state is State.LOST:
             return []
-        receipts = self._receipts
-        if now >= receipts.rides_at and self.received != receipts.count and self.outbox.size:
-            receipts.due = self._due = True
-        if self._due:
-            self._put_due(now)
+        reports = self._reports
+        if now >= reports.rides_at and self.received != reports.told_count and self.outbox.size:
+            reports.ack_due = reports.any_due = True  # something is written anyway, so an ACK rides along
+        if reports.any_due:
+            self._put_reports(now)
         replay = self.replay
         buffers = self.outbox.take_control()
         if replay.due:
             buffers += replay.take(budget)
+        # Behind a goodbye nothing is kept: the session ends with its link, so nothing holds it back either.
         keeps = self.resume_window > 0 and self.state is _OPEN
         if keeps:
+            # What was sent again counts as under way, for it is kept: the budget may be below 0 from here on.
             budget = min(budget, int(self._pace.limit) - replay.size)
+        # The peer counts frames, so nothing new goes before all of the old.
         if not replay.due and not (keeps and replay.full):
             new, count = self.outbox.take(budget, fragments=budget > 0 or not keeps)
             if count:
@@ -489,45 +469,32 @@ class Session:
             self.pulse.spoke = now
         return buffers
 
-    def _put_due(self, now: float) -> None:
-        put = self.outbox.put_control
-        receipts = self._receipts
-        ack = receipts.due and self.state is _OPEN  # not behind a goodbye
+    def _put_reports(self, now: float) -> None:
+        reports = self._reports
         for channel, returned in self._windows.take_due():
-            put(FrameType.CREDIT, channel, CONFIRMATION.pack(returned))
-        if self._pong is not None:
-            put(FrameType.PONG, 0, self._pong + CONFIRMATION.pack(self.received))
-        if self._ping:
+            self.outbox.put_control(FrameType.CREDIT, channel, CONFIRMATION.pack(returned))
+        if reports.ping_due:
             self.pulse.ping_sent = now
-            put(FrameType.PING, 0, MARK.pack(now, self.received))
-        if ack:
-            put(FrameType.ACK, 0, CONFIRMATION.pack(self.received))
-        if self._pong is not None or self._ping or ack:
-            receipts.told(self.received, self._decoder.buffered, now)
-        self._pong = None
-        self._due = self._ping = receipts.due = False
+        if reports.put(self.outbox, self.received, now, acknowledges=self.state is _OPEN):
+            reports.peer_knows(self.received, self._inbound.buffered, now)
 
     @property
     def has_output(self) -> bool:
         """Whether :meth:`take` would give anything (or messages wait for credit, or for confirmations)."""
-        return self.outbox.size > 0 or self._due or self.replay.due
+        return self.outbox.size > 0 or self._reports.any_due or self.replay.due
 
     @property
     def has_turns(self) -> bool:
         """Whether the next :meth:`take` would give more than what is small."""
-        return self.replay.due or (self.outbox.has_turns and not (self._crowded and self.state is _OPEN))
-
-    @property
-    def _crowded(self) -> bool:
-        """Whether as much is under way as the line carries, or as may be kept."""
-        return self.replay.size >= self._pace.limit
+        full = self.replay.size >= self._pace.limit and self.state is _OPEN
+        return self.replay.due or (self.outbox.has_turns and not full)
 
     @property
     def held(self) -> int:
         """Bytes that this side holds: of what the peer sent and nobody took, and of what it has not confirmed
         or taken."""
         return (
-            self._decoder.buffered
+            self._inbound.buffered
             + self._assembly.size
             + self._lanes.unread
             + self.outbox.held
@@ -544,4 +511,4 @@ class Session:
     def ping(self) -> None:
         """Send a PING with the next :meth:`take`, where the state allows it."""
         if self.state is _OPEN or self.state is _LEAVING:
-            self._due = self._ping = True
+            self._reports.any_due = self._reports.ping_due = True

@@ -45,7 +45,7 @@ class Windows:
         return True
 
     def consume(self, channel: int, length: int) -> None:
-        """The reader took a message of this length; there is nothing to tell where that direction has ended."""
+        """The reader took a message of this length; where the peer's direction has ended it is not told."""
         lane = self._lanes.find(channel)
         if lane is None:
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 import trio
@@ -11,7 +12,10 @@ import trio
 __all__ = ["StreamInfo", "describe"]
 
 
-@dataclass(frozen=True, kw_only=True)
+_NONE: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StreamInfo:
     """What a stream knows of its peer. Only the certificate is proof of anything: headers can be made up."""
 
@@ -29,7 +33,7 @@ class StreamInfo:
     path: str | None = None
     """What a WebSocket client asked for: the path, and its query if there is one; ``None`` elsewhere."""
 
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=lambda: _NONE)
     """The headers of a WebSocket client's request; names are in lower case, the values of a name that came
     more than once are joined by ``", "``."""
 

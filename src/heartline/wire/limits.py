@@ -74,8 +74,14 @@ class Limits:
     of clients that leave large transfers behind must not fill the memory for a window."""
 
     handshakes: int = 256
-    """Streams of one server that are shaking hands; one more is closed at once. A handshake takes a round
-    trip, so this many let thousands in per second, and silent peers hold no more than these."""
+    """Streams of one server that are shaking hands; for one more the oldest whose greeting is not complete
+    makes room. A handshake takes a round trip, so this many let thousands in per second, and silent peers
+    hold no more than these, and nobody else up."""
+
+    handshakes_per_host: int = 128
+    """Those of them that may come from one IP address (of IPv6: from one /64). Half, so that no host alone
+    has them all, and one that stands for a whole fleet, such as a proxy, has enough. Streams that have no
+    such address, as those of Unix sockets, do not count."""
 
     connections: int = 10_000
     """Connections of one server; at 10 KiB each, while they are idle, it is 100 MiB, and below the usual

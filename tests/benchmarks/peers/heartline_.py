@@ -9,11 +9,13 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import trio
 
 import heartline
+from heartline.observe import Proceed
 from heartline.session import Heartbeat, Refuse, Role, Session, Welcome
 from heartline.wire import Limits
 from tests.benchmarks._load import trio_load
@@ -38,15 +40,37 @@ class Adder:
         return a + b
 
 
-def serve_rpc(report: Report) -> None:
+class Idle(heartline.Observer):
+    """Is told of every call, and does nothing."""
+
+    def call_served(self, name: str, seconds: float, error: BaseException | None) -> None:
+        """A call has ended."""
+
+
+async def go_on(_operation: heartline.Operation, proceed: Proceed) -> Any:
+    """Middleware that does nothing else."""
+    return await proceed()
+
+
+def serve_rpc(report: Report, **hooks: Any) -> None:
     """Serve `add` on a free port."""
 
     async def main() -> None:
-        async with heartline.open_server("tcp://127.0.0.1:0", services=[Adder()]) as server:
+        async with heartline.open_server("tcp://127.0.0.1:0", services=[Adder()], **hooks) as server:
             report(server.urls[0])
             await trio.sleep_forever()
 
     trio.run(main)
+
+
+def serve_rpc_inside_middleware(report: Report) -> None:
+    """Serve `add` inside middleware that does nothing."""
+    serve_rpc(report, middleware=[go_on])
+
+
+def serve_rpc_observed(report: Report) -> None:
+    """Serve `add` under the eyes of an observer that does nothing."""
+    serve_rpc(report, observers=[Idle()])
 
 
 def load_rpc(report: Report, url: str, plan: list[tuple[int, float]]) -> None:

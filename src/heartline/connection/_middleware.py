@@ -1,0 +1,44 @@
+"""Middleware around the messages that are read."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import trio
+
+from heartline.errors import Overloaded
+from heartline.link import Core
+from heartline.observe import Operation
+
+__all__ = ["Dropped", "let_in"]
+
+logger = logging.getLogger("heartline.connection")
+
+
+class Dropped(Exception):
+    """Middleware has refused a message: its reader goes on with the next one."""
+
+
+async def let_in(core: Core, channel: str, message: Any, put_back: Callable[[], None]) -> Any:
+    """What middleware makes of a message; raises ``Dropped`` when it is refused.
+
+    A message whose reader is cancelled meanwhile is put back, for the next reader.
+    """
+
+    async def proceed() -> Any:
+        return message
+
+    operation = Operation(kind="message", name=channel, peer=core.id, subject=message)
+    try:
+        return await core.setup.hooks.around(operation, proceed)
+    except (PermissionError, Overloaded) as error:
+        logger.debug("%s: a message was refused: %s", core, error)
+    except Exception:
+        raise
+    except BaseException:
+        put_back()
+        raise
+    await trio.lowlevel.checkpoint()  # however many are refused, others get their turn
+    raise Dropped

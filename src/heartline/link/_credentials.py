@@ -1,0 +1,61 @@
+"""What a client has to show: a value, or a function that is asked for one at every handshake."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import trio
+
+from heartline.errors import ConnectionFailed
+
+__all__ = ["Credentials"]
+
+logger = logging.getLogger("heartline.link")
+
+
+class Credentials:
+    """The source of a client's credentials.
+
+    It is asked before the server is dialled, which need not wait for it then, with the handshake's time to
+    itself.
+    """
+
+    def __init__(self, source: Any, timeout: float) -> None:
+        self._source = source
+        self._timeout = timeout
+        self._asked_before = False
+
+    @property
+    def renewable(self) -> bool:
+        """Whether the next answer may be another one."""
+        return callable(self._source)
+
+    async def ask(self) -> Any:
+        """The value for the next handshake.
+
+        What the function raises comes out as it is the first time, and is an attempt that failed later:
+        raises :class:`ConnectionFailed` then, and when the answer does not come in time.
+        """
+        if not callable(self._source):
+            return self._source
+        asked_before, self._asked_before = self._asked_before, True
+        try:
+            with trio.move_on_after(self._timeout):
+                return await _call(self._source)
+        except Exception as error:
+            if not asked_before:
+                raise
+            logger.warning("the function for the credentials raised", exc_info=error)
+            raise ConnectionFailed(f"the function for the credentials raised {error!r}") from error
+        raise ConnectionFailed(
+            f"no credentials within {self._timeout:g} s (Limits.handshake_timeout) from the function for them"
+        )
+
+
+@trio.lowlevel.disable_ki_protection  # the user's own code
+async def _call(function: Callable[[], Any | Awaitable[Any]]) -> Any:
+    value = function()
+    return await value if inspect.isawaitable(value) else value

@@ -1,0 +1,102 @@
+"""Reading a link: take what the stream has, and hand out what it brings, so that others run in between."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Coroutine
+from typing import Any
+
+import trio
+
+from heartline.errors import ConnectionLost, RemoteProtocolError
+from heartline.link._link import SLICE, Handle, Link
+from heartline.link._state import LinkState
+from heartline.session.session import Event
+
+__all__ = ["READ_SIZE", "read"]
+
+READ_SIZE = 256 * 1024
+"""Bytes per read: a whole burst of small frames, or one large frame, in one system call."""
+
+TURN = 256
+"""Frames that are handled before other tasks run: a few milliseconds, whatever a peer sends in one read."""
+
+_UP = LinkState.UP
+
+
+def read(link: Link, handle: Handle) -> Coroutine[Any, Any, None]:
+    """Read and handle until the peer ends the stream; to be awaited. Protocol errors are raised."""
+    # Not a coroutine of its own: an idle link would keep half a KiB more for it.
+    return _read_socket(link, handle) if link.descriptor >= 0 else _read_stream(link, handle)
+
+
+async def _receive_first(link: Link, handle: Handle) -> None:
+    """What came behind the handshake, in the same bytes."""
+    if link.session.holds_back or link.session.failed:
+        await _receive(link, b"", handle)
+
+
+def _receive_eof(link: Link) -> None:
+    try:
+        link.session.receive_eof()
+    except RemoteProtocolError as error:
+        # Inside a frame the end of a stream is no mischief: its sender was cut off too.
+        raise ConnectionLost(str(error)) from None
+
+
+async def _read_socket(link: Link, handle: Handle) -> None:
+    await _receive_first(link, handle)
+    descriptor = link.descriptor
+    while True:
+        try:
+            await trio.lowlevel.wait_readable(descriptor)
+            if link.state is not _UP:
+                return  # the descriptor may have been closed meanwhile, and be another file's
+            data = os.read(descriptor, READ_SIZE)
+        except BlockingIOError:
+            continue
+        except (OSError, trio.ClosedResourceError) as error:
+            raise ConnectionLost(f"the link broke while reading: {error}") from error
+        if not data:
+            _receive_eof(link)
+            return
+        await _receive(link, data, handle)
+
+
+async def _read_stream(link: Link, handle: Handle) -> None:
+    await _receive_first(link, handle)
+    while True:
+        try:
+            data = await link.stream.receive_some(READ_SIZE)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise ConnectionLost(f"the link broke while reading: {error.__cause__ or error}") from error
+        if link.state is not _UP:  # lost meanwhile: what came is sent again on the next one
+            return
+        if not data:
+            _receive_eof(link)
+            return
+        await _receive(link, bytes(data), handle)
+
+
+async def _receive(link: Link, data: bytes, handle: Handle) -> None:
+    session = link.session
+    while True:
+        events = session.receive(data, trio.current_time())
+        if len(events) > SLICE:
+            await _handle_many(link, events, handle)
+        else:
+            link.handle(events, handle)
+        # What was not decoded was not counted either: a link that is lost leaves it to the next one.
+        if not (session.failed or session.holds_back) or link.state is not _UP:
+            break
+        data = b""
+        await trio.lowlevel.cancel_shielded_checkpoint()
+    link.wake()
+
+
+async def _handle_many(link: Link, events: list[Event], handle: Handle) -> None:
+    for start in range(0, len(events), SLICE):
+        if start and start % TURN == 0:
+            # Shielded: the session has counted these frames, so every one of them has to be handled.
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        link.handle(events[start : start + SLICE], handle)

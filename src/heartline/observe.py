@@ -1,0 +1,218 @@
+"""Hooks: what an endpoint tells its observers, and the middleware around its operations.
+
+An :class:`Observer` is told what happens and changes nothing. *Middleware* stands around what peers ask of
+this endpoint, and around what its own application publishes: it lets an operation go on, delays it, or
+refuses it. Both are given to :func:`heartline.open_server` and :func:`heartline.open_connection`. What is
+not used costs nothing: of an observer only the methods that it overrides are called, and without middleware
+nothing is wrapped.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from types import TracebackType
+from typing import Any, Literal, TypeAlias
+
+import trio
+
+from heartline.errors import ConfigurationError
+
+__all__ = ["Hooks", "Middleware", "Observer", "Operation", "Proceed", "Tell", "Watch"]
+
+logger = logging.getLogger("heartline.observe")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """What middleware stands around."""
+
+    kind: Literal["admission", "call", "message", "subscribe", "publish"]
+    """A handshake in which a peer asks to be let in; a call of a method of this endpoint; a message that is
+    read here; a subscription to a topic of this endpoint; an update that its own application publishes."""
+    name: str
+    """The method (``Service.method``), the channel of the message (``""`` for the default one), or the
+    topic. For an admission, the identity that the peer claims, or ``""``."""
+    peer: str
+    """The id of the peer's connection. ``""`` for an admission, which decides the id, and for what is
+    published. In calls and subscriptions :func:`heartline.current_connection` gives the connection
+    itself."""
+    subject: Any
+    """Admission: the :class:`heartline.Peer`, with its credentials. Call: the arguments, as a tuple and a
+    dictionary. Message and publish: the value. Subscribe: where the subscription begins, as it came over the
+    wire."""
+
+
+Proceed: TypeAlias = Callable[[], Awaitable[Any]]
+"""Goes on with the operation; gives its result, or raises its error."""
+
+Middleware: TypeAlias = Callable[[Operation, Proceed], Awaitable[Any]]
+"""``async def middleware(operation, proceed)``: awaits ``proceed()`` once to let the operation go on, and
+returns what that gave. The first of several is the outermost.
+
+To refuse an operation, raise :class:`PermissionError`, or :class:`heartline.Overloaded` if it may be tried
+again later. What middleware returns for a call or a message takes the place of the result or of the
+message. For the other kinds the result stays what it is, and to return without going on refuses them.
+"""
+
+
+class Observer:
+    """Is told what happens to an endpoint: subclass it, and write the methods you want.
+
+    They are called in the event loop, at the moment it happens, so they must be short. An error in one of
+    them is logged and changes nothing.
+    """
+
+    def connection_opened(self, connection: Any) -> None:
+        """A new :class:`heartline.Connection` has its first link."""
+
+    def connection_lost(self, connection: Any, reason: Exception) -> None:
+        """A connection has lost its link; another one follows, or the end.
+
+        On a client this comes before every end; on a server only where the session may still be resumed.
+        """
+
+    def connection_returned(self, connection: Any, *, resumed: bool) -> None:
+        """A connection has another link; ``resumed`` tells whether its session goes on."""
+
+    def connection_closed(self, connection: Any, reason: Exception) -> None:
+        """A connection has ended for good."""
+
+    def peer_refused(self, address: str, code: int | None, reason: str) -> None:
+        """This server refused a handshake, with a :class:`heartline.CloseCode`.
+
+        ``None``: the peer could not be told one, since it was gone or speaks another protocol.
+        """
+
+    def call_served(self, name: str, seconds: float, error: BaseException | None) -> None:
+        """A call of a method here has ended, its middleware included; ``error`` is what it raised.
+
+        That may be :class:`trio.Cancelled`, when the caller gave up or the deadline passed.
+        """
+
+    def call_made(self, name: str, seconds: float, error: BaseException | None) -> None:
+        """A call that this endpoint made has ended, with all its retries; ``error`` is what it raised."""
+
+    def update_published(self, topic: str, offset: int, size: int) -> None:
+        """An update has been published; ``size`` is that of its payload in bytes."""
+
+
+Tell: TypeAlias = Callable[..., None]
+"""Calls one method of every observer that has it."""
+
+
+class Hooks:
+    """The observers and the middleware of one endpoint."""
+
+    __slots__ = ("_tells", "middleware")
+
+    def __init__(self, middleware: Iterable[Middleware] = (), observers: Iterable[Observer] = ()) -> None:
+        self.middleware: tuple[Middleware, ...] = tuple(middleware)
+        observers = tuple(observers)
+        for one in self.middleware:
+            if not callable(one):
+                raise ConfigurationError(
+                    f"middleware must be async functions of (operation, proceed), not {one!r:.80}"
+                )
+        for observer in observers:
+            if not isinstance(observer, Observer):
+                raise ConfigurationError(
+                    f"observers must be heartline.Observer objects, not {observer!r:.80}"
+                )
+        events = [name for name in vars(Observer) if not name.startswith("_")]
+        self._tells = {event: _make_tell(event, observers) for event in events}
+
+    def tell(self, event: str) -> Tell | None:
+        """What tells the observers of this event; ``None`` if none of them wants to know."""
+        return self._tells[event]
+
+    @trio.lowlevel.disable_ki_protection  # middleware is the user's own code
+    async def around(self, operation: Operation, proceed: Proceed) -> Any:
+        """Go on with an operation through all middleware; gives and raises what the outermost one does.
+
+        The only error in a group, such as that of a nursery in middleware, comes out by itself.
+        """
+        inmost = _Once(operation, proceed)
+        proceed = inmost
+        for one in reversed(self.middleware):
+            proceed = partial(one, operation, proceed)
+        try:
+            return await proceed()
+        except ExceptionGroup as group:
+            error: Exception = group
+        finally:
+            inmost.spent = True
+        while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+            error = error.exceptions[0]
+        raise error
+
+    async def guard(self, operation: Operation, proceed: Proceed) -> Any:
+        """As :meth:`around`, but what comes of the operation is its own result, whatever middleware returns.
+
+        Raises :class:`PermissionError` when the operation was not done and nothing says why.
+        """
+        results = []
+
+        async def keep() -> Any:
+            results.append(await proceed())
+            return results[0]
+
+        await self.around(operation, keep)
+        if not results:
+            raise PermissionError(f"middleware did not go on with {operation.kind} {operation.name!r}")
+        return results[0]
+
+
+class _Once:
+    """An operation that middleware may begin once, until the outermost middleware has ended."""
+
+    __slots__ = ("operation", "proceed", "spent")
+
+    def __init__(self, operation: Operation, proceed: Proceed) -> None:
+        self.operation = operation
+        self.proceed = proceed
+        self.spent = False
+
+    async def __call__(self) -> Any:
+        if self.spent:
+            raise RuntimeError(
+                f"middleware went on with {self.operation.kind} {self.operation.name!r} twice, or too late"
+            )
+        self.spent = True
+        return await self.proceed()
+
+
+def _make_tell(event: str, observers: Iterable[Observer]) -> Tell | None:
+    absent = getattr(Observer, event)
+    methods = [getattr(one, event) for one in observers if getattr(type(one), event) is not absent]
+    if not methods:
+        return None
+
+    def tell(*what: object, **more: object) -> None:
+        for method in methods:
+            try:
+                method(*what, **more)
+            except Exception:
+                logger.exception("an observer raised in %s", event)
+
+    return tell
+
+
+class Watch:
+    """A block that is a call: observers are told how long it took, and what it raised."""
+
+    __slots__ = ("_name", "_started", "_tell")
+
+    def __init__(self, tell: Tell, name: str) -> None:
+        self._tell = tell
+        self._name = name
+
+    def __enter__(self) -> None:
+        self._started = trio.current_time()
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, error: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
+        self._tell(self._name, trio.current_time() - self._started, error)

@@ -1,0 +1,95 @@
+"""Middleware and observers around a method: bound with it once, so that none costs none."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from functools import partial, wraps
+from typing import Any
+
+import trio
+
+from heartline.errors import Overloaded
+from heartline.link import current
+from heartline.observe import Hooks, Operation, Tell, Watch
+from heartline.rpc._faults import NotBegun
+from heartline.rpc._service import Bound, Mode
+
+__all__ = ["hook"]
+
+
+def hook(hooks: Hooks, bound: Bound, name: str) -> Bound:
+    """The bound method inside the middleware, and observers around both.
+
+    A sync method stays one that runs inline, unless there is middleware around it, which may wait.
+    """
+    if hooks.middleware:
+        bound = replace(bound, function=_inside(hooks, bound, name), mode=Mode.TASK)
+    tell = hooks.tell("call_served")
+    if tell is not None and bound.mode is Mode.INLINE:
+        bound = replace(bound, function=_watch_inline(bound, name, tell))
+    elif tell is not None:
+        bound = replace(bound, function=_watch(bound, name, tell), mode=Mode.TASK)
+    return bound
+
+
+def _inside(hooks: Hooks, bound: Bound, name: str) -> Callable[..., Awaitable[Any]]:
+    """The method as an async function that goes through the middleware."""
+    method = _as_async(bound)
+
+    @wraps(bound.function)
+    async def call(*args: Any, **kwargs: Any) -> Any:
+        began = False
+
+        async def proceed() -> Any:
+            nonlocal began
+            began = True
+            return await method(*args, **kwargs)
+
+        operation = Operation(kind="call", name=name, peer=current.get().id, subject=(args, kwargs))
+        try:
+            return await hooks.around(operation, proceed)
+        except Overloaded as error:
+            if (
+                began
+            ):  # that nothing was executed would not be true; it may be from a call of the method's own
+                raise
+            raise NotBegun(str(error)) from None
+
+    return call
+
+
+def _watch(bound: Bound, name: str, tell: Tell) -> Callable[..., Awaitable[Any]]:
+    method = _as_async(bound)
+
+    @wraps(bound.function)
+    async def call(*args: Any, **kwargs: Any) -> Any:
+        with Watch(tell, name):
+            return await method(*args, **kwargs)
+
+    return call
+
+
+def _watch_inline(bound: Bound, name: str, tell: Tell) -> Callable[..., Any]:
+    method = bound.function
+
+    @wraps(method)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with Watch(tell, name):
+            return method(*args, **kwargs)
+
+    return call
+
+
+def _as_async(bound: Bound) -> Callable[..., Awaitable[Any]]:
+    """The method as an async function, whatever it is."""
+    function = bound.function
+    if bound.mode is Mode.TASK:
+        return function
+
+    async def call(*args: Any, **kwargs: Any) -> Any:
+        if bound.mode is Mode.THREAD:
+            return await trio.to_thread.run_sync(partial(function, *args, **kwargs))
+        return function(*args, **kwargs)
+
+    return call

@@ -1,0 +1,118 @@
+"""Whom a server lets in, and under which id.
+
+A name that nobody has is for whoever claims it. One that is in use is for who proves to have it: by what
+``authenticate`` returns, by the token of the session, or by the name that the client made up for itself when
+it began and has told this server alone (``attempt`` in HELLO). Without a proof it stays with the connection
+that has it as long as that is open; a client that was killed and started again is a stranger here, and has to
+wait until the loss of its old link was noticed.
+"""
+
+from __future__ import annotations
+
+import hmac
+import inspect
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import trio
+
+from heartline.errors import Overloaded
+from heartline.link import ConnectionState, Core, Peer
+from heartline.observe import Hooks, Operation
+from heartline.server._refusals import Refused
+from heartline.server._table import Table
+from heartline.session import CloseCode, Hello
+from heartline.session.messages import VERSION
+
+__all__ = ["MAX_IDENTITY", "Authenticate", "authenticate_peer", "check_version", "find_place"]
+
+MAX_IDENTITY = 256
+"""Characters in an identity: any name or UUID; it stands in every receipt and log line."""
+
+Authenticate = Callable[[Peer], "str | Awaitable[str | None] | None"]
+"""Who the peer is: the id under which it is let in, or ``None`` to take it at its word. Raises
+:class:`PermissionError` to turn it away."""
+
+
+def check_version(hello: Hello) -> None:
+    """Refuse a client of another version."""
+    if hello.version != VERSION:
+        raise Refused(
+            CloseCode.UNSUPPORTED_VERSION, f"version {hello.version} is not spoken here, version {VERSION} is"
+        )
+
+
+async def authenticate_peer(hooks: Hooks, authenticate: Authenticate | None, peer: Peer) -> str | None:
+    """The id that the server vouches for; ``None`` if the peer is only taken at its word."""
+    ask = partial(_ask, authenticate, peer)
+    try:
+        if hooks.middleware:
+            operation = Operation(kind="admission", name=peer.identity or "", peer="", subject=peer)
+            identity: str | None = await hooks.guard(operation, ask)
+        else:
+            identity = await ask()
+    except Overloaded as error:
+        raise Refused(CloseCode.OVERLOADED, str(error) or "not now") from None
+    except PermissionError as error:
+        reason = str(error) or "the credentials were not accepted"
+        raise Refused(CloseCode.UNAUTHENTICATED, reason) from None
+    except Exception as error:
+        raise Refused(CloseCode.INTERNAL_ERROR, "the server could not check the credentials") from error
+    return identity
+
+
+@trio.lowlevel.disable_ki_protection  # the user's own code
+async def _ask(authenticate: Authenticate | None, peer: Peer) -> str | None:
+    if authenticate is None:
+        return None
+    identity = authenticate(peer)
+    if inspect.isawaitable(identity):
+        identity = await identity
+    if not isinstance(identity, str | None):
+        raise TypeError(f"authenticate returned {identity!r:.80}, not an identity (str) or None")
+    return identity
+
+
+def find_place(table: Table, hello: Hello, vouched_for: str | None) -> Core | str:
+    """The connection whose session is to go on, or the id for a new one.
+
+    Nothing may be awaited from here to the registration: what is true now has to hold then.
+    """
+    identity = hello.identity if vouched_for is None else vouched_for
+    if identity is not None and not (0 < len(identity) <= MAX_IDENTITY and identity.isprintable()):
+        raise Refused(CloseCode.PROTOCOL_ERROR, f"an identity has 1 to {MAX_IDENTITY} printable characters")
+    if table.draining:
+        raise Refused(CloseCode.GOING_AWAY, "the server is draining")
+    present = None if identity is None else table.cores.get(identity)
+    if present is not None:
+        _check_claim(present, hello, proven=vouched_for is not None)
+    if hello.resume is not None:
+        return _find_session(present, hello)
+    if present is None and table.full and not table.end_first_lost():
+        raise Refused(CloseCode.OVERLOADED, f"all {len(table.cores)} places are taken (Limits.connections)")
+    return f"{table.setup.rng.getrandbits(64):016x}" if identity is None else identity
+
+
+def _check_claim(present: Core, hello: Hello, *, proven: bool) -> None:
+    """Whether this HELLO may claim the name of a connection that is there."""
+    attempt, former = hello.attempt, present.attempt
+    if attempt is not None and former is not None and hmac.compare_digest(attempt[0], former[0]):
+        if attempt[1] <= former[1]:  # it was long under way
+            raise Refused(CloseCode.NO_SESSION, "a later HELLO of this client has been answered")
+        return
+    # A token is the proof of a session's client, and looked at next.
+    if not proven and hello.resume is None and present.state is ConnectionState.OPEN:
+        raise Refused(
+            CloseCode.IDENTITY_IN_USE,
+            f"another client is {present.id!r:.80}; try again when that has left, or its loss was noticed",
+        )
+
+
+def _find_session(core: Core | None, hello: Hello) -> Core:
+    """The connection whose session is to go on; refused unless the token is that session's."""
+    link = core.link if core is not None else None
+    if core is None or link is None or link.failure is not None or hello.resume is None:
+        raise Refused(CloseCode.NO_SESSION, "there is no such session, or it has ended")
+    if core.state is ConnectionState.LEAVING or not link.admits(hello.resume, hello.limits):
+        raise Refused(CloseCode.NO_SESSION, "the session cannot go on here")
+    return core

@@ -1,0 +1,98 @@
+"""Refusals in the log: a line each, and one for a flood."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+import heartline
+from heartline import ConnectionRefusedByPeer, Peer
+from heartline.server._refusals import LINES, PERIOD, REASON_SIZE
+from tests.opening import open_stream
+
+from ..connection.helpers import settle
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    caplog.set_level(logging.INFO, "heartline.server")
+    return caplog
+
+
+def deny(peer: Peer) -> None:
+    raise PermissionError(peer.credentials)
+
+
+async def knock(url: str, credentials: object = "no") -> None:
+    with pytest.raises(ConnectionRefusedByPeer):
+        async with heartline.open_connection(url, credentials=credentials):
+            pass
+
+
+async def test_a_wrong_password_is_a_line_with_address_and_reason(log: pytest.LogCaptureFixture) -> None:
+    async with heartline.open_server("tcp://127.0.0.1:0", authenticate=deny) as server:
+        await knock(server.urls[0], "the password is wrong")
+    (record,) = log.records
+    assert record.levelno == logging.INFO
+    assert record.getMessage().startswith("refused 127.0.0.1:")
+    assert record.getMessage().endswith(": the password is wrong")
+    assert record.exc_info is None
+
+
+@pytest.mark.parametrize("text", ["two\nlines", "\x1b[2J", "\u202edesrever", "a" * 5000, "\ud800"])
+async def test_a_line_stays_one(text: str, log: pytest.LogCaptureFixture, autojump_clock: MockClock) -> None:
+    def repeat(peer: Peer) -> None:
+        raise PermissionError(text)
+
+    async with heartline.open_server("memory://", authenticate=repeat) as server:
+        await knock(server.urls[0])
+    (record,) = log.records
+    assert record.getMessage().isprintable()
+    assert len(record.getMessage()) <= 10 * REASON_SIZE
+
+
+async def test_who_just_leaves_is_counted_and_not_logged(
+    log: pytest.LogCaptureFixture, autojump_clock: MockClock
+) -> None:
+    """A load balancer that looks whether the port is there does so every few seconds."""
+    async with heartline.open_server("memory://") as server:
+        await (await open_stream(server.urls[0])).aclose()
+        await settle()
+        assert server.statistics().refused == 1
+    assert not log.records
+
+
+async def test_a_flood_is_summed_up(log: pytest.LogCaptureFixture, autojump_clock: MockClock) -> None:
+    async with heartline.open_server("memory://", authenticate=deny) as server:
+        for _ in range(3 * LINES):
+            await knock(server.urls[0])
+        assert len(log.records) == LINES
+        await trio.sleep(PERIOD + 1)
+        assert len(log.records) == LINES + 1
+        assert log.records[-1].getMessage() == f"refused {2 * LINES} more: {2 * LINES} UNAUTHENTICATED"
+        for _ in range(LINES + 1):  # the next period has lines of its own
+            await knock(server.urls[0])
+        assert len(log.records) == 2 * LINES + 1
+        assert server.statistics().refused == 4 * LINES + 1
+    assert log.records[-1].getMessage() == "refused 1 more: 1 UNAUTHENTICATED", (
+        "at the end of the server at the latest"
+    )
+
+
+async def test_a_flood_of_bugs_is_none_of_tracebacks(
+    log: pytest.LogCaptureFixture, autojump_clock: MockClock
+) -> None:
+    """Whoever finds credentials that ``authenticate`` stumbles over must not fill the log with them."""
+
+    def bug(peer: Peer) -> str:
+        return peer.credentials["user"]  # type: ignore[no-any-return]
+
+    async with heartline.open_server("memory://", authenticate=bug) as server:
+        for _ in range(2 * LINES):
+            await knock(server.urls[0], 5)
+    assert sum(record.exc_info is not None for record in log.records) == LINES
+    assert log.records[0].levelno == logging.ERROR
+    assert log.records[-1].getMessage() == f"refused {LINES} more: {LINES} INTERNAL_ERROR"
