@@ -138,12 +138,14 @@ class Calls:
             or len(pending) >= link.peer_limits.calls
         ):
             link, timeout = await self._wait_turn(name)
-        payload, flags = self._encode(name, target, args, kwargs, timeout)
-        size = len(payload) if len(payload) > SMALL_CALL else 0
-        if size:
+        try:
+            payload, flags = encode_call(core.setup.serializer, target, args, kwargs, timeout)
+        except SerializationError as error:
+            raise InvalidArguments(f"{name} was not called: {error}", outcome=Outcome.NOT_SENT) from error
+        size = len(payload)
+        if size > SMALL_CALL:
             await self._wait_share(link, name, size)
         number = self._send(link, name, payload, flags)
-        self._sent += size
 
         def abort(_raise_cancel: object) -> trio.lowlevel.Abort:
             del pending[number]
@@ -161,7 +163,7 @@ class Calls:
         except CallInterrupted as error:
             raise CallInterrupted(f"{name}: {error}", outcome=error.outcome) from error.__cause__
         finally:
-            if size:
+            if size > SMALL_CALL:
                 self._sent -= size
                 link.wake()
         if frame.type != _RESULT:
@@ -237,14 +239,6 @@ class Calls:
         error.__cause__ = reason
         return error
 
-    def _encode(
-        self, name: str, target: bytes, args: tuple[Any, ...], kwargs: dict[str, Any], timeout: float
-    ) -> tuple[bytes, int]:
-        try:
-            return encode_call(self._core.setup.serializer, target, args, kwargs, timeout)
-        except SerializationError as error:
-            raise InvalidArguments(f"{name} was not called: {error}", outcome=Outcome.NOT_SENT) from error
-
     def _send(self, link: Link, name: str, payload: bytes, flags: int) -> int:
         """Queue the CALL and note that this task waits for its answer; the call's id."""
         pending = self._pending
@@ -258,6 +252,8 @@ class Calls:
         except LocalProtocolError as error:
             raise InvalidArguments(f"{name} was not called: {error}", outcome=Outcome.NOT_SENT) from error
         pending[number] = trio.lowlevel.current_task()
+        if len(payload) > SMALL_CALL:
+            self._sent += len(payload)
         return number
 
     # Frames
