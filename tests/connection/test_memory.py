@@ -281,6 +281,7 @@ def test_two_at_their_limits_never_stand_still(jobs: list[tuple[bool, str, int]]
                             cut(client)
                         for store in stores:
                             store.open.set()
+                    await trio.sleep(5)  # for what is under way
                     nursery.cancel_scope.cancel()
             assert core_of(client).part(Calls)._sent == core_of(there).part(Calls)._sent == 0
             assert core_of(client).part(Calls).held == core_of(there).part(Calls).held == 0
