@@ -20,8 +20,6 @@ ENGINE = {"outbox", "session"}
 MAY_REACH = {
     # It has the session of a handshake in its hands, and joins it with the one of a link that is to go on.
     "server/_acceptor.py": {"session"},
-    # It looks whether a token is that of the session that its client wants to go on with.
-    "server/_admission.py": {"session"},
 }
 
 OF_FACTORIES = {"_create"}

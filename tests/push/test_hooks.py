@@ -13,8 +13,8 @@ from hypothesis import given
 from trio.testing import MockClock
 
 from heartline import (
-    OLDEST,
     CallError,
+    ConnectionLost,
     Forbidden,
     InvalidArguments,
     KeyReused,
@@ -82,7 +82,7 @@ class TestSubscribe:
 
         async with open_pair(middleware=[look]) as (server, client):
             await server.publish("topic", 1)
-            async with client.subscribe("topic", since=OLDEST) as subscription:
+            async with client.subscribe("topic", since="oldest") as subscription:
                 assert await take_values(subscription, 1) == [1]
         assert [(one.name, one.peer, one.subject) for one in seen] == [("topic", client.id, "oldest")]
 
@@ -191,6 +191,17 @@ class TestSubscribe:
             await server.publish("topic", 1)
             await trio.sleep(1)
             check_nothing_left(server)
+
+    async def test_what_is_asked_for_ends_with_its_session(self) -> None:
+        async with open_pair() as (server, client):
+            push = core_of(server.connections[client.id]).part(Push)
+            with push.request(7) as request:
+                push.on_session_end(ConnectionLost("cut"), lambda _frame_type: set())
+                assert request.given_up
+                with push.request(7) as another:
+                    pass
+                assert not another.given_up
+            assert not push._requests
 
     async def test_a_subscription_is_asked_about_in_every_session(self, autojump_clock: MockClock) -> None:
         allowed = Allowed({})

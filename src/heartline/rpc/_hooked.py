@@ -50,9 +50,9 @@ def _inside(hooks: Hooks, bound: Bound, name: str) -> Callable[..., Awaitable[An
         try:
             return await hooks.around(operation, proceed)
         except Overloaded as error:
-            if (
-                began
-            ):  # that nothing was executed would not be true; it may be from a call of the method's own
+            # Overloaded says that nothing was executed. Afterwards it is an error like any other, perhaps
+            # from a call of the method's own.
+            if began:
                 raise
             raise NotBegun(str(error)) from None
 

@@ -189,27 +189,28 @@ class Acceptor:
             logger.debug("%s broke off: %s", handshake.peer.address, error)
         except Exception:
             logger.exception("the dialect of the first byte 0x%02x raised", first[0])
+        await close_stream(stream, trio.current_time() + GOODBYE_GRACE)
 
     async def _turn_away(
         self, stream: trio.abc.Stream, session: Session, handshake: Handshake | None, refused: Refused
     ) -> None:
         """Say why, if there is anybody to understand it, and close; all within a second."""
         self._table.refusals.note(_address(stream, handshake), refused)
-        if refused.code is None or session.state not in (State.NEW, State.GREETING):
-            return
         if self._turning_away >= self._table.setup.limits.handshakes:
             return  # a flood of them is closed without a word: each would cost up to a second
-        session.refuse(refused.code, refused.reason)
         deadline = trio.current_time() + GOODBYE_GRACE
         self._turning_away += 1
         try:
-            with trio.CancelScope(shield=True, deadline=deadline):
-                await send_greeting(stream, session)
+            if refused.code is not None and session.state in (State.NEW, State.GREETING):
+                session.refuse(refused.code, refused.reason)
+                with trio.CancelScope(shield=True, deadline=deadline):
+                    await send_greeting(stream, session)
         except Exception:
             logger.warning("the stream of a peer raised while it was turned away", exc_info=True)
         finally:
+            # A transport may have said why by itself, and needs a moment for that to arrive.
+            await close_stream(stream, deadline)
             self._turning_away -= 1
-        await close_stream(stream, deadline)
 
 
 def _address(stream: trio.abc.Stream, handshake: Handshake | None) -> str:
