@@ -34,7 +34,7 @@ LIMITS = Limits(
     channels=8,
     calls=32,
     replay_buffer=200 * KIB,
-    write_buffer=100 * KIB,
+    write_buffer=300 * KIB,
 )
 SHARE = LIMITS.share
 READ = 512 * KIB
@@ -314,8 +314,10 @@ async def _work(side: Connection, name: str, size: int) -> None:
                     await channel.send(bytes(size // 3))
         else:
             assert len(await getattr(store, name)(size)) == size
-    except (Overloaded, heartline.RemoteError):
-        if name != "bounce":  # only calls in calls do not wait
+    except Overloaded:
+        pass  # calls in calls do not wait, and may take the place of those that do
+    except heartline.RemoteError:
+        if name != "bounce":
             raise
     except heartline.LocalProtocolError:
         if name != "stream":  # as many channels are open as there may be

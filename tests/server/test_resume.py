@@ -15,6 +15,7 @@ from heartline import CloseCode, Connection, ConnectionState, Limits, Peer, Serv
 from heartline.session import Refuse, Role, Session, Welcome
 from heartline.session.messages import VERSION, Hello, PeerLimits, render
 from heartline.wire import Flag, Frame, FrameType, encode
+from tests.engine import link_of
 from tests.opening import open_stream
 
 from ..connection.helpers import QUIET, RawPeer, data, settle
@@ -379,6 +380,22 @@ async def test_halves_and_what_is_unread_count_for_lost_sessions(autojump_clock:
             assert sum(one.statistics().held for one in lost) <= 1_000_000
             assert server.statistics().held >= 350_000 * len(lost)
         assert {name for name in server.connections if name.startswith("lost")} == {"lost 8", "lost 9"}
+
+
+async def test_a_session_that_is_over_holds_nothing(autojump_clock: MockClock) -> None:
+    """Not even until somebody collects the garbage."""
+    async with guarded(limits=LIMITS) as (server, peer, connection):
+        await peer.send(Frame(FrameType.CALL, Flag.MORE, id=1, payload=bytes(100_000)))
+        await connection.send(bytes(200_000))
+        await settle()
+        session = link_of(connection).session
+        cut(peer)
+        await settle()
+        assert session.held > 300_000
+        await trio.sleep(LIMITS.resume_window + 1)
+        assert connection.state is ConnectionState.CLOSED
+        assert session.held == 0
+        del server
 
 
 async def test_what_lost_sessions_hold_counts_as_it_grows(autojump_clock: MockClock) -> None:

@@ -330,6 +330,7 @@ class Core:
             link.wake()
         else:
             link.fail(reason)
+            link.session.let_go()
 
     def finish(self, reason: HeartlineError) -> None:
         """The end of the connection: no further link will come."""

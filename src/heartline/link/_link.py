@@ -459,6 +459,7 @@ class Link:
             await self._write_rest(deadline)
         self.fail(ConnectionLost("the link was closed"))
         await self.go_down(grace=max(0.0, deadline - trio.current_time()))
+        self.session.let_go()
 
     async def _write_rest(self, deadline: float) -> None:
         try:

@@ -277,6 +277,13 @@ class Outbox:
             self._lanes.forget(channel)
         return ids
 
+    def clear(self) -> None:
+        """Forget everything: the session is over."""
+        for held in (self._control, self._ready, self._queues, self._turns, self._halted):
+            held.clear()
+        self.size = self._bulk = self.answers = self.asked_for = 0
+        self._streams = self._begun = self._turned = 0
+
     # Credit
 
     def abandon(self, channel: int) -> None:

@@ -244,6 +244,12 @@ class Session:
         for frame in other.outbox.take_control():  # the WELCOME
             self.outbox.put_encoded_control(frame)
 
+    def let_go(self) -> None:
+        """The session is over: forget what it holds, for who still refers to it may last."""
+        self._assembly = Assembly(self._limits)
+        self.replay = Replay(self._limits.replay_buffer)
+        self.outbox.clear()
+
     def _step(self, step: Step) -> None:
         self.state = self._state_after(step)
 
