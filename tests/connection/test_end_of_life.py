@@ -191,7 +191,7 @@ async def filled(connection: Connection) -> None:
 async def test_a_peer_that_never_reads_costs_the_grace(
     way: str, seconds: float, autojump_clock: MockClock
 ) -> None:
-    raw = {"limits": Limits(window=1 << 30)}
+    raw = {"limits": Limits(window=1 << 30, memory=1 << 42)}
     with no_leaks():
         async with open_to_raw(raw=raw) as (sacrifice, peer):
             await filled(sacrifice)
@@ -225,7 +225,7 @@ async def test_leaving_beside_a_peer_that_never_reads(way: str, autojump_clock: 
     with no_leaks():
         with trio.CancelScope() as scope:
             async with heartline.open_server(url, heartbeat=QUIET) as server:
-                peer = await RawPeer.join(server.urls[0], limits=Limits(window=1 << 30))
+                peer = await RawPeer.join(server.urls[0], limits=Limits(window=1 << 30, memory=1 << 42))
                 await filled(next(iter(server.connections.values())))
                 start = trio.current_time()
                 if way == "cancelled":
@@ -239,7 +239,7 @@ async def test_leaving_beside_a_peer_that_never_reads(way: str, autojump_clock: 
 async def test_the_same_with_sockets(kind: str, tmp_path: Path) -> None:
     with no_leaks(), trio.fail_after(PATIENCE):
         async with heartline.open_server(url_of(kind, tmp_path), heartbeat=QUIET) as server:
-            peer = await RawPeer.join(server.urls[0], limits=Limits(window=1 << 30))
+            peer = await RawPeer.join(server.urls[0], limits=Limits(window=1 << 30, memory=1 << 42))
             (connection,) = server.connections.values()
             with trio.move_on_after(0.05):
                 while True:

@@ -149,6 +149,7 @@ class HandSubscriber:
 
     family = Push.family
     idle = True
+    held = 0
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection

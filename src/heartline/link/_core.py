@@ -130,6 +130,12 @@ class Core:
         """Whether no part has anything in progress that a drain should wait for."""
         return all(part.idle for part in self._parts.values())
 
+    @property
+    def held(self) -> int:
+        """Bytes that this connection holds: in its session, its stream and its parts."""
+        link = self.link
+        return (link.held if link is not None else 0) + sum(part.held for part in self._parts.values())
+
     def spawn(self, function: Callable[..., Awaitable[None]], *args: Any) -> None:
         """Run a handler in the endpoint's nursery; it must not let an error escape."""
         self.setup.nursery.start_soon(function, *args)
@@ -192,6 +198,7 @@ class Core:
             frames_received=session.received if session else 0,
             backlog=link.backlog if link else 0,
             unconfirmed=session.replay.size if session else 0,
+            held=self.held,
             round_trip=session.pulse.rtt if session else None,
             silence=now - session.pulse.heard if session else float("inf"),
             suspicion=session.pulse.suspicion(now) if session else float("inf"),
@@ -323,6 +330,7 @@ class Core:
             link.wake()
         else:
             link.fail(reason)
+            link.session.let_go()
 
     def finish(self, reason: HeartlineError) -> None:
         """The end of the connection: no further link will come."""
