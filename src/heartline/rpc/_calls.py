@@ -333,9 +333,10 @@ class Calls:
                     result = _run_inline(bound.function, args, kwargs)
                 if not link.clear:
                     await _wait_writable(link)
-        except Exception as error:
-            # Outside of the scope, which takes Cancelled out of a group and leaves the errors of cleaning up.
-            fault = fault_of(bound.function, error)
+        except* Exception as errors:
+            # Errors of cleaning up may stand in a group beside Cancelled. Those are taken out here; a Cancelled
+            # that is not the scope's own goes on.
+            fault = fault_of(bound.function, errors)
         finally:
             self._tasks -= 1
         if self._running.get(number) is not scope:
