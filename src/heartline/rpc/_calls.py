@@ -334,8 +334,7 @@ class Calls:
                 if not link.clear:
                     await _wait_writable(link)
         except* Exception as errors:
-            # Errors of cleaning up may stand in a group beside Cancelled. Those are taken out here; a Cancelled
-            # that is not the scope's own goes on.
+            # Errors of cleaning up may stand in a group beside a Cancelled that is not the scope's: that goes on.
             fault = fault_of(bound.function, errors)
         finally:
             self._tasks -= 1
