@@ -113,7 +113,9 @@ class Core:
         return part
 
     def handle(self, events: list[Event]) -> None:
-        """Hand out what has come in."""
+        """Hand out what has come in; it is void when the session has ended while it waited for its turn."""
+        if self.link is None:
+            return
         parts = self._parts
         for event in events:
             if type(event) is Frame:
@@ -319,6 +321,8 @@ class Core:
         link, self.link = self.link, None
         if link is None:
             return
+        if self.state is _OPEN or self.state is _LEAVING:
+            self._step(ConnectionStep.LINK_DOWN)
         self._goodbye = None
         self.reason = reason
         for part in self._parts.values():

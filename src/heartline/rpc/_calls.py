@@ -365,9 +365,9 @@ class Calls:
                     result = _run_inline(bound.function, args, kwargs)
                 if not link.clear:
                     await _wait_writable(link, "answers")
-        except Exception as error:
-            # Outside of the scope, which takes Cancelled out of a group and leaves the errors of cleaning up.
-            fault = fault_of(bound.function, error)
+        except* Exception as errors:
+            # Errors of cleaning up may stand in a group beside a Cancelled that is not the scope's: that goes on.
+            fault = fault_of(bound.function, errors)
         finally:
             self._tasks -= 1
             self.held -= size
