@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
@@ -52,7 +52,7 @@ async def open_client(
     """A client that is quiet, and comes back soon; a loss ends its session at once."""
     url = server if isinstance(server, str) else server.urls[0]
     limits = replace(limits or Limits(), resume_window=resume_window)
-    settings = {"heartbeat": QUIET, "reconnect": AGAIN, "limits": limits} | settings
+    settings = {"heartbeat": QUIET, "reconnect": AGAIN, "limits": limits, **settings}
     async with heartline.open_connection(url, **settings) as connection:
         yield connection
 
@@ -130,8 +130,8 @@ def put_part(connection: Connection, part: Part) -> None:
 class HandSubscriber:
     """The subscriber's side of a connection, by hand."""
 
-    family = Push.family
-    idle = True
+    family: ClassVar[int] = Push.family
+    idle: ClassVar[bool] = True
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection

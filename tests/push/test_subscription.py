@@ -150,7 +150,7 @@ async def test_a_wrong_beginning_is_refused(since: Any, autojump_clock: MockCloc
 async def test_a_wrong_policy_is_refused(autojump_clock: MockClock) -> None:
     async with open_pair() as (_, client):
         with pytest.raises(ConfigurationError, match=r"policy must be a heartline.SlowPolicy, not 'block'"):
-            client.subscribe("topic", policy="block")
+            client.subscribe("topic", policy="block")  # type: ignore[arg-type]
 
 
 # What counts as handled.
