@@ -2,9 +2,9 @@
 
 Channel 0 is always open. Another one is opened by an OPEN frame with its name; clients take odd numbers,
 servers even ones. Either side ends a channel with CLOSE: what it sent before arrives, then the other side's
-``receive`` ends; RESET ends it at once. The side that did not begin the end answers CLOSE by itself, as soon
-as its application has accepted the channel, and when both have gone the number is free again. So a peer that
-opens and closes channels holds no more of them here than ``Limits.channels``, whoever is slow to accept.
+``receive`` ends; RESET ends it at once. The other side answers with a CLOSE of its own as soon as its
+application has accepted the channel, and once both have been sent the number is free again. So a peer that
+opens and closes channels keeps at most ``Limits.channels`` of them open here, even if nobody accepts them.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ NAME_SIZE = 256
 """Bytes of a channel's name: any path or UUID."""
 
 RESET_REASON_SIZE = 256
-"""Bytes of the reason in a RESET that are kept: it is for a person."""
+"""Bytes of the reason in a RESET that are kept: a person reads it, no program."""
 
 
 def encode_message(serializer: Serializer, message: Any) -> tuple[int, bytes, int]:
@@ -58,14 +58,14 @@ def decode_message(frame: Frame) -> Any:
 class ChannelBroken(HeartlineError, trio.BrokenResourceError):
     """A channel ended before its user was done with it; the message and ``__cause__`` say why.
 
-    Its session is over, or the peer reset it, or closed it and something is still to be sent there. To code
-    that knows channels from Trio it is a :class:`trio.BrokenResourceError`.
+    Its session ended, the peer reset it, or the peer closed it and the user tried to send. Code that knows
+    Trio's channels can catch it as :class:`trio.BrokenResourceError`.
     """
 
 
 @final
 class Channel(trio.abc.Channel[Any], metaclass=NoPublicConstructor):
-    """One channel; a :class:`trio.abc.Channel` of messages: bytes, or any value of the serializer.
+    """A :class:`trio.abc.Channel` of messages: bytes, or any value that the serializer can carry.
 
     It raises what Trio's channels raise: :class:`trio.EndOfChannel` when the peer closed it,
     :class:`trio.ClosedResourceError` when you did, :class:`trio.BrokenResourceError`, which is also
@@ -78,14 +78,19 @@ class Channel(trio.abc.Channel[Any], metaclass=NoPublicConstructor):
         self._core = channels.core
         self._number = number
         self._inbox: deque[tuple[Frame, bool]] = deque()
-        """Each with whether its sender is still to be told that it may send as much again."""
+        """Frames, each with whether its sender is still owed the credit for it."""
         self._lot = trio.lowlevel.ParkingLot()
         self._closed = False
         self._ended = False
         self._broken: HeartlineError | None = None
 
     async def send(self, message: Any) -> None:
-        """Send a message; waits while the peer has no room for it (``Limits.window``)."""
+        """Send a message; waits while the peer has no room for it (``Limits.window``).
+
+        Raises :class:`trio.ClosedResourceError` or :class:`ChannelBroken` when the channel has ended,
+        :class:`SerializationError` for a value that cannot be sent and :class:`LocalProtocolError` for one
+        that is longer than the peer accepts. Cancelling sends nothing.
+        """
         await trio.lowlevel.checkpoint()
         self._check_open()
         number, payload, flags = encode_message(self._core.setup.serializer, message)
@@ -112,7 +117,12 @@ class Channel(trio.abc.Channel[Any], metaclass=NoPublicConstructor):
 
     @trio.lowlevel.enable_ki_protection
     async def receive(self) -> Any:
-        """The next message; raises :class:`SerializationError` for one that cannot be decoded."""
+        """Wait for the next message.
+
+        When the channel has ended and every message was read, raises :class:`trio.EndOfChannel`,
+        :class:`trio.ClosedResourceError` or :class:`ChannelBroken`. Raises :class:`SerializationError` for a
+        message that cannot be decoded. Cancelling loses no message.
+        """
         await trio.lowlevel.checkpoint()
         while True:
             frame = await self._take()
@@ -139,14 +149,17 @@ class Channel(trio.abc.Channel[Any], metaclass=NoPublicConstructor):
         return frame
 
     def _put_back(self, frame: Frame) -> None:
-        """The reader that took this message gave up: it is the next one again."""
+        """Return a message whose reader was cancelled: it is the next one again."""
         if not self._closed:
             self._inbox.appendleft((frame, False))
             self._lot.unpark()
 
     @trio.lowlevel.enable_ki_protection
     async def aclose(self) -> None:
-        """Close the channel: what was sent before still arrives; what was not read is dropped."""
+        """Close the channel: what was sent before still arrives; what was not read is dropped.
+
+        It waits for nothing, so a cancellation does not keep it from closing; closing twice is fine.
+        """
         if not self._closed:
             self._closed = True
             while self._inbox:
@@ -159,7 +172,7 @@ class Channel(trio.abc.Channel[Any], metaclass=NoPublicConstructor):
         await trio.lowlevel.checkpoint()
 
     def _give_credit(self, frame: Frame) -> None:
-        # After the end the number may be another channel's.
+        # After the end the number may belong to another channel, which must not get this credit.
         if not self._ended:
             self._core.require_link().give_credit(self._number, len(frame.payload))
 
@@ -174,7 +187,7 @@ class Channel(trio.abc.Channel[Any], metaclass=NoPublicConstructor):
             self._lot.unpark()
 
     def _end(self, broken: HeartlineError | None) -> None:
-        """The peer, or the connection, ended the channel."""
+        """Note that the peer, or the end of the session, has ended the channel."""
         self._ended = True
         self._broken = broken
         self._lot.unpark_all()
@@ -210,7 +223,7 @@ class Channels:
         return channel
 
     async def accept(self) -> Channel:
-        """The next channel that the peer opens; waits for it."""
+        """Wait for the next channel that the peer opens."""
         await trio.lowlevel.checkpoint()
         while not self._incoming:
             if self._gone is not None:
@@ -227,16 +240,16 @@ class Channels:
             self._said_closed.add(number)
             link = self.core.require_link()
             link.put(FrameType.CLOSE, number, 0, b"")
-            link.wake()  # a sender that waits for room on it is told
+            link.wake()  # a task of ours that waits for room on this channel must see that it is closed
 
     def on_frame(self, frame: Frame) -> None:
-        """Handle a lane frame of a channel other than 0; the session has seen that it is open."""
+        """Handle a lane frame of a channel other than 0; the session has checked that the lane is open."""
         if frame.type == FrameType.OPEN:
             self._on_open(frame)
             return
         channel = self._open.get(frame.channel)
         if channel is None:
-            return  # the lane of a call, which was answered without it
+            return  # the lane of a call that has been answered and does not use it
         if frame.type == FrameType.DATA:
             channel._deliver(frame)
         else:
@@ -262,15 +275,15 @@ class Channels:
             self._forget(channel)
 
     def _forget(self, channel: Channel) -> None:
-        """Both ends are done with the channel: its number is free."""
-        # First forget what waits for credit that will not come, then say CLOSE behind the rest.
+        """Free the number of a channel that both ends are done with."""
+        # Drop first what waits for credit that will not come; then CLOSE goes behind what was sent.
         self.core.require_link().abandon_lane(channel._number)
         self._say_closed(channel._number)
         self._said_closed.discard(channel._number)
         del self._open[channel._number]
 
     def on_session_end(self, reason: HeartlineError) -> None:
-        """The session is over, and every channel with it."""
+        """End every channel: the session is over."""
         self._gone = reason
         for channel in self._open.values():
             channel._end(reason)

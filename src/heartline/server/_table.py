@@ -1,4 +1,4 @@
-"""The engine of a server: who is connected, who is lost and may come back, and who has to go."""
+"""The engine of a server: its connections, those that are lost and may come back, and those that must go."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Table:
         self.cores: dict[str, Core] = {}
         self.lost: LostConnections = LostConnections()
         self.left: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
-        """Wakes who waits for connections to end."""
+        """Where tasks wait for connections to end."""
         self.draining: bool = False
         self.accepted: int = 0
         self.handshakes: Handshakes = Handshakes(setup.limits)
@@ -30,7 +30,7 @@ class Table:
         self._handovers: dict[Core, Handover] = {}
 
     def register(self, core: Core) -> None:
-        """Let a connection in; an older one with the same id has to go."""
+        """Let a connection in; an older one with the same id is closed."""
         old = self.cores.pop(core.id, None)
         if old is not None:
             old.close(CloseCode.REPLACED, "a newer connection with the same identity took over")
@@ -38,7 +38,7 @@ class Table:
         self.accepted += 1
 
     def unregister(self, core: Core) -> None:
-        """The connection has ended; a newer one with its id stays."""
+        """Remove a connection that has ended; a newer one with its id stays."""
         if self.cores.get(core.id) is core:
             del self.cores[core.id]
         self.lost.discard(core)
@@ -48,7 +48,7 @@ class Table:
         self.left.unpark_all()
 
     def handover(self, core: Core, link: Link) -> Handover:
-        """Who has the session of this connection; kept from the first time that somebody else may want it."""
+        """The handover of this connection's session; made when a second stream may want that."""
         handover = self._handovers.get(core)
         if handover is None:
             handover = self._handovers[core] = Handover(link)
@@ -62,13 +62,13 @@ class Table:
         return len(self.cores) >= self.setup.limits.connections
 
     def keep_lost(self, core: Core) -> None:
-        """A connection is lost, and its session waits; too many bytes of such sessions end the first ones."""
+        """Keep a lost connection's session; when such sessions hold too many bytes, the first ones end."""
         self.lost.add(core)
         while self.lost.held > self.setup.limits.lost_buffer and self.end_first_lost():
             pass
 
     def end_first_lost(self) -> bool:
-        """End the connection that was lost first, for what it holds; tells whether there was one."""
+        """End the connection that was lost first, to free what it holds; tells whether there was one."""
         core = self.lost.take_first()
         if core is None:
             return False
