@@ -1,11 +1,11 @@
 """The calls of one connection, in both directions.
 
-A waiting caller is a parked task: no event and no channel, the answer wakes it directly. Every pending call
-ends: with an answer, with its caller's cancellation (the peer is told), or with the session.
+A waiting caller is a parked task, which the answer wakes directly, without an event or a channel. Every
+pending call ends: with an answer, with its caller's cancellation (the peer is told), or with the session.
 
-Nothing here grows because a peer misbehaves. It may have ``Limits.calls`` calls in progress, among them those
-whose answers are under way in fragments; as many handlers again may be cleaning up after a cancellation.
-Small answers wait for room on the link, and so does a sync method that would answer at once.
+Nothing here grows because a peer misbehaves. A peer may have ``Limits.calls`` calls in progress, including
+those whose answers are being sent in fragments; as many handlers again may be cleaning up after a
+cancellation. Small answers wait for room on the link, and so does a sync method that would answer at once.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ _OPEN, _LOST = ConnectionState.OPEN, ConnectionState.LOST
 _UP = LinkState.UP
 
 Turn = tuple[Link, float]
-"""The link by which a call can go now, and the seconds that are left for it."""
+"""The link on which a call can be sent now, and the seconds left until the caller's deadline."""
 
 
 class Calls:
-    """What is called and what is served on one connection."""
+    """The calls that one connection makes and serves."""
 
     __slots__ = ("_core", "_next", "_pending", "_running", "_services", "_tasks")
 
@@ -63,7 +63,7 @@ class Calls:
         self._pending: dict[int, trio.lowlevel.Task] = {}
         self._running: dict[int, trio.CancelScope] = {}
         self._tasks = 0
-        """Handlers that have not ended: those of ``_running``, and of calls that were cancelled."""
+        """Handlers that have not ended: those in ``_running``, and those of cancelled calls."""
 
     def proxy(self, service: Any, retry: Any) -> Any:
         """A proxy for a service class or name."""
@@ -81,7 +81,7 @@ class Calls:
 
     @property
     def call_made(self) -> Tell | None:
-        """Tells observers of a call that has ended."""
+        """The function that tells observers of a call that has ended, if any observer asks for that."""
         return self._core.setup.hooks.tell("call_made")
 
     async def wait_link(self) -> None:
@@ -98,8 +98,8 @@ class Calls:
 
     # The caller's side
 
-    # Between the note that an answer is awaited and the waiting for it nothing may strike, nor between taking
-    # bytes from the session and writing them. Ctrl-C comes out where this waits.
+    # Ctrl-C is raised only where this waits: never between entering the call in _pending and waiting for its
+    # answer, nor between taking bytes from the session and writing them.
     @trio.lowlevel.enable_ki_protection
     async def call(
         self,
@@ -112,9 +112,9 @@ class Calls:
     ) -> Any:
         """Call a method of the peer and wait for its result, converted to the annotation ``returns``.
 
-        The deadline of the scopes around the call travels with it. Every failure is a :class:`CallError`;
-        when the call is cancelled the peer is told, and cancels the method. ``turn`` is for a caller that has
-        waited for it just now.
+        The deadline of the scopes around the call travels with it. Every failure is a :class:`CallError`.
+        Cancelling tells the peer, which cancels the method. ``turn`` is given by a caller that has just
+        waited for it.
         """
         core, pending = self._core, self._pending
         link, timeout = core.link, _time_left()
@@ -137,8 +137,8 @@ class Calls:
         try:
             frame: Frame = await trio.lowlevel.wait_task_rescheduled(abort)
         except (trio.Cancelled, KeyboardInterrupt):
-            # Not in ``abort``: it must not raise, and Trio calls those of many tasks in the order of a set,
-            # which differs from run to run. What goes out on the wire must not depend on it.
+            # Not in ``abort``, which must not raise. Besides, Trio aborts the tasks of a scope in the order
+            # of a set, which differs from run to run; the order of frames on the wire must not.
             if core.link is link:
                 link.put(_CANCEL, 0, number, b"")
                 core.leave_when_idle()
@@ -217,7 +217,7 @@ class Calls:
         kwargs: dict[str, Any],
         timeout: float,
     ) -> int:
-        """Queue the CALL and note that this task waits for its answer; the call's id."""
+        """Queue the CALL, enter this task as the one that waits for its answer, and return the call's id."""
         pending = self._pending
         number = self._next
         while number in pending:  # after four billion calls the ids begin again
@@ -225,7 +225,7 @@ class Calls:
         self._next = (number + 1) & 0xFFFFFFFF
         try:
             payload, flags = encode_call(self._core.setup.serializer, target, args, kwargs, timeout)
-            # A lone call leaves now; with others in flight it is joined with what this tick brings.
+            # A lone call is written now; with others in flight it is joined with what else this tick queues.
             link.put(_CALL, 0, number, payload, flags, at_once=not pending)
         except (SerializationError, LocalProtocolError) as error:
             raise InvalidArguments(f"{name} was not called: {error}", outcome=Outcome.NOT_SENT) from error
@@ -239,7 +239,7 @@ class Calls:
         kind = frame.type
         if kind in _ANSWERS:
             task = self._pending.pop(frame.id, None)
-            if task is not None:  # otherwise its caller was cancelled, and the answer crossed the CANCEL
+            if task is not None:  # otherwise the caller was cancelled, and the answer crossed the CANCEL
                 trio.lowlevel.reschedule(task, outcome.Value(frame))
                 if self._core.state is ConnectionState.LEAVING:
                     self._core.leave_when_idle()
@@ -253,11 +253,11 @@ class Calls:
             raise RemoteProtocolError(f"{FrameType(kind).name} without a call that streams")
 
     def on_session_end(self, reason: HeartlineError, unsent: Unsent) -> None:
-        """Every call ends: the callers learn what is known, the handlers are cancelled."""
+        """End every call: callers get an error that says what is known, handlers are cancelled."""
         not_sent = unsent(_CALL)
         for number, task in self._pending.items():
             what = Outcome.NOT_SENT if number in not_sent else Outcome.MAYBE_EXECUTED
-            error = CallInterrupted(f"the connection went while it was pending: {reason}", outcome=what)
+            error = CallInterrupted(f"the connection was lost during the call: {reason}", outcome=what)
             error.__cause__ = reason
             trio.lowlevel.reschedule(task, outcome.Error(error))
         self._pending.clear()
@@ -314,7 +314,7 @@ class Calls:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> None:
-        """The task of one call; it answers unless the caller, or the session, has gone."""
+        """Run one call as a task; no answer is sent when the call was cancelled or the session has ended."""
         fault: Fault | None = None
         result = None
         try:
@@ -331,7 +331,7 @@ class Calls:
                 if not link.clear:
                     await _wait_writable(link)
         except Exception as error:
-            # Outside of the scope, which takes Cancelled out of a group and leaves the errors of cleaning up.
+            # Outside of the scope, which removes Cancelled from a group and leaves the errors of the cleanup.
             fault = fault_of(bound.function, error)
         finally:
             self._tasks -= 1
@@ -356,12 +356,12 @@ class Calls:
     def _fault(self, number: int, fault: Fault) -> None:
         try:
             self._core.require_link().put(_FAULT, 0, number, encode_fault(fault))
-        except LocalProtocolError as error:  # it accepts hardly anything
+        except LocalProtocolError as error:  # the peer's limits are too small even for a FAULT
             self._core.require_link().fail(ConnectionLost(f"the peer cannot be answered: {error}"))
 
 
 def _time_left() -> float:
-    """Seconds until the deadline of the scopes around; in a cancelled one minus infinity."""
+    """Seconds until the deadline of the scopes around; minus infinity in a cancelled scope."""
     deadline = trio.current_effective_deadline()
     return deadline if deadline == math.inf else deadline - trio.current_time()
 
@@ -376,7 +376,7 @@ async def _wait_writable(link: Link) -> None:
 
 @trio.lowlevel.disable_ki_protection
 def _run_inline(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """A method can be interrupted by Ctrl-C, though what called it must not be torn."""
+    """Run a sync method; Ctrl-C may interrupt the method, unlike the code that calls it."""
     return function(*args, **kwargs)
 
 
