@@ -24,7 +24,9 @@ RESULTS = st.builds(
     metrics=st.dictionaries(st.text(), st.floats(allow_nan=False), max_size=3),
 )
 ENTRIES = st.one_of(
-    st.builds(Received, st.text(), RESULTS), st.builds(LeftOut, st.text(), st.text()), st.just(TooFewResults())
+    st.builds(Received, st.text(), RESULTS),
+    st.builds(LeftOut, st.text(), st.text()),
+    st.just(TooFewResults()),
 )
 
 
