@@ -1,4 +1,4 @@
-"""What a peer says in words, made fit for a line of a log and for an error."""
+"""Makes text from a peer fit for a line of a log and for an error."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ TEXT_SIZE = 1024
 
 
 def printable(text: str, size: int = TEXT_SIZE) -> str:
-    """A text, shortened, with escapes for what is not printable, such as newlines and terminals' sequences.
+    """Shorten a text, and escape what is not printable, such as newlines and a terminal's control sequences.
 
     A line stays a line, and no peer can forge another one or move a terminal's cursor.
     """
