@@ -46,7 +46,7 @@ _SHORT: Final = 4096
 
 
 def loads(data: bytes) -> Any:
-    """Return the value of exactly these bytes; raises :class:`ValueError` or an error of cbor2 if they are wrong.
+    """Return the value of exactly these bytes; raises :class:`ValueError` or an error of cbor2.
 
     ``cbor2.loads`` says nothing about bytes behind the value, and the decoder that can be asked costs a
     microsecond more than a small value itself. So a short value is decoded as the first of a pair whose

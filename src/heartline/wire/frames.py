@@ -91,8 +91,8 @@ def _mask(frame_type: int) -> int:
 
 
 TURN = 1024
-"""Frames that one :meth:`FrameDecoder.feed` returns: a millisecond or two of work, while a read of empty frames
-could bring twenty times as many."""
+"""Frames that one :meth:`FrameDecoder.feed` returns: a millisecond or two of work. A read of empty
+frames could bring twenty times as many."""
 
 _MAX_CHUNKS = 1024
 """Pieces of an incomplete frame before they are joined: this bounds the memory for a peer that sends single

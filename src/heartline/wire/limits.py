@@ -37,7 +37,7 @@ class Limits:
     """Bytes that may wait on a channel for its reader: enough to keep a loopback connection busy."""
 
     handshake_timeout: float = 10.0
-    """Seconds from the opening of the link to the end of the handshake; a silent peer takes a place no longer."""
+    """Seconds from the opening of the link to the end of the handshake; then a silent peer is dropped."""
 
     calls: int = 1024
     """Calls in progress that the peer may have here; one more is answered with ``Overloaded``."""
@@ -63,7 +63,8 @@ class Limits:
 
     lost_buffer: int = 256 * MIB
     """Bytes that the lost sessions of a server hold when their links are lost; beyond that, those that were
-    lost first end. Many clients that leave large transfers behind must not fill the memory for a resume window."""
+    lost first end. Many clients that leave large transfers behind must not fill the memory for a resume
+    window."""
 
     handshakes: int = 256
     """Streams of one server that are shaking hands; for one more, the oldest whose greeting is not

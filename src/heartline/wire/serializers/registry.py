@@ -55,9 +55,9 @@ registered: Final[dict[str | int, Serializer]] = {}
 def register_serializer(serializer: Serializer) -> None:
     """Make a serializer known to this process, under its name and its content id.
 
-    The table belongs to the whole process, like that of URL schemes in :mod:`heartline.transports` and Python's
-    own table of codecs: a name means the same everywhere. Raises :class:`ConfigurationError` when the name or id is
-    taken or the id is not in 1 to 255.
+    The table belongs to the whole process, like that of URL schemes in :mod:`heartline.transports` and
+    Python's own table of codecs: a name means the same everywhere. Raises :class:`ConfigurationError` when
+    the name or id is taken or the id is not in 1 to 255.
     """
     if not 1 <= serializer.content_id <= 255:
         raise ConfigurationError(f"serializer {serializer.name!r}: content_id must be 1 to 255")
