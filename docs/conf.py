@@ -40,9 +40,9 @@ nitpick_ignore_regex = [
     # The standard library's, as they stand in annotations.
     ("py:.*", r"(Any|Awaitable|Callable|Iterator|AsyncIterator|Iterable|Sequence|Mapping|Protocol|Path)"),
     # Aliases of unions, spelt out where they are explained.
-    ("py:class", r"Since|WaitFor"),
+    ("py:class", r"Since|WaitFor|SlowPolicy|OnGap"),
     # Type variables.
-    ("py:class", r"(heartline\..*\.)?[A-Z]"),
+    ("py:class", r"(heartline\..*\.)?([A-Z]|Item)(_co)?"),
 ]
 
 # What becomes of the alias ``heartline.federated.Model`` in signatures.

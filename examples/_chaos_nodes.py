@@ -175,16 +175,15 @@ async def place_orders(node: Node, world: World, records: Records, connection: h
 async def follow_orders(node: Node, world: World, records: Records, connection: heartline.Connection) -> None:
     """Handle each update once, from where the disk says."""
     places = Notebook(node.disk, "places")
-    since: Any = heartline.OLDEST
+    since: Any = "oldest"
     if places.lines:
         epoch, offset = places.lines[-1].split()
         since = heartline.Position(epoch, int(offset))
     async with connection.subscribe("orders", since=since) as updates:
         while True:
-            try:
-                update = await anext(updates)
-            except heartline.HistoryGap as gap:  # does not happen: the history is long enough
-                world.log(str(gap))
+            update = await anext(updates)
+            if isinstance(update, heartline.Gap):  # does not happen: the history is long enough
+                world.log(str(update))
                 continue
             await places.add(f"{update.epoch} {update.offset}")
             records.handled[node.name][update.value] += 1

@@ -96,17 +96,17 @@ async def publish(server: heartline.Server, line: Line) -> None:
 async def follow(connection: heartline.Connection) -> list[int]:
     """Print every tick; returns their offsets, in the order in which they came."""
     offsets: list[int] = []
-    async with connection.subscribe("price", since=heartline.OLDEST) as updates:
-        try:
-            async for update in updates:
-                age = trio.current_time() - update.value["time"]
-                late = f"  ({age:.1f} s late)" if age > INTERVAL else ""
-                print(f"tick {update.offset:2}: {update.value['price']:6.2f}{late}", flush=True)
-                offsets.append(update.offset)
-                if update.offset == TICKS:
-                    break
-        except heartline.HistoryGap as gap:
-            print("--- some ticks are gone for good:", gap, flush=True)
+    async with connection.subscribe("price", since="oldest") as updates:
+        async for update in updates:
+            if isinstance(update, heartline.Gap):
+                print("--- some ticks are gone for good:", update, flush=True)
+                continue
+            age = trio.current_time() - update.value["time"]
+            late = f"  ({age:.1f} s late)" if age > INTERVAL else ""
+            print(f"tick {update.offset:2}: {update.value['price']:6.2f}{late}", flush=True)
+            offsets.append(update.offset)
+            if update.offset == TICKS:
+                break
     return offsets
 
 

@@ -19,32 +19,31 @@ from trio.testing import MockClock
 from fuzz.flaky import Flaw, cut_after, make_flaky
 from fuzz.logged import no_logged_errors
 from heartline import (
-    NEWEST,
-    OLDEST,
     Backoff,
     Connection,
+    Gap,
     Heartbeat,
     History,
-    HistoryGap,
     Limits,
     Position,
     Receipt,
     Server,
     SlowConsumer,
-    SlowPolicy,
     Subscription,
     Update,
     open_connection,
     open_server,
 )
+from heartline.push import SlowPolicy
 from heartline.push._log import TopicLog
 from heartline.push._served import WINDOW_SIZE
+from heartline.push._types import POLICIES
 from tests.engine import core_of, link_of
 
 URL = "memory://push"
 CLIENTS = ("one", "two")
 TOPICS = ("a", "b")
-STARTS: dict[str, Any] = {"now": None, "newest": NEWEST, "oldest": OLDEST}
+STARTS: dict[str, Any] = {"now": None, "newest": "newest", "oldest": "oldest"}
 SIZES = (10, 20_000, 200_000)
 """Bytes of updates that are encoded once for all, that are not, and that travel in fragments."""
 
@@ -102,8 +101,8 @@ class Follower:
                 self.since = subscription.position
                 self.place = self.handled
             except SlowConsumer:
-                assert self.policy is SlowPolicy.DISCONNECT
-                self.since = NEWEST
+                assert self.policy == "disconnect"
+                self.since = "newest"
                 await trio.sleep(0.01)
 
     def _begin(self, subscription: Subscription, before: Place) -> None:
@@ -113,44 +112,41 @@ class Follower:
         assert before[0] <= self.place[0] <= now[0]
         if before[0] == now[0] and self.since is None:
             assert before <= self.place <= now
-        elif before[0] == now[0] and self.since == NEWEST:
+        elif before[0] == now[0] and self.since == "newest":
             assert max(0, before[1] - 1) <= self.place[1] <= max(0, now[1] - 1)
 
     async def _follow(self, subscription: Subscription) -> None:
         while True:
-            try:
-                update = await subscription.__anext__()
-            except HistoryGap as gap:
-                self._on_gap(gap, subscription)
+            update = await subscription.__anext__()
+            if isinstance(update, Gap):
+                self._on_gap(update)
             else:
                 self._on_update(update)
             await trio.sleep(self.delay)
             if self.fails:
                 self.fails = False
                 raise Failed
-            self.handled = self.place
+            if subscription._taken is not None:  # otherwise the newest update follows, and stands for the gap
+                self.handled = self.place
 
     def _on_update(self, update: Update) -> None:
-        """It is the next one, or with KEEP_NEWEST a later one."""
+        """It is the next one, or with "keep newest" a later one."""
         life, offset = self._note(update)
-        if self.policy is SlowPolicy.KEEP_NEWEST:
+        if self.policy == "keep newest":
             assert (life, offset) > self.place, "a version went backwards"
         else:
             assert (life, offset) == (self.place[0], self.place[1] + 1), f"came after {self.place}"
         self.place = (life, offset)
 
-    def _on_gap(self, gap: HistoryGap, subscription: Subscription) -> None:
-        """It is told only when what was due is gone, and gives the newest."""
-        assert self.policy is not SlowPolicy.KEEP_NEWEST
-        assert gap.expected == self.place[1] + 1
-        if gap.newest is None:
-            epoch = subscription._epoch
-            life, offset = self.world.place(self.topic, Position(epoch, 0))
-            assert life > self.place[0], "without an age, a topic that has updates retains one"
-        else:
-            life, offset = self._note(gap.newest)
-            dropped = offset >= gap.expected + self.world.history
-            assert life > self.place[0] or (life == self.place[0] and dropped)
+    def _on_gap(self, gap: Gap) -> None:
+        """It is told only when what was due is gone; the newest follows."""
+        assert self.policy != "keep newest"
+        assert gap.topic == self.topic
+        assert gap.first == self.place[1] + 1
+        life, offset = self.world.place(self.topic, gap.position)
+        # Without an age a topic that has updates retains the newest, and its history is full before one goes.
+        dropped = offset >= gap.first + self.world.history - 1
+        assert life > self.place[0] if gap.anew else (life == self.place[0] and dropped)
         self.place = (life, offset)
 
     def _note(self, update: Update) -> Place:
@@ -219,7 +215,8 @@ class World:
             self._leave = trio.Event()
             async with open_server(URL, heartbeat=QUIET, history=history, rng=self._rng) as server:
                 for topic in TOPICS:
-                    log = self._logs[topic] = server._publisher.topic(topic).log
+                    server.declare_topic(topic, policies=POLICIES)
+                    log = self._logs[topic] = server._publisher.find(topic).log
                     self._lives[topic].append(log.epoch)
                 self._server = server
                 task_status.started()

@@ -59,7 +59,7 @@ async def open_world() -> AsyncIterator[World]:
         await client.send("for all")
         await there.send("for the client")
         await server.publish("topic", "an update")
-        entered = client.subscribe("topic", since=heartline.OLDEST)
+        entered = client.subscribe("topic", since="oldest")
         await entered.__aenter__()
         await settle()
         subscription = client.subscribe("topic")
@@ -73,6 +73,8 @@ CASES: dict[tuple[type, str], Case] = {
     (Connection, "receive"): lambda w: w.client.receive(),
     (Connection, "open_channel"): lambda w: w.client.open_channel("another"),
     (Connection, "accept_channel"): lambda w: w.client.accept_channel(),
+    (Connection, "publish"): lambda w: w.client.publish("topic", 1),
+    (Connection, "delete_topic"): lambda w: w.client.delete_topic("topic"),
     (Connection, "wait_open"): lambda w: w.client.wait_open(),
     (Connection, "aclose"): lambda w: w.client.aclose(),
     (ReceivedMessages, "__anext__"): lambda w: anext(w.client.messages()),
@@ -86,6 +88,7 @@ CASES: dict[tuple[type, str], Case] = {
     (Server, "send_to"): lambda w: w.server.send_to(w.client.id, "x"),
     (Server, "broadcast"): lambda w: w.server.broadcast("x"),
     (Server, "publish"): lambda w: w.server.publish("topic", 1),
+    (Server, "delete_topic"): lambda w: w.server.delete_topic("topic"),
     (Server, "close_connection"): lambda w: w.server.close_connection(w.client.id),
     (Server, "drain"): lambda w: w.server.drain(1),
     (Messages, "__anext__"): lambda w: anext(w.server.messages()),

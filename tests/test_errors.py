@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from heartline import Update, errors
+from heartline import errors
 
 
 def drawn(cls: type, lead: str = "", branch: str = "") -> list[str]:
@@ -69,10 +69,9 @@ def test_what_an_error_knows() -> None:
     remote = errors.RemoteError("Shop.buy raised KeyError", type_name="KeyError")
     assert (str(remote), remote.type_name) == ("Shop.buy raised KeyError", "KeyError")
     assert remote.outcome is errors.Outcome.COMPLETED
-    gap = errors.HistoryGap("news", expected=3, newest=None)
-    assert str(gap) == "topic 'news': update 3 is no longer retained, nothing is retained"
+    gap = errors.HistoryGap("news", first=3, last=3)
+    assert str(gap) == "topic 'news': update 3 is lost"
     assert not gap.anew
-    gap = errors.HistoryGap("news", expected=52, newest=Update("news", "epoch", 3, "value"), anew=True)
-    assert str(gap) == (
-        "topic 'news' began anew: what followed update 51 of its life before is lost, the newest is 3"
-    )
+    assert str(errors.HistoryGap("news", first=3, last=7)) == "topic 'news': updates 3 to 7 are lost"
+    gap = errors.HistoryGap("news", first=52, last=2, anew=True)
+    assert str(gap) == "topic 'news' began again: what followed update 51 of its life before is lost"

@@ -134,8 +134,10 @@ def _annotations(thing: Any) -> Iterator[tuple[str, str]]:
         yield from ((thing.__module__, text) for text in texts if isinstance(text, str))
     elif inspect.isclass(thing):
         fields = inspect.get_annotations(thing).items()
-        texts = [getattr(text, "__forward_arg__", text) for name, text in fields if not name.startswith("_")]
-        yield from ((thing.__module__, text) for text in texts if isinstance(text, str))
+        written = [
+            getattr(text, "__forward_arg__", text) for name, text in fields if not name.startswith("_")
+        ]
+        yield from ((thing.__module__, text) for text in written if isinstance(text, str))
         made_by_users = not is_made_by_heartline(thing)
         for name, value in vars(thing).items():
             if (not name.startswith("_") or (name == "__init__" and made_by_users)) and not inspect.isclass(

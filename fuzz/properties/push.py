@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fuzz.push_world import CLIENTS, SIZES, STARTS, TOPICS, Plan, World, simulate
-from heartline import SlowPolicy
+from heartline.push._types import POLICIES
 
 Command = Callable[[World], None]
 
@@ -64,7 +64,7 @@ _scripts = st.lists(st.lists(_commands, max_size=8), max_size=8).map(
 )
 """Of lists, because one list alone is short on average."""
 
-_plans = st.builds(Plan, _clients, _topics, st.sampled_from(SlowPolicy), st.sampled_from(sorted(STARTS)))
+_plans = st.builds(Plan, _clients, _topics, st.sampled_from(POLICIES), st.sampled_from(sorted(STARTS)))
 
 
 @given(

@@ -71,22 +71,18 @@ async def _watch(notes: Notes, connection: heartline.Connection) -> None:
 async def _follow_orders(node: Node, notes: Notes, connection: heartline.Connection) -> None:
     """Handle each update once: the place is kept on the disk."""
     stream = f"orders at {node.name}"
-    since: Any = _saved_place(node) or heartline.OLDEST
+    since: Any = _saved_place(node) or "oldest"
     node.disk.append("places", b"\n")  # a crash may have left a part of a line
-    first = since is heartline.OLDEST
+    first = since == "oldest"
     if not first:
         notes.order.begin(stream, since.offset)
     async with connection.subscribe("orders", since=since) as updates:
         while True:
-            try:
-                update = await anext(updates)
-            except heartline.HistoryGap as gap:
+            update = await anext(updates)
+            if isinstance(update, heartline.Gap):
                 notes.note("mark: a gap was told")
                 notes.order.told_gap(stream)
-                newest = gap.newest
-                if newest is None:
-                    continue
-                update = newest
+                continue
             if first:
                 notes.order.begin(stream, update.offset - 1)
                 first = False
@@ -110,8 +106,8 @@ def _saved_place(node: Node) -> heartline.Position | None:
 
 async def _follow_ticks(node: Node, notes: Notes, connection: heartline.Connection) -> None:
     """Only the newest counts, but never an older one."""
-    policy = heartline.SlowPolicy.KEEP_NEWEST
-    async with connection.subscribe("ticks", since=heartline.NEWEST, policy=policy) as ticks:
+    policy = "keep newest"
+    async with connection.subscribe("ticks", since="newest", policy=policy) as ticks:
         async for tick in ticks:
             notes.versions.observe(f"{node.name}'s ticks", tick.epoch, tick.offset)
             await node.sleep(node.rng.uniform(0, 3))
@@ -120,7 +116,7 @@ async def _follow_ticks(node: Node, notes: Notes, connection: heartline.Connecti
 async def _follow_state(notes: Notes, connection: heartline.Connection) -> None:
     """The state, and what follows it: together what the hub has."""
     state: dict[str, int] = {}
-    async with connection.subscribe("orders", since=heartline.SNAPSHOT) as updates:
+    async with connection.subscribe("orders", since="snapshot") as updates:
         async for update in updates:
             state = dict(update.value) if update.snapshot else count(state, update.value)
             assert state.get("count", 0) == update.offset, "a gap or an overlap behind the state"

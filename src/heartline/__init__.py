@@ -56,12 +56,11 @@ from heartline.errors import (
 from heartline.link import Backoff, ConnectionState, ConnectionStatistics, Peer
 from heartline.observe import Middleware, Observer, Operation
 from heartline.push import (
-    NEWEST,
-    OLDEST,
-    SNAPSHOT,
     Fold,
+    Gap,
     History,
     Level,
+    OnGap,
     Position,
     Receipt,
     SavedKey,
@@ -99,9 +98,6 @@ from heartline.wire import Limits
 __version__ = "0.1.0"
 
 __all__ = [
-    "NEWEST",
-    "OLDEST",
-    "SNAPSHOT",
     "Authenticate",
     "Backoff",
     "Broadcast",
@@ -125,6 +121,7 @@ __all__ = [
     "Events",
     "Fold",
     "Forbidden",
+    "Gap",
     "Heartbeat",
     "HeartlineError",
     "History",
@@ -139,6 +136,7 @@ __all__ = [
     "Messages",
     "Middleware",
     "Observer",
+    "OnGap",
     "Opened",
     "Operation",
     "Outcome",

@@ -21,7 +21,7 @@
     │   ├── Overloaded                       the peer has no room; nothing was executed
     │   └── Forbidden                        the peer does not allow it
     └── PushError
-        ├── HistoryGap                       missed updates are no longer retained
+        ├── HistoryGap                       updates that were missed are lost for good
         ├── SlowConsumer                     the subscription was ended: it lagged too far behind
         ├── StoreError                       a store cannot be opened, read or written
         └── KeyReused                        a key was published with another value before
@@ -33,7 +33,6 @@ is below all layers, and the lowest of those know nothing of Trio.
 from __future__ import annotations
 
 import enum
-from typing import Any
 
 __all__ = [
     "CallError",
@@ -215,26 +214,23 @@ class PushError(HeartlineError):
 
 
 class HistoryGap(PushError):
-    """Updates that this subscription missed are no longer retained, so it cannot be continued without a hole.
+    """Updates that a subscription missed are lost for good; raised in the place of a :class:`heartline.Gap`.
 
-    ``expected`` is the offset that was due, ``newest`` the newest update of the topic (``None`` if it has
-    none). The subscription goes on after ``newest``: take its value as the state and keep iterating.
-
-    ``anew`` tells that the topic has begun anew, because its server was started again without a store or
-    with a backup. Then ``expected`` belongs to its life before, and the offsets of ``newest`` and the
-    later ones to another one.
+    ``first``, ``last`` and ``anew`` are those of the gap. The subscription goes on with the newest update, if
+    one is retained: keep iterating.
     """
 
-    def __init__(self, topic: str, *, expected: int, newest: Any, anew: bool = False) -> None:
-        held = "nothing is retained" if newest is None else f"the newest is {newest.offset}"
+    def __init__(self, topic: str, *, first: int, last: int, anew: bool = False) -> None:
         if anew:
-            lost = f" began anew: what followed update {expected - 1} of its life before is lost"
+            lost = f" began again: what followed update {first - 1} of its life before is lost"
+        elif last == first:
+            lost = f": update {first} is lost"
         else:
-            lost = f": update {expected} is no longer retained"
-        super().__init__(f"topic {topic!r}{lost}, {held}")
+            lost = f": updates {first} to {last} are lost"
+        super().__init__(f"topic {topic!r}{lost}")
         self.topic = topic
-        self.expected = expected
-        self.newest = newest
+        self.first = first
+        self.last = last
         self.anew = anew
 
 

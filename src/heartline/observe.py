@@ -22,7 +22,7 @@ from heartline.errors import ConfigurationError
 
 __all__ = ["Hooks", "Middleware", "Observer", "Operation", "Proceed", "Tell", "Watch"]
 
-logger = logging.getLogger("heartline.observe")
+logger: logging.Logger = logging.getLogger("heartline.observe")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

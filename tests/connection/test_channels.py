@@ -14,7 +14,9 @@ from trio.testing import MockClock
 from heartline import (
     Backoff,
     Channel,
+    ChannelBroken,
     ConnectionLost,
+    HeartlineError,
     Limits,
     SerializationError,
 )
@@ -298,7 +300,10 @@ async def test_the_links_loss_breaks_every_channel(autojump_clock: MockClock) ->
         assert await ours.receive() == "arrived"
         with pytest.raises(trio.BrokenResourceError) as caught:
             await ours.receive()
+        assert isinstance(caught.value, ChannelBroken)
+        assert isinstance(caught.value, HeartlineError)
         assert isinstance(caught.value.__cause__, ConnectionLost)
+        assert str(caught.value).endswith(str(caught.value.__cause__))
         with pytest.raises(ConnectionLost):
             await client.open_channel("no link")
 

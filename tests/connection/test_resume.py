@@ -101,7 +101,7 @@ async def test_an_answer_made_while_the_link_was_down_is_delivered(autojump_cloc
     async with (
         heartline.open_server("memory://", services=[worker], heartbeat=QUIET) as server,
         heartline.open_connection(
-            server.urls[0], heartbeat=QUIET, reconnect=Backoff(initial=20, maximum=20)
+            server.urls[0], heartbeat=QUIET, reconnect=Backoff(initial=20, maximum=20), rng=Highest()
         ) as client,
         trio.open_nursery() as nursery,
     ):

@@ -12,7 +12,7 @@ import pytest
 import heartline.connection
 from heartline.connection import _channels
 from heartline.link import _goodbye
-from heartline.push import _journal, _keys, _part, _publisher, _served, _sqlite
+from heartline.push import _journal, _keys, _publisher, _served, _sqlite
 from heartline.rpc import _faults, _service, _wire
 from heartline.server import _acceptor, _admission, _refusals
 from heartline.session import TRANSITIONS, Role, State, Step, heartbeat, lanes, messages, outbox, reports
@@ -83,8 +83,6 @@ BOUNDS = {
     "text of an error that travels": _faults.MESSAGE_SIZE,
     "longest timeout that travels with a call": _wire.LONGEST_TIMEOUT,
     "name of a topic": _publisher.MAX_TOPIC_NAME,
-    "topics of one server": _publisher.MAX_TOPICS,
-    "subscriptions of one connection": _part.MAX_SUBSCRIPTIONS,
     "updates sent to a subscriber that it has not confirmed": _served.WINDOW_COUNT,
     "bytes of such updates (one is always sent)": _served.WINDOW_SIZE,
     "key of a publish": _keys.MAX_KEY,

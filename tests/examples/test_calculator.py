@@ -21,7 +21,7 @@ def test_alone_it_shows_a_call_two_errors_and_a_deadline() -> None:
     expected = [
         r"serving at tcp://127\.0\.0\.1:\d+",
         r"1 \+ 2 = 3\.0",
-        r"1 / 0 raised over there: ZeroDivisionError: .*division by zero",
+        r"1 / 0 raised over there: Calculator.divide raised ZeroDivisionError: .*division by zero",
         r"'one' \+ 2 was not even tried: .*",
         r"  server: pondering 'life, the universe and everything' \.\.\.",
         r"  server: nobody waits for the answer any more, so I stop",

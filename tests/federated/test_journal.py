@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heartline.federated import TrainResult
-from heartline.federated._journal import MAGIC, Draw, Entry, Journal, LeftOut, TooFewResults, Received
+from heartline.federated._journal import MAGIC, Draw, Entry, Journal, LeftOut, Received, TooFewResults
 from tests.federated.test_checkpoint import ARRAYS, VALUES, in_one_directory
 
 CHECKPOINT = b"d" * 32

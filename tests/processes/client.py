@@ -10,7 +10,7 @@ import random
 import trio
 
 import heartline
-from heartline import OLDEST, Channel, Connection, Lost, Reconnected
+from heartline import Channel, Connection, Lost, Reconnected
 
 from ._common import SOON, heartbeat, limits, say, settings, wait_end
 
@@ -37,7 +37,7 @@ class Work:
         ledger = self._connection.service("Ledger")
         channel = await self._connection.open_channel("echo")
         async with (
-            self._connection.subscribe("entries", since=OLDEST) as topic,
+            self._connection.subscribe("entries", since="oldest") as topic,
             trio.open_nursery() as following,
         ):
             following.start_soon(self._follow, topic)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,15 @@ import pytest
 import trio
 
 import heartline
-from heartline import OLDEST, CallInterrupted, ConnectionState, HistoryGap, Outcome
+from heartline import (
+    CallInterrupted,
+    CloseCode,
+    ConnectionRefusedByPeer,
+    ConnectionState,
+    Gap,
+    Outcome,
+)
+from tests.patience import PATIENCE
 
 from ._common import SOON, limits
 from ._process import start, until, url_to_listen
@@ -72,8 +81,8 @@ async def test_the_session_of_a_killed_client_ends_with_its_window(kind: str, tm
             await see(watch, lambda look: look["held"] == ["ann"])
             await client.kill()
             await see(watch, lambda look: "ann" not in look["connections"])
-            look = await watch.look()
-            assert (look["held"], look["cancelled"], look["subscribers"]) == ([], ["ann"], [])
+            ended = ([], ["ann"], [])
+            await see(watch, lambda look: (look["held"], look["cancelled"], look["subscribers"]) == ended)
             times = {kind: time for kind, name, time, _ in await watch.events() if name == "ann"}
             assert times["Closed"] - times["Lost"] >= window
 
@@ -91,7 +100,7 @@ async def test_a_killed_server_and_the_next_one(kind: str, tmp_path: Path) -> No
         url = await first.read("url")
         async with (
             heartline.open_connection(url, identity="ann", reconnect=SOON, limits=limits()) as ann,
-            ann.subscribe("entries", since=OLDEST) as entries,
+            ann.subscribe("entries", since="oldest") as entries,
             trio.open_nursery() as nursery,
         ):
             ledger = ann.service("Ledger")
@@ -116,21 +125,21 @@ async def test_a_killed_server_and_the_next_one(kind: str, tmp_path: Path) -> No
                 )
                 gaps, after = await _go_on(entries, "after")
                 assert len(gaps) == 1
-                assert gaps[0].expected == 4
+                assert gaps[0].first == 4
                 assert after.epoch != seen[0].epoch
 
 
-async def _go_on(entries: heartline.Subscription, last: str) -> tuple[list[HistoryGap], heartline.Update]:
+async def _go_on(
+    entries: heartline.Subscription[heartline.Update[str] | Gap], last: str
+) -> tuple[list[Gap], heartline.Update[str]]:
     """Read up to this value; it, and the gaps before."""
-    gaps: list[HistoryGap] = []
-    while True:
-        try:
-            update = await anext(entries)
-        except HistoryGap as gap:
-            gaps.append(gap)
-            update = gap.newest
-        if update is not None and update.value == last:
+    gaps: list[Gap] = []
+    async for update in entries:
+        if isinstance(update, Gap):
+            gaps.append(update)
+        elif update.value == last:
             return gaps, update
+    raise AssertionError("a subscription does not end by itself")
 
 
 async def test_everyone_comes_back_to_a_server_that_is_killed_again_and_again() -> None:
@@ -162,3 +171,25 @@ async def test_everyone_comes_back_to_a_server_that_is_killed_again_and_again() 
 
 def _has_links(connection: heartline.Connection, count: int) -> bool:
     return connection.statistics().links >= count
+
+
+@kinds
+async def test_a_client_that_hangs_keeps_its_name_until_it_is_missed(kind: str, tmp_path: Path) -> None:
+    """Its program is started again, elsewhere, while nobody has noticed yet: it has to wait, and gets in."""
+    async with start("server", url=url_to_listen(kind, tmp_path), history=1_000_000) as server:
+        url = await server.read("url")
+        async with start("client", url=url, name="ann") as hung:
+            await hung.read("opened")
+            hung.send(signal.SIGSTOP)
+            codes = []
+            with trio.fail_after(PATIENCE):
+                while True:
+                    try:
+                        async with heartline.open_connection(url, identity="ann") as connection:
+                            assert connection.id == "ann"
+                            break
+                    except ConnectionRefusedByPeer as refused:
+                        codes.append(refused.code)
+                    await trio.sleep(0.02)
+            assert set(codes) <= {CloseCode.IDENTITY_IN_USE}
+            assert not CloseCode.is_terminal(CloseCode.IDENTITY_IN_USE)

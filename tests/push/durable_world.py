@@ -16,18 +16,15 @@ import trio
 from trio.testing import MockClock
 
 from heartline import (
-    OLDEST,
-    SNAPSHOT,
     Connection,
     Fold,
+    Gap,
     Heartbeat,
     History,
-    HistoryGap,
     Level,
     Server,
     StoreError,
     TopicSettings,
-    Update,
     open_server,
 )
 from tests.engine import core_of
@@ -103,27 +100,25 @@ class World:
 
     async def follow_all(self, client: Connection) -> None:
         last = 0
-        async with client.subscribe("topic", since=OLDEST) as updates:
+        async with client.subscribe("topic", since="oldest") as updates:
             while True:
-                try:
-                    update = await updates.__anext__()
-                except HistoryGap as gap:
-                    update = self.check_gap(gap, last)
-                else:
-                    assert update.offset == last + 1
+                update = await updates.__anext__()
+                if isinstance(update, Gap):
+                    self.check_gap(update, last)
+                    last = update.last
+                    continue
+                assert update.offset == last + 1
                 last = update.offset
                 self.note(last, update.value)
                 self.told.append(last)
 
-    def check_gap(self, gap: HistoryGap, last: int) -> Update:
-        """It is told only when what was due is gone, and gives the newest."""
-        newest: Update = gap.newest
-        assert gap.expected == last + 1
-        assert newest.offset > last + self.history.count
-        return newest
+    def check_gap(self, gap: Gap, last: int) -> None:
+        """It is told only when what was due is gone, and what follows is the newest."""
+        assert gap.first == last + 1
+        assert gap.last >= last + self.history.count
 
     async def follow_state(self, client: Connection) -> None:
-        async with client.subscribe("topic", since=SNAPSHOT) as updates:
+        async with client.subscribe("topic", since="snapshot") as updates:
             async for update in updates:
                 if update.snapshot:
                     assert update.offset >= self.place

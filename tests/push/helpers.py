@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
@@ -14,8 +14,8 @@ import heartline
 from heartline import (
     Backoff,
     Connection,
+    Gap,
     Heartbeat,
-    HistoryGap,
     Limits,
     Server,
     Subscription,
@@ -25,8 +25,9 @@ from heartline.endpoints._builtin import ask_for_topic
 from heartline.link import Part
 from heartline.push import Push
 from heartline.push._publisher import BLOCK_PATIENCE
-from heartline.push._wire import CONFIRM, LEAVE, encode_notice, encode_update, parse_head
-from heartline.wire import CborSerializer, Frame, FrameType
+from heartline.push._types import POLICIES
+from heartline.push._wire import LEAVE, OFFSET, encode_notice, parse_head, stamp
+from heartline.wire import CborSerializer, Frame, FrameType, Serializer, encode_value
 from tests.engine import core_of, link_of
 
 QUIET = Heartbeat(interval=1e6, timeout=4e6)
@@ -39,9 +40,13 @@ CBOR = CborSerializer()
 
 
 @asynccontextmanager
-async def open_topics(url: str = "memory://", **settings: Any) -> AsyncIterator[Server]:
-    """A server that is quiet."""
+async def open_topics(
+    url: str = "memory://", *, blocking: bool = False, **settings: Any
+) -> AsyncIterator[Server]:
+    """A server that is quiet, whose topic allows ``blocking`` subscribers or not."""
     async with heartline.open_server(url, **({"heartbeat": QUIET} | settings)) as server:
+        if blocking:
+            server.declare_topic("topic", policies=POLICIES)
         yield server
 
 
@@ -74,13 +79,19 @@ async def take_values(subscription: Subscription, count: int) -> list[Any]:
     return [update.value for update in await take(subscription, count)]
 
 
-async def take_gap(subscription: Subscription) -> HistoryGap:
+class Loss(NamedTuple):
+    """A gap, and the newest update behind it if that stands for what was lost."""
+
+    gap: Gap
+    newest: Update[Any] | None
+
+
+async def take_gap(subscription: Subscription[Any]) -> Loss:
     """The gap that comes next."""
-    try:
-        update = await subscription.__anext__()
-    except HistoryGap as gap:
-        return gap
-    raise AssertionError(f"{update} came instead of a gap")
+    gap = await subscription.__anext__()
+    assert isinstance(gap, Gap), f"{gap} came instead of a gap"
+    newest = await subscription.__anext__() if subscription._taken is None else None
+    return Loss(gap, newest)
 
 
 async def publish(server: Server, values: Sequence[Any], topic: str = "topic") -> None:
@@ -127,6 +138,12 @@ def put_part(connection: Connection, part: Part) -> None:
     core_of(connection)._parts[part.family] = part
 
 
+def encode_update(serializer: Serializer, offset: int, value: Any) -> tuple[bytes, int]:
+    """The payload and flags of an update."""
+    encoded, flags = encode_value(serializer, value)
+    return stamp(offset, encoded), flags
+
+
 class HandSubscriber:
     """The subscriber's side of a connection, by hand."""
 
@@ -146,7 +163,7 @@ class HandSubscriber:
         return answer
 
     async def confirm(self, number: int, offset: int) -> None:
-        self.post(number, CONFIRM.pack(offset))
+        self.post(number, OFFSET.pack(offset))
         await settle()
 
     async def leave(self, key: int) -> None:
@@ -186,7 +203,7 @@ class HandPublisher(Push):
     """The publisher's side of a connection, by hand."""
 
     def __init__(self, connection: Connection) -> None:
-        super().__init__(None, ask_for_topic, core_of(connection))
+        super().__init__(core_of(connection).part(Push).publisher, ask_for_topic, core_of(connection))
         self.connection = connection
         self.answer: Any = [7, "epoch", 0]
         self.asked: list[tuple[Any, ...]] = []
@@ -200,7 +217,7 @@ class HandPublisher(Push):
         return self.answer
 
     def on_frame(self, frame: Frame) -> None:
-        self.confirmed.append((frame.id, *CONFIRM.unpack(frame.payload)))
+        self.confirmed.append((frame.id, *OFFSET.unpack(frame.payload)))
 
     async def push(self, offset: int, value: Any = None, number: int = 7) -> None:
         payload, flags = encode_update(CBOR, offset, value)

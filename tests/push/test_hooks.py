@@ -13,7 +13,6 @@ from hypothesis import given
 from trio.testing import MockClock
 
 from heartline import (
-    OLDEST,
     CallError,
     ConnectionLost,
     Forbidden,
@@ -83,7 +82,7 @@ class TestSubscribe:
 
         async with open_pair(middleware=[look]) as (server, client):
             await server.publish("topic", 1)
-            async with client.subscribe("topic", since=OLDEST) as subscription:
+            async with client.subscribe("topic", since="oldest") as subscription:
                 assert await take_values(subscription, 1) == [1]
         assert [(one.name, one.peer, one.subject) for one in seen] == [("topic", client.id, "oldest")]
 

@@ -10,10 +10,11 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from heartline import OLDEST, History, Level, Position, Server, SlowPolicy, TopicSettings
+from heartline import History, Level, Position, Server, TopicSettings
 from heartline.errors import ConfigurationError, SerializationError, StoreError
 from heartline.push import _journal
 from heartline.push._served import WINDOW_SIZE
+from heartline.push._types import POLICIES
 from tests.push.helpers import open_client, open_topics, settle, take_values
 from tests.push.stores import Disk, FakeStore
 
@@ -42,7 +43,7 @@ async def test_nobody_knows_an_update_before_it_is_stored(wait: Any, autojump_cl
             nursery.start_soon(publish)
             await trio.sleep(0.9)
             assert server.statistics().topics["topic"].last_offset == 0
-            assert not topic._waiting
+            assert not topic._following._waiting
             assert await take_values(topic, 1) == ["value"]
             assert trio.current_time() == pytest.approx(1.0)
             nursery.start_soon(topic.__anext__)
@@ -153,7 +154,7 @@ async def test_the_end_of_the_server_leaves_no_publisher_behind(
     failures = []
 
     async def publish(server: Server, value: int) -> None:
-        with pytest.raises(StoreError, match="the server has ended") as caught:
+        with pytest.raises(StoreError, match="its publisher has ended") as caught:
             await server.publish("topic", value)
         failures.append(caught.value)
 
@@ -165,7 +166,7 @@ async def test_the_end_of_the_server_leaves_no_publisher_behind(
             nursery.start_soon(publish, server, 2)
             await trio.sleep(10)
     assert len(failures) == 2
-    with pytest.raises(StoreError, match="the server has ended"):
+    with pytest.raises(StoreError, match="its publisher has ended"):
         await server.publish("topic", 3)
 
 
@@ -196,7 +197,8 @@ async def test_publishers_wait_for_a_blocking_subscriber_with_what_is_on_its_way
     """Those in the queue count: together they must not push out what the subscriber has not got."""
     long = bytes(WINDOW_SIZE)  # one of them fills the window
     async with open_durable(history=History(count=3)) as (server, _), open_client(server) as client:
-        subscription = client.subscribe("topic", policy=SlowPolicy.BLOCK)
+        server.declare_topic("topic", policies=POLICIES)
+        subscription = client.subscribe("topic", policy="block")
         async with subscription as topic, trio.open_nursery() as nursery:
             for value in range(8):
                 nursery.start_soon(server.publish, "topic", [value, long])
@@ -218,7 +220,7 @@ async def test_history_age_and_epoch_go_on(autojump_clock: MockClock) -> None:
     async with open_durable(disk, history=history) as (server, _), open_client(server) as client:
         topic = server.statistics().topics["topic"]
         assert (topic.last_offset, topic.retained) == (5, 2), "the third last is 120 seconds old"
-        async with client.subscribe("topic", since=OLDEST) as updates:
+        async with client.subscribe("topic", since="oldest") as updates:
             assert updates.position == Position(receipt.epoch, 3)
             assert await take_values(updates, 2) == [3, 4]
         await trio.sleep(30)

@@ -109,7 +109,7 @@ async def test_the_memory_of_keys_is_bounded(durable: bool, autojump_clock: Mock
         for number in (7, 8, 9):
             receipt = await server.publish("topic", number, key=str(number))
             assert receipt.offset == 2 * number + 1
-        assert len(server._publisher.topic("topic").keys) == 3
+        assert len(server._publisher.find("topic").keys) == 3
         assert (await server.publish("topic", 6, key="6")).offset == 21
     if durable:
         assert len(disk.topics["topic"].keys) <= 4

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from heartline import History
 from heartline.errors import ConfigurationError
-from heartline.push import TopicLog
+from heartline.push import Entry, TopicLog
 from heartline.push._log import SHARED_SIZE
+from heartline.push._wire import OFFSET, stamp
 from heartline.wire import Frame, FrameDecoder, FrameType
 
 histories = st.builds(
@@ -50,9 +51,15 @@ class PlainLog:
         return {offset: self.all[offset - 1][0] for offset in range(self.dropped + 1, len(self.all) + 1)}
 
 
+def value_of(entry: Entry) -> bytes:
+    """The value of an update, whose payload begins with its offset."""
+    assert OFFSET.unpack_from(entry.payload) == (entry.offset,)
+    return entry.payload[OFFSET.size :]
+
+
 def check(log: TopicLog, plain: PlainLog) -> None:
     kept = plain.kept
-    assert {entry.offset: entry.payload for entry in log} == kept
+    assert {entry.offset: value_of(entry) for entry in log} == kept
     assert len(log) == len(kept)
     assert log.last == len(plain.all)
     assert log.first == min(kept, default=log.last + 1)
@@ -60,7 +67,7 @@ def check(log: TopicLog, plain: PlainLog) -> None:
     assert (log.newest.offset if log.newest else None) == max(kept, default=None)
     for offset in range(log.last + 3):
         entry = log.get(offset)
-        assert (entry.payload if entry else None) == kept.get(offset)
+        assert (value_of(entry) if entry else None) == kept.get(offset)
     everything = sum(len(payload) for payload, _ in plain.all)
     for offset in kept:
         later = sum(len(payload) for later, payload in kept.items() if later >= offset)
@@ -77,7 +84,7 @@ def test_it_retains_what_its_history_says(history: History, steps: list[tuple[in
         payload = bytes([number]) * length
         entry = log.append(payload, 0, now)
         plain.append(payload, now)
-        assert (entry.offset, entry.payload) == (len(plain.all), payload)
+        assert (entry.offset, value_of(entry)) == (len(plain.all), payload)
         check(log, plain)
         # While the age allows, the newest is retained, however long it is.
         assert log.newest is entry
@@ -106,14 +113,14 @@ def test_it_foretells_what_appends_drop(
     assert dropped <= set(told) <= set(there[:-1])
 
 
-@pytest.mark.parametrize("length", [0, 1, SHARED_SIZE, SHARED_SIZE + 1])
+@pytest.mark.parametrize("length", [0, 1, SHARED_SIZE - 8, SHARED_SIZE - 7])
 def test_a_small_update_is_encoded_once_for_all(length: int) -> None:
     log = TopicLog("epoch", 9, History())
     entry = log.append(bytes(length), 2, 0.0)
-    if length > SHARED_SIZE:
+    if length + OFFSET.size > SHARED_SIZE:
         assert not entry.frame
     else:
-        assert FrameDecoder().feed(entry.frame) == [Frame(FrameType.PUSH, 2, 0, 9, bytes(length))]
+        assert FrameDecoder().feed(entry.frame) == [Frame(FrameType.PUSH, 2, 0, 9, stamp(1, bytes(length)))]
 
 
 @pytest.mark.parametrize(

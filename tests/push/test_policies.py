@@ -9,19 +9,19 @@ import trio
 from trio.testing import MockClock
 
 from heartline import (
-    OLDEST,
     Connection,
+    Gap,
     History,
-    HistoryGap,
     Position,
     Receipt,
     Server,
     SlowConsumer,
-    SlowPolicy,
     Subscription,
 )
+from heartline.push import SlowPolicy
 from heartline.push._publisher import BLOCK_PATIENCE
 from heartline.push._served import WINDOW_COUNT
+from heartline.push._types import POLICIES
 from tests.engine import core_of
 from tests.push.helpers import (
     HandSubscriber,
@@ -38,12 +38,12 @@ from tests.push.helpers import (
 )
 
 SHORT = History(count=10)
-BLOCK = SlowPolicy.BLOCK
+BLOCK = "block"
 
 
-@pytest.mark.parametrize("policy", SlowPolicy)
+@pytest.mark.parametrize("policy", POLICIES)
 async def test_who_keeps_up_gets_everything(policy: SlowPolicy, autojump_clock: MockClock) -> None:
-    async with open_pair(history=History(count=1)) as (server, client):
+    async with open_pair(blocking=True, history=History(count=1)) as (server, client):
         async with client.subscribe("topic", policy=policy) as topic:
             for number in range(3 * WINDOW_COUNT):
                 await server.publish("topic", number)
@@ -51,14 +51,14 @@ async def test_who_keeps_up_gets_everything(policy: SlowPolicy, autojump_clock: 
         assert server.statistics().topics["topic"].skipped == 0
 
 
-@pytest.mark.parametrize("policy", SlowPolicy)
+@pytest.mark.parametrize("policy", POLICIES)
 async def test_who_is_behind_catches_up_from_the_history(
     policy: SlowPolicy, autojump_clock: MockClock
 ) -> None:
-    async with open_pair() as (server, client):
+    async with open_pair(blocking=True) as (server, client):
         async with client.subscribe("topic", policy=policy) as topic:
             await publish(server, range(1000))
-            if policy is SlowPolicy.KEEP_NEWEST:
+            if policy == "keep newest":
                 values = [*await take_values(topic, 1), *await take_values(topic, 1)]
                 assert values == [WINDOW_COUNT - 1, 999]
             else:
@@ -69,22 +69,25 @@ async def test_who_is_behind_catches_up_from_the_history(
 
 
 async def test_dropping_the_oldest_is_told_and_then_goes_on(autojump_clock: MockClock) -> None:
-    async with open_pair(history=SHORT) as (server, client), client.subscribe("topic") as topic:
+    async with (
+        open_pair(blocking=True, history=SHORT) as (server, client),
+        client.subscribe("topic") as topic,
+    ):
         offset = skipped = 0
         for turn in range(3):
             await publish(server, range(1000))
-            with pytest.raises(HistoryGap) as caught:
-                while True:
-                    (update,) = await take(topic, 1)
-                    assert update.offset == offset + 1
-                    offset += 1
-            gap = caught.value
+            async for gap in topic:
+                if isinstance(gap, Gap):
+                    break
+                assert gap.offset == offset + 1
+                offset += 1
             assert offset == turn * 1001 + WINDOW_COUNT - (turn > 0), "the window was full"
             assert topic.position.offset == offset
-            assert gap.expected == offset + 1
-            offset = (turn + 1) * 1001 - 1
-            assert (gap.newest.offset, gap.newest.value) == (offset, 999)
-            skipped += offset - gap.expected
+            first, offset = offset + 1, (turn + 1) * 1001 - 1
+            assert gap == Gap(topic="topic", epoch=topic.position.epoch, first=first, last=offset - 1)
+            (newest,) = await take(topic, 1)
+            assert (newest.offset, newest.value) == (offset, 999)
+            skipped += offset - first
             assert server.statistics().topics["topic"].skipped == skipped
             await publish(server, ["next"])
             assert await take_values(topic, 1) == ["next"]
@@ -94,13 +97,13 @@ async def test_dropping_the_oldest_is_told_and_then_goes_on(autojump_clock: Mock
 
 async def test_the_newest_that_is_retained_no_longer(autojump_clock: MockClock) -> None:
     """With an age, not even the newest is there when the gap is told."""
-    async with open_pair(history=History(age=10.0)) as (server, client):
+    async with open_pair(blocking=True, history=History(age=10.0)) as (server, client):
         first = await server.publish("topic", 1)
         await publish(server, [2, 3])
         await trio.sleep(11)
         async with client.subscribe("topic", since=Position(first.epoch, 1)) as topic:
             gap = await take_gap(topic)
-            assert (gap.expected, gap.newest) == (2, None)
+            assert (gap.gap.first, gap.newest) == (2, None)
             await publish(server, [4])
             assert await take_values(topic, 1) == [4]
 
@@ -109,8 +112,8 @@ async def test_the_newest_that_is_retained_no_longer(autojump_clock: MockClock) 
 
 
 async def test_keeping_the_newest_skips_on_both_sides(autojump_clock: MockClock) -> None:
-    async with open_pair(history=SHORT) as (server, client):
-        async with client.subscribe("topic", policy=SlowPolicy.KEEP_NEWEST) as topic:
+    async with open_pair(blocking=True, history=SHORT) as (server, client):
+        async with client.subscribe("topic", policy="keep newest") as topic:
             # What has arrived is replaced at the subscriber, what has not is skipped at the publisher.
             await publish(server, range(100))
             await settle()
@@ -127,9 +130,9 @@ async def test_keeping_the_newest_skips_on_both_sides(autojump_clock: MockClock)
 
 @pytest.mark.parametrize("count", [1, 10, 5000])
 async def test_the_newest_comes_however_far_behind_one_is(count: int, autojump_clock: MockClock) -> None:
-    async with open_pair(history=History(count=count)) as (server, client):
+    async with open_pair(blocking=True, history=History(count=count)) as (server, client):
         await publish(server, range(3000))
-        async with client.subscribe("topic", since=OLDEST, policy=SlowPolicy.KEEP_NEWEST) as topic:
+        async with client.subscribe("topic", since="oldest", policy="keep newest") as topic:
             assert await take_values(topic, 1) == [2999]
             await publish(server, range(3000, 3000 + 2 * WINDOW_COUNT))
             while await take_values(topic, 1) != [2999 + 2 * WINDOW_COUNT]:
@@ -138,8 +141,8 @@ async def test_the_newest_comes_however_far_behind_one_is(count: int, autojump_c
 
 async def test_a_large_state_is_sent_once_it_is_wanted(autojump_clock: MockClock) -> None:
     """A model that takes long to handle: those between are not even sent."""
-    async with open_pair(history=History(count=1)) as (server, client):
-        async with client.subscribe("topic", policy=SlowPolicy.KEEP_NEWEST) as topic:
+    async with open_pair(blocking=True, history=History(count=1)) as (server, client):
+        async with client.subscribe("topic", policy="keep newest") as topic:
             await settle()
             for number in range(20):
                 await server.publish("topic", [number, bytes(2_000_000)])
@@ -160,7 +163,7 @@ async def fill(server: Server, topic: Subscription) -> int:
 
 
 async def test_a_publisher_waits_only_when_it_would_lose_something(autojump_clock: MockClock) -> None:
-    async with open_pair(history=SHORT) as (server, client):
+    async with open_pair(blocking=True, history=SHORT) as (server, client):
         async with client.subscribe("topic", policy=BLOCK) as topic:
             count = await fill(server, topic)
             assert await is_stuck(lambda: server.publish("topic", "lost"))
@@ -172,7 +175,7 @@ async def test_a_publisher_waits_only_when_it_would_lose_something(autojump_cloc
 
 
 async def test_a_publisher_does_not_wait_for_ever(autojump_clock: MockClock) -> None:
-    async with open_pair(history=SHORT) as (server, client):
+    async with open_pair(blocking=True, history=SHORT) as (server, client):
         async with client.subscribe("topic", policy=BLOCK) as topic:
             count = await fill(server, topic)
             await publish(server, ["in spite of it"])
@@ -184,7 +187,7 @@ async def test_a_publisher_does_not_wait_for_ever(autojump_clock: MockClock) -> 
 
 @pytest.mark.parametrize("size", [100, 3000])
 async def test_a_history_of_bytes_blocks_too(size: int, autojump_clock: MockClock) -> None:
-    async with open_pair(history=History(size=5000)) as (server, client):
+    async with open_pair(blocking=True, history=History(size=5000)) as (server, client):
         async with client.subscribe("topic", policy=BLOCK) as topic:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(publish, server, [bytes(size)] * 1000)
@@ -194,7 +197,7 @@ async def test_a_history_of_bytes_blocks_too(size: int, autojump_clock: MockCloc
 
 
 async def test_at_the_timeout_the_publisher_goes_on(autojump_clock: MockClock) -> None:
-    async with open_pair(history=SHORT) as (server, client):
+    async with open_pair(blocking=True, history=SHORT) as (server, client):
         async with client.subscribe("topic", policy=BLOCK) as topic:
             count = await fill(server, topic)
             receipt: Receipt = await server.publish("topic", "late", timeout=7.0)
@@ -202,7 +205,7 @@ async def test_at_the_timeout_the_publisher_goes_on(autojump_clock: MockClock) -
             assert receipt.offset == count + 1
             assert len(await take(topic, WINDOW_COUNT)) == WINDOW_COUNT
             gap = await take_gap(topic)
-            assert (gap.expected, gap.newest.value) == (WINDOW_COUNT + 1, "late")
+            assert (gap.gap.first, gap.newest.value) == (WINDOW_COUNT + 1, "late")
 
 
 async def _leave(subscription: Subscription, _client: Connection) -> None:
@@ -215,7 +218,7 @@ async def _lose_the_link(_subscription: Subscription, client: Connection) -> Non
 
 @pytest.mark.parametrize("release", [_leave, _lose_the_link])
 async def test_who_goes_holds_nobody_up(release: Any, autojump_clock: MockClock) -> None:
-    async with open_pair(history=SHORT) as (server, client):
+    async with open_pair(blocking=True, history=SHORT) as (server, client):
         topic = client.subscribe("topic", policy=BLOCK)
         await topic.__aenter__()
         count = await fill(server, topic)
@@ -230,7 +233,7 @@ async def test_who_goes_holds_nobody_up(release: Any, autojump_clock: MockClock)
 
 
 async def test_several_publishers_that_are_held_up_keep_every_update(autojump_clock: MockClock) -> None:
-    async with open_pair(history=SHORT) as (server, client):
+    async with open_pair(blocking=True, history=SHORT) as (server, client):
         async with client.subscribe("topic", policy=BLOCK) as topic, trio.open_nursery() as nursery:
             for number in range(10):
                 nursery.start_soon(publish, server, [(number, n) for n in range(100)])
@@ -244,8 +247,8 @@ async def test_several_publishers_that_are_held_up_keep_every_update(autojump_cl
 
 
 async def test_who_is_too_slow_is_told_and_its_place_is_free(autojump_clock: MockClock) -> None:
-    async with open_pair(history=SHORT) as (server, client):
-        async with client.subscribe("topic", policy=SlowPolicy.DISCONNECT) as topic:
+    async with open_pair(blocking=True, history=SHORT) as (server, client):
+        async with client.subscribe("topic", policy="disconnect") as topic:
             await publish(server, range(1000))
             assert await take_values(topic, WINDOW_COUNT) == list(range(WINDOW_COUNT))
             for _ in range(2):
@@ -253,7 +256,7 @@ async def test_who_is_too_slow_is_told_and_its_place_is_free(autojump_clock: Moc
                     await take(topic, 1)
             assert server.subscribers("topic") == frozenset()
             assert topic.position.offset == WINDOW_COUNT
-            async with client.subscribe("topic", policy=SlowPolicy.DISCONNECT) as again:
+            async with client.subscribe("topic", policy="disconnect") as again:
                 await publish(server, ["next"])
                 assert await take_values(again, 1) == ["next"]
         assert client.statistics().links == 1
@@ -261,7 +264,7 @@ async def test_who_is_too_slow_is_told_and_its_place_is_free(autojump_clock: Moc
 
 async def test_who_is_too_slow_harms_nobody(autojump_clock: MockClock) -> None:
     """Others on the same connection, and those who wait for it, go on."""
-    async with open_topics(history=SHORT) as server, open_client(server) as client:
+    async with open_topics(blocking=True, history=SHORT) as server, open_client(server) as client:
         async with trio.open_nursery() as nursery:
             others: list[int] = []
 
@@ -273,7 +276,7 @@ async def test_who_is_too_slow_harms_nobody(autojump_clock: MockClock) -> None:
             async with open_client(server) as second:
                 nursery.start_soon(follow, client)
                 nursery.start_soon(follow, second)
-                async with client.subscribe("topic", policy=SlowPolicy.DISCONNECT) as topic:
+                async with client.subscribe("topic", policy="disconnect") as topic:
                     await settle()
                     for number in range(1000):
                         receipt = await server.publish("topic", number, wait="confirmed", timeout=0.5)
@@ -290,7 +293,7 @@ async def test_who_is_too_slow_harms_nobody(autojump_clock: MockClock) -> None:
 
 async def test_nothing_follows_the_end(autojump_clock: MockClock) -> None:
     """What a subscriber confirms after it was ended moves nothing, and kills nothing."""
-    async with open_pair(history=SHORT) as (server, client):
+    async with open_pair(blocking=True, history=SHORT) as (server, client):
         hand = HandSubscriber(client)
         number, _, position = await hand.subscribe("topic", policy="disconnect")
         await hand.confirm(number, position)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from operator import attrgetter
 from typing import Any
 
 import pytest
 import trio
 from trio.testing import MockClock
 
-from heartline import Connection, History, HistoryGap, Position, Server, SlowPolicy, Subscription
+from heartline import Connection, History, Position, Server, Subscription
 from heartline.errors import ConfigurationError
+from heartline.push import SlowPolicy
 from heartline.push._served import WINDOW_COUNT
 from tests.engine import link_of
 from tests.push.helpers import (
@@ -204,8 +206,9 @@ async def test_who_begins_behind_the_update_never_had_it(autojump_clock: MockClo
 
 
 async def test_who_takes_its_own_place_is_not_given_up(autojump_clock: MockClock) -> None:
-    """The server sees the new link before it sees the end of the old one."""
-    async with open_topics(authenticate=lambda peer: peer.identity) as server, trio.open_nursery() as nursery:
+    """The server, which vouches for its clients, sees the new link before it sees the end of the old one."""
+    vouch = attrgetter("identity")
+    async with open_topics(authenticate=vouch) as server, trio.open_nursery() as nursery:
 
         async def take_over(since: Position) -> None:
             await trio.sleep(1.0)
@@ -282,14 +285,11 @@ async def test_a_newer_update_in_its_place_is_enough(autojump_clock: MockClock) 
         async def read(policy: SlowPolicy) -> None:
             async with client.subscribe("topic", policy=policy) as topic:
                 while True:
-                    try:
-                        await take(topic, 1)
-                    except HistoryGap:
-                        pass
+                    await take(topic, 1)
                     await trio.sleep(1.0)
 
-        nursery.start_soon(read, SlowPolicy.KEEP_NEWEST)
-        nursery.start_soon(read, SlowPolicy.DROP_OLDEST)
+        nursery.start_soon(read, "keep newest")
+        nursery.start_soon(read, "drop oldest")
         await settle()
         for value in range(2 * WINDOW_COUNT):
             nursery.start_soon(published, value)
@@ -370,7 +370,7 @@ async def test_sent_to_a_link_that_breaks_is_missing(autojump_clock: MockClock) 
 @pytest.mark.parametrize("wait", ["received", True, 1, ""])
 async def test_a_wrong_wait_is_refused(wait: Any, autojump_clock: MockClock) -> None:
     async with open_topics() as server:
-        with pytest.raises(ConfigurationError, match="wait must be None, 'stored', 'sent' or 'confirmed'"):
+        with pytest.raises(ConfigurationError, match=r"wait must be one of 'stored', .* or None, not"):
             await server.publish("topic", 1, wait=wait)
         assert not server.statistics().topics
 

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 import heartline
-from heartline import OLDEST, SNAPSHOT, CloseCode, Connection, History, Limits, SlowPolicy
+from heartline import CloseCode, Connection, History, Limits
 from heartline.push import Fold, TopicSettings
 from heartline.push._served import Served
-from heartline.push._wire import CONFIRM
+from heartline.push._wire import OFFSET
 from heartline.session import GoAway
 from heartline.wire import Frame, FrameType
 from tests.engine import core_of, link_of
@@ -32,7 +32,7 @@ KIB = 1024
 
 async def follow(client: Connection, topic: str, last: int, seen: dict[str, list[int]]) -> None:
     """Note the offsets from the oldest on."""
-    async with client.subscribe(topic, since=OLDEST) as updates:
+    async with client.subscribe(topic, since="oldest") as updates:
         async for update in updates:
             seen.setdefault(topic, []).append(update.offset)
             if update.offset == last:
@@ -107,7 +107,7 @@ async def test_subscriptions_of_a_link_take_turns(autojump_clock: MockClock) -> 
             await peer.send(call_frame(key, "$push.subscribe", f"topic {key}", None, "drop oldest", key))
             (answer,) = await peer.events()
             number, _, position = CBOR.decode(answer.payload[1:])
-            await peer.send(Frame(FrameType.CONFIRM, id=number, payload=CONFIRM.pack(position)))
+            await peer.send(Frame(FrameType.CONFIRM, id=number, payload=OFFSET.pack(position)))
             numbers.append(number)
         for key in range(topics):
             await publish(server, [bytes(4_000)] * updates, f"topic {key}")
@@ -201,7 +201,7 @@ async def test_states_wait_for_room_too(autojump_clock: MockClock) -> None:
         for name in topics:
             await server.publish(name, bytes(60_000))
         hand = HandSubscriber(client)
-        numbers = [(await hand.subscribe(name, SNAPSHOT, key=key))[::2] for key, name in enumerate(topics)]
+        numbers = [(await hand.subscribe(name, "snapshot", key=key))[::2] for key, name in enumerate(topics)]
         served = server.connections[client.id]
         most = 0
         for number, position in numbers:
@@ -235,8 +235,9 @@ async def test_a_blocking_subscription_waits_for_room(autojump_clock: MockClock)
     """Nothing is lost for one that wants to be waited for, and the publisher goes on when the link does."""
     limits = Limits(write_buffer=10 * KIB)
     history = History(count=3)
-    async with open_topics(limits=limits, history=history) as server, open_client(server) as client:
-        blocking = client.subscribe("topic", policy=SlowPolicy.BLOCK)
+    settings: Any = {"limits": limits, "history": history}
+    async with open_topics(blocking=True, **settings) as server, open_client(server) as client:
+        blocking = client.subscribe("topic", policy="block")
         async with blocking as updates, trio.open_nursery() as nursery:
             nursery.start_soon(publish, server, [bytes(9_000)] * 60)
             assert [(await anext(updates)).offset for _ in range(60)] == list(range(1, 61))
@@ -263,7 +264,7 @@ async def test_who_waits_is_not_looked_at_by_every_write(
         async with open_client(server) as client:
             hand = HandSubscriber(client)
             for n in range(topics):
-                number, _, position = await hand.subscribe(f"topic {n}", OLDEST, key=n)
+                number, _, position = await hand.subscribe(f"topic {n}", "oldest", key=n)
                 hand.post(number, position.to_bytes(8))
             await settle()
             assert len(hand.frames) == topics * updates

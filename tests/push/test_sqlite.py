@@ -74,6 +74,14 @@ async def test_a_newer_format(tmp_path: Path) -> None:
     await refused(path, f"written by a newer heartline: its format is {module.FORMAT + 1}")
 
 
+async def test_an_older_format(tmp_path: Path) -> None:
+    """That of 0.1, whose payloads began with their offset."""
+    path = tmp_path / "store"
+    await fill(path)
+    change(path, "PRAGMA user_version = 1")
+    await refused(path, "written by an older heartline: its format is 1.*begin a new file")
+
+
 async def test_a_damaged_file(tmp_path: Path) -> None:
     path = tmp_path / "store"
     await fill(path, 200)

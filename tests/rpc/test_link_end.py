@@ -20,6 +20,7 @@ from heartline.errors import (
 from heartline.link import Link
 from heartline.rpc import Calls
 from heartline.wire import HEADER_SIZE, Frame, FrameType
+from tests.connection.helpers import Highest
 from tests.engine import core_of, link_of
 from tests.patience import PATIENCE
 from tests.rpc.helpers import QUIET, cut, open_pair, raw_client, raw_server, reconnect, settle
@@ -144,7 +145,7 @@ class TestNotSent:
     async def test_without_a_link(self, autojump_clock: MockClock) -> None:
         """A client between two links, and one that is closed for good."""
         reconnect = Backoff(initial=60, maximum=60)
-        async with open_pair(Worker(), reconnect=reconnect) as (client, _):
+        async with open_pair(Worker(), reconnect=reconnect, rng=Highest()) as (client, _):
             cut(client)
             await trio.sleep(0.1)
             assert client.state is ConnectionState.LOST
@@ -287,7 +288,8 @@ class TestCancelledAsItEnds:
 
     async def test_the_cancel_itself_ends_the_session(self, autojump_clock: MockClock) -> None:
         """It is one frame too many for a peer that is gone."""
-        async with open_pair(Worker(), resume_window=60, reconnect=Backoff(initial=30)) as (client, _):
+        late = {"reconnect": Backoff(initial=30), "rng": Highest()}
+        async with open_pair(Worker(), resume_window=60, **late) as (client, _):
             scope = trio.CancelScope()
             async with trio.open_nursery() as nursery:
                 ends = Ends(nursery)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 import heartline
-from heartline import Backoff, Retry, method, service
+from heartline import Backoff, Retry, method, remote, service
 from heartline.errors import (
     CallError,
     ConfigurationError,
@@ -211,3 +211,21 @@ async def test_the_readme_example() -> None:
             async with heartline.open_connection(url) as conn:
                 calc: Any = conn.service(Calculator)
                 assert await calc.add(1, 2) == 3
+
+
+async def test_remote_gives_the_method_of_a_proxy_and_refuses_any_other() -> None:
+    async with open_pair(Calculator()) as (client, _):
+        calc = client.service(Calculator)
+        assert await remote(calc.add)(1, b=2) == 3
+        assert await remote(calc.divide)(1, 2) == 0.5
+        assert remote(calc.power) is calc.power  # type: ignore[comparison-overlap]
+        others: list[Any] = [Calculator().add, Calculator.add, len]
+        for method in others:
+            with pytest.raises(ConfigurationError, match="remote is for methods of proxies"):
+                remote(method)
+
+
+@pytest.mark.parametrize("cls", [Proxy, RemoteMethod])
+def test_only_a_connection_makes_proxies(cls: Any) -> None:
+    with pytest.raises(TypeError, match="no public constructor"):
+        cls(None, "Calculator", None, None)

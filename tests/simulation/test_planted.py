@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from fuzz.world.federation import simulate
-from heartline import HistoryGap, Outcome
+from heartline import Outcome
 from heartline.connection._inbox import Inbox
 from heartline.federated._stub import LearnerStub
-from heartline.push import Subscription
+from heartline.push._following import Following
 from heartline.rpc import Calls
 from heartline.server import Table
 from heartline.session import Session
@@ -75,29 +75,27 @@ def test_what_is_delivered_twice_is_noticed(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_gap_that_is_not_told_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    take = Subscription._take
+    on_gap = Following._on_gap
 
-    def hush(self: Subscription) -> Any:
-        try:
-            return take(self)
-        except HistoryGap as gap:
-            return gap.newest
+    def hush(self: Following, *gap: Any, **more: Any) -> None:
+        on_gap(self, *gap, **more)
+        self._waiting.pop()
 
-    monkeypatch.setattr(Subscription, "_take", hush)
+    monkeypatch.setattr(Following, "_on_gap", hush)
     found("nobody was told of the gap")
 
 
 def test_a_receipt_that_comes_too_early_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Confirmed implies delivered: a subscriber that confirms what has only arrived."""
-    deliver = Subscription.deliver
+    deliver = Following.deliver
 
-    def hasty(self: Subscription, frame: Any) -> None:
+    def hasty(self: Following, frame: Any) -> None:
         deliver(self, frame)
-        if self._number is not None and self._received > self._confirmed:
-            self._confirmed = self._done = self._received
-            self._push.confirm(self._number, self._received)
+        if self.number is not None and self._received > self._confirmed:
+            self._confirmed = self.handled = self._received
+            self._push.confirm(self.number, self._received)
 
-    monkeypatch.setattr(Subscription, "deliver", hasty)
+    monkeypatch.setattr(Following, "deliver", hasty)
     found("which has not handled it")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heartline.wire.text import printable
+from heartline.wire.text import is_name, printable
 
 
 @given(st.text(st.characters()), st.integers(1, 50))
@@ -24,3 +24,9 @@ def test_plain_text_stays_as_it_is(text: str) -> None:
 def test_examples() -> None:
     assert printable("a\nb\x1b[1m\u202e\ud800") == "a\\nb\\x1b[1m\\u202e\\ud800"
     assert printable("abcdef", 4) == "abc…"
+
+
+@given(st.text(max_size=12), st.integers(1, 12))
+def test_a_name_is_short_and_printable(text: str, size: int) -> None:
+    assert is_name(text, size) == (text != "" and len(text) <= size and printable(text) == text)
+    assert not is_name(text.encode(errors="replace"), size)

@@ -248,8 +248,10 @@ class Channels:
             self._on_open(frame)
             return
         channel = self._open.get(frame.channel)
-        if channel is None:
-            return  # the lane of a call that has been answered and does not use it
+        if channel is None:  # the lane of a call that was refused: nobody waits for its items
+            if frame.type == FrameType.DATA:
+                self.core.require_link().give_credit(frame.channel, len(frame.payload))
+            return
         if frame.type == FrameType.DATA:
             channel._deliver(frame)
         else:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from functools import partial
-from typing import Any, TypeVar, final, overload
+from typing import Any, Literal, TypeVar, final, overload
 
 import trio
 
@@ -31,8 +32,22 @@ from heartline.link import (
     current,
 )
 from heartline.observe import Hooks, Tell
-from heartline.push import Push, Since, SlowPolicy, Subscription
+from heartline.push import (
+    Gap,
+    History,
+    OnGap,
+    Publisher,
+    Push,
+    Receipt,
+    Since,
+    SlowPolicy,
+    Subscription,
+    Update,
+    WaitFor,
+    subscribe,
+)
 from heartline.rpc import Calls, Retry
+from heartline.session import Role
 from heartline.wire import FrameType
 
 __all__ = ["Announcer", "Connection", "ReceivedMessages", "current_connection", "face_of"]
@@ -88,15 +103,119 @@ class Connection(metaclass=NoPublicConstructor):
         """
         return self._core.part(Calls).proxy(service, retry)
 
-    def subscribe(self, topic: str, *, since: Since = None, policy: SlowPolicy | None = None) -> Subscription:
+    @overload
+    def subscribe(
+        self,
+        topic: str,
+        *,
+        type: type[T],
+        since: Since = None,
+        policy: SlowPolicy = "drop oldest",
+        on_gap: Literal["raise"],
+    ) -> Subscription[Update[T]]: ...
+    @overload
+    def subscribe(
+        self,
+        topic: str,
+        *,
+        type: type[T],
+        since: Since = None,
+        policy: SlowPolicy = "drop oldest",
+        on_gap: Literal["yield"] = "yield",
+    ) -> Subscription[Update[T] | Gap]: ...
+    @overload
+    def subscribe(
+        self,
+        topic: str,
+        *,
+        since: Since = None,
+        policy: SlowPolicy = "drop oldest",
+        on_gap: Literal["raise"],
+    ) -> Subscription[Update[Any]]: ...
+    @overload
+    def subscribe(
+        self,
+        topic: str,
+        *,
+        since: Since = None,
+        policy: SlowPolicy = "drop oldest",
+        on_gap: Literal["yield"] = "yield",
+    ) -> Subscription[Update[Any] | Gap]: ...
+    def subscribe(
+        self,
+        topic: str,
+        *,
+        type: Any = Any,
+        since: Since = None,
+        policy: SlowPolicy = "drop oldest",
+        on_gap: OnGap = "yield",
+    ) -> Subscription[Any]:
         """A subscription to a topic of the peer, to be entered with ``async with``.
 
-        ``since`` says where to begin: ``None`` from now on, :data:`heartline.NEWEST` with the newest update
-        that is retained, :data:`heartline.OLDEST` with the oldest, :data:`heartline.SNAPSHOT` with the state,
-        or after a :class:`heartline.Position`. ``policy`` is a :class:`heartline.SlowPolicy`: what happens to
-        a subscriber that reads too slowly.
+        ``type`` is the type to which the values of updates are converted, by the rules for arguments of
+        calls. ``since`` says where to begin: ``None`` from now on, ``"newest"`` with the newest update that is
+        retained, ``"oldest"`` with the oldest, ``"snapshot"`` with the state, or after a
+        :class:`heartline.Position`.
+
+        ``policy`` says what happens when this side does not keep up:
+
+        - ``"drop oldest"``: updates that leave the history before they were sent are lost, and a
+          :class:`heartline.Gap` says so;
+        - ``"keep newest"``: it gets the newest update whenever it is ready, and skips those between;
+        - ``"block"``: the publisher waits, where the topic allows that, but not for longer than its timeout
+          or half a minute;
+        - ``"disconnect"``: it ends with :class:`heartline.SlowConsumer`.
+
+        ``on_gap`` is ``"yield"`` for a :class:`heartline.Gap` among the updates, or ``"raise"`` for
+        :class:`heartline.HistoryGap`. Raises :class:`ConfigurationError` for a wrong argument.
+
+        A client's subscription goes on after reconnects, in new sessions too. A server's ends with the
+        session of its client, because a client that comes back without it is a new one.
         """
-        return self._core.part(Push).subscribe(topic, since, policy)
+        return subscribe(self._core, topic, since=since, policy=policy, on_gap=on_gap, target=type)
+
+    async def publish(
+        self,
+        topic: str,
+        value: Any,
+        *,
+        key: str | None = None,
+        wait: WaitFor = None,
+        timeout: float | None = None,
+    ) -> Receipt:
+        """Publish an update of a topic of this client, to which its server may subscribe.
+
+        Parameters, receipt, errors and cancellation are those of :meth:`heartline.Server.publish`. While the
+        link is lost updates gather in the topic's history. Raises :class:`LocalProtocolError` on a server's
+        connection, and the reason when the connection is closed for good.
+        """
+        publisher = self._publisher()
+        if self._core.state is ConnectionState.CLOSED:
+            raise self._core.end_error()
+        return await publisher.publish(topic, value, key, wait, timeout)
+
+    def declare_topic(
+        self,
+        topic: str,
+        *,
+        history: History | None = None,
+        policies: Collection[SlowPolicy] | None = None,
+    ) -> None:
+        """Declare a topic of this client; see :meth:`heartline.Server.declare_topic`."""
+        self._publisher().declare(topic, history=history, policies=policies)
+
+    async def delete_topic(self, topic: str) -> None:
+        """Forget a topic of this client; see :meth:`heartline.Server.delete_topic`."""
+        await self._publisher().delete(topic)
+
+    def topic_state(self, topic: str) -> Any:
+        """The state of a topic of this client; see :meth:`heartline.Server.topic_state`."""
+        return self._publisher().state(topic)
+
+    def _publisher(self) -> Publisher:
+        if self._core.role is Role.SERVER:
+            raise LocalProtocolError("a server's topics are those of all its connections: use Server.publish")
+        return self._core.part(Push).publisher
 
     # Messages
 

@@ -26,6 +26,7 @@ from heartline.link import (
     Peer,
     Setup,
     connect,
+    make_id,
     open_plain_nursery,
     run_client,
 )
@@ -50,6 +51,7 @@ from heartline.session import Heartbeat, Role
 from heartline.session.messages import SMALLEST_FRAME
 from heartline.transports import TransportContext, TransportOptions, open_listeners, open_stream
 from heartline.wire import Limits, get_serializer
+from heartline.wire.text import is_name
 
 __all__ = ["open_connection", "open_server", "serve"]
 
@@ -66,6 +68,8 @@ async def open_connection(
     reconnect: Backoff | None = Backoff(),  # noqa: B008 - frozen
     heartbeat: Heartbeat = Heartbeat(),  # noqa: B008 - frozen
     limits: Limits = Limits(),  # noqa: B008 - frozen
+    history: History = History(),  # noqa: B008 - frozen
+    topics: Mapping[str, TopicSettings] | None = None,
     serializer: str = "cbor",
     middleware: Iterable[Middleware] = (),
     observers: Iterable[Observer] = (),
@@ -80,10 +84,11 @@ async def open_connection(
     ``authenticate``, is any value, or a function, sync or async, that is called for one before every
     handshake, so that a token can be renewed: what the function raises before the first handshake is raised
     here, and later counts as one failed attempt. ``transport`` is for registered schemes whose clients have
-    options. ``reconnect`` says how to come back after a loss; with ``None`` the client does not.
-    ``middleware`` runs around what the server asks of this client, and ``observers`` are told what happens:
-    see :class:`Operation` and :class:`Observer`. ``rng`` is the source of random delays; a seeded one makes a
-    run repeatable.
+    options. ``reconnect`` says how to come back after a loss; with ``None`` the client does not. ``history``
+    and ``topics`` are for what this client publishes, as for :func:`open_server`. ``middleware`` runs around
+    what the server asks of this client and what it publishes, and ``observers`` are told what happens: see
+    :class:`Operation` and :class:`Observer`. ``rng`` is the source of random delays; a seeded one makes a run
+    repeatable.
 
     The first connection is tried once, because a wrong address is a mistake that should be reported: raises
     :class:`ConfigurationError`, :class:`ConnectionFailed`, :class:`ConnectionRefusedByPeer` or
@@ -95,7 +100,9 @@ async def open_connection(
     _check("transport", transport, TransportOptions)
     _check("identity", identity, str, type(None))
     _check("reconnect", reconnect, Backoff, type(None))
-    if identity is not None and not (0 < len(identity) <= MAX_IDENTITY and identity.isprintable()):
+    _check("history", history, History)
+    _check("topics", topics, Mapping, type(None))
+    if identity is not None and not is_name(identity, MAX_IDENTITY):
         raise ConfigurationError(
             f"identity must be 1 to {MAX_IDENTITY} printable characters, not {identity!r:.80}"
         )
@@ -107,7 +114,8 @@ async def open_connection(
     async with open_plain_nursery() as nursery:
         hooks = Hooks(middleware, observers)
         setup = _setup(nursery, heartbeat, limits, serializer, rng, hooks, Announcer(hooks))
-        setup.parts = _parts(services, hooks, None, None)
+        publisher = await _open_publisher(setup, history, topics)
+        setup.parts = _parts(services, hooks, publisher, None)
         core = Core(setup, Role.CLIENT, Peer(url=target if isinstance(target, str) else "", address=""))
         if isinstance(target, str):
             context = TransportContext(nursery=nursery, tls=tls, options=transport)
@@ -163,11 +171,11 @@ async def open_server(
     under which the client is let in, in place of an older connection with that id; or ``None`` to let it in
     under the identity that it claims, if that is free; or it raises :class:`PermissionError`. It may be
     async. ``transport`` says how to listen, and which sites' pages may connect from browsers. ``history`` is
-    what topics retain by default. ``topics`` are those with a store or a fold, by name: they are loaded from
-    their stores before the first client is let in. ``middleware`` runs around what clients ask of this server
-    and what it publishes, and ``observers`` are told what happens: see :class:`Operation` and
-    :class:`Observer`. ``dialects`` serve streams whose first byte is not 0, as that of a heartline client is:
-    a :data:`heartline.server.Dialect` by first byte. ``rng`` makes ids and epochs.
+    what topics retain by default. ``topics`` are those with a store, a fold or other policies, by name: they
+    are loaded from their stores before the first client is let in. ``middleware`` runs around what clients
+    ask of this server and what it publishes, and ``observers`` are told what happens: see :class:`Operation`
+    and :class:`Observer`. ``dialects`` serve streams whose first byte is not 0, as that of a heartline client
+    is: a :data:`heartline.server.Dialect` by first byte. ``rng`` makes ids and epochs.
 
     Raises :class:`ConfigurationError` for a wrong setting, :class:`ConnectionFailed` when it cannot listen,
     and :class:`StoreError` when a store cannot be read.
@@ -193,16 +201,7 @@ async def open_server(
         hooks = Hooks(middleware, observers)
         announcer = Announcer(hooks)
         setup = _setup(nursery, heartbeat, limits, serializer, rng, hooks, announcer)
-        publisher = Publisher(
-            serializer=setup.serializer,
-            flusher=setup.flusher,
-            history=history,
-            make_epoch=lambda: f"{setup.rng.getrandbits(64):016x}",
-            hooks=hooks,
-        )
-        await publisher.open_topics(topics or {})
-        for journal in publisher.journals:
-            nursery.start_soon(journal.run)
+        publisher = await _open_publisher(setup, history, topics)
         inbox = SharedInbox()
         setup.parts = _parts(services, hooks, publisher, inbox)
         table = Table(setup)
@@ -282,8 +281,26 @@ def _setup(
     )
 
 
+async def _open_publisher(
+    setup: Setup, history: History, topics: Mapping[str, TopicSettings] | None
+) -> Publisher:
+    """What an endpoint publishes: its topics, with what their stores have of them, and their journals."""
+    publisher = Publisher(
+        serializer=setup.serializer,
+        flusher=setup.flusher,
+        limits=setup.limits,
+        history=history,
+        make_epoch=partial(make_id, setup.rng),
+        hooks=setup.hooks,
+    )
+    await publisher.open_topics(topics or {})
+    for journal in publisher.journals:
+        setup.nursery.start_soon(journal.run)
+    return publisher
+
+
 def _parts(
-    services: Iterable[Any], hooks: Hooks, publisher: Publisher | None, inbox: SharedInbox | None
+    services: Iterable[Any], hooks: Hooks, publisher: Publisher, inbox: SharedInbox | None
 ) -> dict[int, Callable[[Core], Part]]:
     """The parts of each connection of an endpoint: a line per part."""
     _check("services", services, Iterable)

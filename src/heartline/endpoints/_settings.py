@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any, TypedDict
 
 from heartline.link import Backoff
+from heartline.observe import Middleware, Observer
 from heartline.push import History, TopicSettings
-from heartline.server import Authenticate
+from heartline.server import Authenticate, Dialect
 from heartline.session import Heartbeat
 from heartline.transports import TransportOptions
 from heartline.wire import Limits
@@ -28,7 +29,11 @@ class ConnectionSettings(TypedDict, total=False):
     reconnect: Backoff | None
     heartbeat: Heartbeat
     limits: Limits
+    history: History
+    topics: Mapping[str, TopicSettings] | None
     serializer: str
+    middleware: Iterable[Middleware]
+    observers: Iterable[Observer]
     rng: random.Random | None
 
 
@@ -44,4 +49,7 @@ class ServerSettings(TypedDict, total=False):
     history: History
     topics: Mapping[str, TopicSettings] | None
     serializer: str
+    middleware: Iterable[Middleware]
+    observers: Iterable[Observer]
+    dialects: Mapping[int, Dialect] | None
     rng: random.Random | None

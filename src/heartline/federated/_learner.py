@@ -14,8 +14,6 @@ from heartline.errors import ConfigurationError, ConnectionFailed, ConnectionRef
 from heartline.federated._model import Evaluation, Model, TrainResult
 from heartline.federated._stub import MODEL_TOPIC, LearnerStub, ModelPush
 from heartline.link import Backoff, open_plain_nursery
-from heartline.push import NEWEST, SlowPolicy
-from heartline.wire import convert
 
 __all__ = ["Learner", "run_learner"]
 
@@ -101,7 +99,9 @@ async def run_learner(
 
 async def _follow(connection: Connection, stub: LearnerStub) -> None:
     """Take every model, until the last one."""
-    async with connection.subscribe(MODEL_TOPIC, since=NEWEST, policy=SlowPolicy.KEEP_NEWEST) as updates:
+    async with connection.subscribe(
+        MODEL_TOPIC, type=ModelPush, since="newest", policy="keep newest", on_gap="raise"
+    ) as updates:
         async for update in updates:
-            if stub.receive(convert(update.value, ModelPush)):
+            if stub.receive(update.value):
                 return

@@ -30,7 +30,7 @@ from heartline.federated._proxy import CurrentModel, LearnerProxy
 from heartline.federated._round import Round, RoundReport, TrainerStatistics, make_statistics
 from heartline.federated._strategies import FedAvg, Strategy
 from heartline.federated._stub import MODEL_TOPIC, ModelPush, Order
-from heartline.link import Backoff, ConnectionState
+from heartline.link import Backoff, ConnectionState, make_id
 from heartline.push import History, Receipt, WaitFor
 from heartline.server import Server
 
@@ -265,7 +265,7 @@ class Trainer:
         return receipt
 
     def _make_id(self) -> str:
-        return f"{self._rng.getrandbits(64):016x}"
+        return make_id(self._rng)
 
 
 def _check_settings(

@@ -9,6 +9,9 @@ from heartline.transports import StreamInfo
 
 __all__ = ["Peer"]
 
+_TOLD = tuple(known.name for known in fields(StreamInfo))
+"""What a stream can tell."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer(StreamInfo):
@@ -33,5 +36,5 @@ class Peer(StreamInfo):
     @classmethod
     def of(cls, info: StreamInfo, *, url: str, identity: str | None = None, credentials: Any = None) -> Peer:
         """Make the peer of a stream from what the stream knows about it."""
-        told = {known.name: getattr(info, known.name) for known in fields(StreamInfo)}
+        told = {name: getattr(info, name) for name in _TOLD}
         return cls(**told, url=url, identity=identity, credentials=credentials)

@@ -15,8 +15,12 @@ from heartline.session.session import Event
 
 __all__ = ["READ_SIZE", "read"]
 
-READ_SIZE = 256 * 1024
-"""Bytes per read: a whole burst of small frames, or one large frame, in one system call."""
+READ_SIZE = 124 * 1024
+"""Bytes per read: a whole burst of small frames, or a large frame, in one system call.
+
+For a buffer of 128 KiB or more the allocator goes to the kernel, and gives it back when the read brought
+less: that costs a lone call a third more.
+"""
 
 TURN = 256
 """Frames that are handled before other tasks run: a few milliseconds, whatever a peer sends in one read."""

@@ -7,18 +7,16 @@ from heartline.push._receipt import Level, Receipt
 from heartline.push._settings import Fold, TopicSettings
 from heartline.push._sqlite import SqliteStore
 from heartline.push._store import SavedKey, SavedState, SavedTopic, SavedUpdate, Store, StoredUpdate
-from heartline.push._subscription import Subscription
-from heartline.push._types import NEWEST, OLDEST, SNAPSHOT, Position, Since, SlowPolicy, Update
-from heartline.push._waiting import WaitFor
+from heartline.push._subscription import Subscription, subscribe
+from heartline.push._types import Gap, OnGap, Position, Since, SlowPolicy, Update, WaitFor
 
 __all__ = [
-    "NEWEST",
-    "OLDEST",
-    "SNAPSHOT",
     "Entry",
     "Fold",
+    "Gap",
     "History",
     "Level",
+    "OnGap",
     "Position",
     "Publisher",
     "Push",
@@ -38,4 +36,5 @@ __all__ = [
     "TopicStatistics",
     "Update",
     "WaitFor",
+    "subscribe",
 ]

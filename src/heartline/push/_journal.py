@@ -1,8 +1,11 @@
 """Committing updates before they are published: one journal per store.
 
 A publisher puts its update into the queue and sleeps. The journal's task takes all that wait, gives them
-the next offsets, has the store commit them together, and publishes them. While it writes, the next ones
-gather. If the store fails, nobody has seen the offsets, and the next batch gets them.
+the next offsets, has the store commit them together, and puts them into their logs. While it writes, the next
+ones gather. If the store fails, nobody has seen the offsets, and the next batch gets them.
+
+The offsets are the journal's to give because a topic has one publisher; the store holds it to that. What is
+stored has no offset inside: that is written once, into the bytes which the log shares among subscribers.
 """
 
 from __future__ import annotations
@@ -10,15 +13,14 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import replace
 
 import outcome
 import trio
 
 from heartline.errors import StoreError
-from heartline.push._store import SavedKey, Store, StoredUpdate
-from heartline.push._topic import Taken, Topic
-from heartline.push._wire import with_offset
+from heartline.push._keys import Key
+from heartline.push._store import Store, StoredUpdate
+from heartline.push._topic import TURN, Taken, Topic
 
 __all__ = ["QUEUE_COUNT", "QUEUE_SIZE", "Journal"]
 
@@ -34,11 +36,11 @@ QUEUE_SIZE = 16 * 1024 * 1024
 class _Item:
     """An update that waits, and its publisher's task."""
 
-    __slots__ = ("flags", "key", "payload", "task", "topic")
+    __slots__ = ("flags", "key", "task", "topic", "value")
 
-    def __init__(self, topic: Topic, payload: bytes, flags: int, key: SavedKey | None) -> None:
+    def __init__(self, topic: Topic, value: bytes, flags: int, key: Key | None) -> None:
         self.topic = topic
-        self.payload = payload
+        self.value = value
         self.flags = flags
         self.key = key
         self.task = trio.lowlevel.current_task()
@@ -56,8 +58,8 @@ class Journal:
         self._ended = False
 
     @trio.lowlevel.enable_ki_protection
-    async def write(self, topic: Topic, payload: bytes, flags: int, key: SavedKey | None) -> Taken:
-        """Commit an update and publish it; raises :class:`StoreError`, and then it is not published.
+    async def write(self, topic: Topic, value: bytes, flags: int, key: Key | None) -> Taken:
+        """Commit an update and put it into its log; raises :class:`StoreError`, and then it is not published.
 
         Cancelling takes it back while it is in the queue. Once it is being written it cannot be cancelled, so
         that it is always known whether it was published.
@@ -65,8 +67,8 @@ class Journal:
         while len(self._queue) >= QUEUE_COUNT or self._size >= QUEUE_SIZE:
             await self._room.park()
         if self._ended:
-            raise StoreError(f"topic {topic.name!r}: the server has ended")
-        item = _Item(topic, payload, flags, key)
+            raise StoreError(f"topic {topic.name!r}: its publisher has ended")
+        item = _Item(topic, value, flags, key)
         self._put(item)
 
         def abort(_raise_cancel: object) -> trio.lowlevel.Abort:
@@ -80,14 +82,14 @@ class Journal:
 
     def _put(self, item: _Item) -> None:
         self._queue[item] = None
-        self._size += len(item.payload)
-        item.topic.expect(1, len(item.payload))
+        self._size += len(item.value)
+        item.topic.expect(1, len(item.value))
         self._work.unpark()
 
     def _take_back(self, item: _Item) -> None:
         del self._queue[item]
-        self._size -= len(item.payload)
-        item.topic.expect(-1, -len(item.payload))
+        self._size -= len(item.value)
+        item.topic.expect(-1, -len(item.value))
         self._room.unpark_all()
 
     def _take_all(self) -> deque[_Item]:
@@ -108,7 +110,7 @@ class Journal:
         finally:
             self._ended = True
             for item in [*items, *self._take_all()]:
-                self._fail(item, StoreError(f"topic {item.topic.name!r}: the server has ended"))
+                self._fail(item, StoreError(f"topic {item.topic.name!r}: its publisher has ended"))
 
     async def _commit(self, items: deque[_Item]) -> None:
         """Commit a batch; every item leaves the queue with its outcome."""
@@ -125,18 +127,26 @@ class Journal:
                 told.__cause__ = error
                 self._fail(item, told)
         else:
-            now = trio.current_time()
-            for update in batch:
-                item = items.popleft()
-                item.topic.expect(-1, -len(item.payload))
-                if update.state is not None and item.topic.state is not None:
-                    item.topic.state.saved = update.state.offset
-                taken = item.topic.take(update.payload, update.flags, now, update.key)
-                trio.lowlevel.reschedule(item.task, outcome.Value(taken))
+            await _take_all(batch, items)
 
     def _fail(self, item: _Item, error: StoreError) -> None:
-        item.topic.expect(-1, -len(item.payload))
+        item.topic.expect(-1, -len(item.value))
         trio.lowlevel.reschedule(item.task, outcome.Error(error))
+
+
+async def _take_all(batch: list[StoredUpdate], items: deque[_Item]) -> None:
+    """Put what was committed into the logs, in turns; never cancelled, for it cannot be taken back."""
+    now = trio.current_time()
+    for count, update in enumerate(batch, 1):
+        item = items.popleft()
+        topic = item.topic
+        topic.expect(-1, -len(item.value))
+        if update.state is not None and topic.state is not None:
+            topic.state.saved = update.state.offset
+        taken = topic.take(item.value, item.flags, now, item.key)
+        trio.lowlevel.reschedule(item.task, outcome.Value(taken))
+        if count % TURN == 0:
+            await trio.lowlevel.cancel_shielded_checkpoint()
 
 
 def _number(items: Iterable[_Item]) -> list[StoredUpdate]:
@@ -150,14 +160,13 @@ def _number(items: Iterable[_Item]) -> list[StoredUpdate]:
             last[topic] = topic.log.last
             state = topic.state_to_save()
         offset = last[topic] = last[topic] + 1
-        key = item.key
         batch.append(
             StoredUpdate(
                 topic=topic.name,
                 offset=offset,
-                payload=with_offset(item.payload, offset),
+                payload=item.value,
                 flags=item.flags,
-                key=None if key is None else replace(key, offset=offset),
+                key=None if item.key is None else item.key.at(offset),
                 state=state,
                 first=topic.log.first,
                 first_key=topic.keys.first,

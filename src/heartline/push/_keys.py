@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from hashlib import blake2b
-from typing import Any
+from typing import NamedTuple
 
 import trio
 
 from heartline.errors import ConfigurationError, KeyReused
 from heartline.push._store import SavedKey
-from heartline.wire import Serializer, encode_value
+from heartline.wire.text import is_name
 
-__all__ = ["MAX_KEY", "Keys", "make_key"]
+__all__ = ["MAX_KEY", "Key", "Keys", "make_key"]
 
 MAX_KEY = 256
 """Characters in a key: any name or UUID, so that the memory of a topic's keys is bounded."""
@@ -21,12 +21,22 @@ DIGEST_SIZE = 16
 """Bytes: values that differ by chance are told apart."""
 
 
-def make_key(serializer: Serializer, key: str, value: Any) -> SavedKey:
-    """A key and its value, for an update that has no offset yet; raises :class:`ConfigurationError`."""
-    if not isinstance(key, str) or not 0 < len(key) <= MAX_KEY or not key.isprintable():
-        raise ConfigurationError(f"a key is text of 1 to {MAX_KEY} printable characters, not {key!r:.80}")
-    payload, _ = encode_value(serializer, value)
-    return SavedKey(key=key, offset=0, digest=blake2b(payload, digest_size=DIGEST_SIZE).digest())
+class Key(NamedTuple):
+    """The key of an update that has no offset yet, and a digest of its value."""
+
+    text: str
+    digest: bytes
+
+    def at(self, offset: int) -> SavedKey:
+        """What is remembered once the update has an offset."""
+        return SavedKey(key=self.text, offset=offset, digest=self.digest)
+
+
+def make_key(text: str, value: bytes) -> Key:
+    """The key of an update with this encoded value; raises :class:`ConfigurationError`."""
+    if not is_name(text, MAX_KEY):
+        raise ConfigurationError(f"a key is text of 1 to {MAX_KEY} printable characters, not {text!r:.80}")
+    return Key(text, blake2b(value, digest_size=DIGEST_SIZE).digest())
 
 
 class Keys:
@@ -55,22 +65,22 @@ class Keys:
         while len(self._known) > limit:
             del self._known[next(iter(self._known))]
 
-    async def claim(self, topic: str, key: SavedKey) -> int | None:
-        """The offset of the update with this key, or ``None``, and then this caller publishes it.
+    async def claim(self, topic: str, key: Key) -> int | None:
+        """The offset of the update with this key, or ``None``: then this caller is the one to publish it.
 
-        Who publishes one calls :meth:`release` at the end. Waits while another does. Raises
+        That one calls :meth:`release` at the end, and others with the same key wait for it here. Raises
         :class:`KeyReused`.
         """
-        while (other := self._claims.get(key.key)) is not None:
+        while (other := self._claims.get(key.text)) is not None:
             await other.wait()
-        known = self._known.get(key.key)
+        known = self._known.get(key.text)
         if known is None:
-            self._claims[key.key] = trio.Event()
+            self._claims[key.text] = trio.Event()
             return None
         if known.digest != key.digest:
-            raise KeyReused(topic, key=key.key, offset=known.offset)
+            raise KeyReused(topic, key=key.text, offset=known.offset)
         return known.offset
 
-    def release(self, key: SavedKey) -> None:
+    def release(self, key: Key) -> None:
         """The publish that claimed the key is over."""
-        self._claims.pop(key.key).set()
+        self._claims.pop(key.text).set()

@@ -6,18 +6,24 @@ Every subscriber is a cursor into the same log, so a slow one costs nothing but 
 from __future__ import annotations
 
 import math
+import struct
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from heartline.errors import ConfigurationError
-from heartline.wire import HEADER, FrameType
+from heartline.push._receipt import Who
+from heartline.push._wire import OFFSET, stamp
+from heartline.wire import HEADER, HEADER_SIZE, FrameType
 
 __all__ = ["Entry", "History", "TopicLog"]
 
 
 SHARED_SIZE = 16 * 1024
 """Bytes; a longer update is joined with its header for each subscriber, cheap against its transfer."""
+
+_STAMPED_HEADER = struct.Struct(HEADER.format + "Q")
+"""The header of a frame and the offset of the update in it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,20 +53,33 @@ class History:
 
 
 class Entry:
-    """One retained update."""
+    """One retained update: here its offset is written into the bytes that all subscribers share."""
 
-    __slots__ = ("flags", "frame", "offset", "payload", "time", "total")
+    __slots__ = ("_long", "flags", "frame", "length", "offset", "refused", "time", "total")
 
-    def __init__(self, offset: int, payload: bytes, flags: int, time: float, total: int, number: int) -> None:
+    def __init__(self, offset: int, value: bytes, flags: int, time: float, total: int, number: int) -> None:
         self.offset: int = offset
-        self.payload: bytes = payload
         self.flags: int = flags
         self.time: float = time
+        self.length: int = len(value)
+        """Bytes of the value, with its content id."""
         self.total: int = total
         """Bytes of all updates up to this one, for the length of any range."""
-        head = HEADER.pack(len(payload), FrameType.PUSH, flags, 0, number)
-        self.frame: bytes = head + payload if len(payload) <= SHARED_SIZE else b""
+        self.refused: set[Who] | None = None
+        """Subscriptions to which it is too long."""
+        self.frame: bytes = b""
         """The whole frame of a small update, encoded once for all that share the topic's number."""
+        self._long = b""
+        length = len(value) + OFFSET.size
+        if length <= SHARED_SIZE:
+            self.frame = _STAMPED_HEADER.pack(length, FrameType.PUSH, flags, 0, number, offset) + value
+        else:
+            self._long = stamp(offset, value)
+
+    @property
+    def payload(self) -> bytes:
+        """The payload of its frame."""
+        return self._long or self.frame[HEADER_SIZE:]
 
 
 class TopicLog:
@@ -107,13 +126,13 @@ class TopicLog:
     def total_before(self, offset: int) -> int:
         """Bytes of all updates before this one; for a dropped one the least that is known."""
         entry = self.get(max(offset, self.first))
-        return self.total if entry is None else entry.total - len(entry.payload)
+        return self.total if entry is None else entry.total - entry.length
 
-    def append(self, payload: bytes, flags: int, now: float) -> Entry:
+    def append(self, value: bytes, flags: int, now: float) -> Entry:
         """Take the next update and drop what the history no longer holds."""
         self.last += 1
-        self.total += len(payload)
-        entry = Entry(self.last, payload, flags, now, self.total, self.number)
+        self.total += len(value)
+        entry = Entry(self.last, value, flags, now, self.total, self.number)
         self._entries.append(entry)
         self.trim(now)
         return entry
@@ -121,12 +140,12 @@ class TopicLog:
     def would_drop(self, length: int, offset: int, count: int = 1) -> bool:
         """Whether taking so many updates, of this length together, would drop the one with this offset.
 
-        That may be one of them.
+        It may be one of them.
         """
         if offset < self.first or offset >= self.last + count:
             return False  # it is gone already, or the newest then, which stays
         entry = self.get(offset)
-        kept = length + (0 if entry is None else self.total - entry.total + len(entry.payload))
+        kept = length + (0 if entry is None else self.total - entry.total + entry.length)
         return self.last - offset + 1 + count > self.history.count or kept > self.history.size
 
     def trim(self, now: float) -> None:

@@ -21,23 +21,20 @@ from heartline.errors import (
     RemoteProtocolError,
 )
 from heartline.link import Core, Unsent
+from heartline.push._following import Following
 from heartline.push._log import TopicLog
 from heartline.push._publisher import Publisher
 from heartline.push._room import RoomQueue
 from heartline.push._served import Served
-from heartline.push._subscription import Subscription
 from heartline.push._topic import Topic
 from heartline.push._types import SlowPolicy
-from heartline.push._wire import CONFIRM, LEAVE
+from heartline.push._wire import LEAVE, OFFSET
 from heartline.wire import Frame, FrameType
 
-__all__ = ["MAX_SUBSCRIPTIONS", "Push"]
+__all__ = ["Push"]
 
 Subscribe = Callable[[Core, str, Any, str, int], Awaitable[Any]]
 """``subscribe(core, topic, since, policy, key)`` calls the peer; calls are a part of their own."""
-
-MAX_SUBSCRIPTIONS = 1024
-"""Subscriptions of one peer: each may hold a window of updates for it."""
 
 
 class Request:
@@ -53,38 +50,51 @@ class Request:
 class Push:
     """The push part of a connection."""
 
-    __slots__ = ("_core", "_keys", "_publisher", "_requests", "_room", "_served", "_subscribe", "_subscribed")
+    __slots__ = (
+        "_asked",
+        "_core",
+        "_requests",
+        "_room",
+        "_served",
+        "_served_by_key",
+        "_subscribe",
+        "_subscribed",
+        "publisher",
+    )
 
     family: ClassVar[int] = FrameType.PUSH >> 4
     idle: ClassVar[bool] = True
     """Subscriptions go on in a later session."""
 
-    def __init__(self, publisher: Publisher | None, subscribe: Subscribe, core: Core) -> None:
-        self._publisher = publisher
+    def __init__(self, publisher: Publisher, subscribe: Subscribe, core: Core) -> None:
+        self.publisher: Publisher = publisher
+        """The endpoint's, whose topics the peer may subscribe to."""
         self._subscribe = subscribe
         self._core = core
-        self._keys = 0
+        self._asked = 0
+        """Subscriptions made here so far: the key of the last one."""
         self._room = RoomQueue()
         self._served: dict[int, Served] = {}
+        self._served_by_key: dict[int, Served] = {}
         self._requests: dict[int, Request] = {}
-        self._subscribed: dict[int, Subscription] = {}
+        self._subscribed: dict[int, Following] = {}
 
     # The subscriber's side
 
-    def subscribe(self, topic: str, since: Any, policy: Any) -> Subscription:
-        """A subscription, to be entered."""
-        self._keys += 1
-        return Subscription(self._core, self, self._keys, topic, since, policy)
+    def next_key(self) -> int:
+        """A key for a subscription of this side."""
+        self._asked += 1
+        return self._asked
 
     async def ask(self, topic: str, since: Any, policy: str, key: int) -> Any:
         """Call the peer to begin a subscription; raises what calls raise."""
         return await self._subscribe(self._core, topic, since, policy, key)
 
-    def attach(self, number: int, subscription: Subscription) -> None:
+    def attach(self, number: int, following: Following) -> None:
         """Updates with this number go to this subscription."""
         if number in self._subscribed:
             raise RemoteProtocolError(f"the peer gave the number {number} to two subscriptions")
-        self._subscribed[number] = subscription
+        self._subscribed[number] = following
 
     def leave(self, key: int, number: int | None) -> None:
         """The subscription with this key is over; updates that are under way are skipped."""
@@ -95,25 +105,33 @@ class Push:
 
     def confirm(self, number: int, offset: int) -> None:
         """Tell the publisher that everything up to this offset was handled."""
-        self._core.require_link().put(FrameType.CONFIRM, 0, number, CONFIRM.pack(offset))
+        self._core.require_link().put(FrameType.CONFIRM, 0, number, OFFSET.pack(offset))
 
     # The publisher's side
 
     def serve(self, topic_name: str, since: Any, policy: SlowPolicy, key: int) -> list[Any]:
         """Begin a subscription of the peer: its number, the topic's epoch and the position before it."""
-        if self._publisher is None:
-            raise _refusal("this peer publishes nothing")
-        if len(self._served) >= MAX_SUBSCRIPTIONS:
-            raise _refusal(f"a connection has {MAX_SUBSCRIPTIONS} subscriptions at most")
-        if self._find(key) is not None:
+        most = self._core.setup.limits.subscriptions
+        if len(self._served) >= most:
+            raise _refusal(f"a connection has {most} subscriptions at most (Limits.subscriptions)")
+        if key in self._served_by_key:
             raise _refusal(f"the key {key} is that of another subscription")
         try:
-            topic = self._publisher.topic(topic_name, for_peer=True)
+            topic = self.publisher.find(topic_name)
         except ConfigurationError as error:
             raise _refusal(str(error)) from None
+        try:
+            return self._begin(topic, since, policy, key)
+        finally:
+            self.publisher.forget(topic)  # unless it is in use, by this subscription at least
+
+    def _begin(self, topic: Topic, since: Any, policy: SlowPolicy, key: int) -> list[Any]:
+        if policy not in topic.policies:
+            allowed = ", ".join(sorted(map(repr, topic.policies)))
+            raise _refusal(f"topic {topic.name!r} does not allow the policy {policy!r}, but {allowed}")
         log = topic.log
         log.trim(trio.current_time())
-        position, start, gap, stateful = _begin(since, log, policy)
+        position, start, gap, stateful = _place(since, log, policy)
         if stateful:
             _check_state(topic, policy)
         served = Served(
@@ -128,18 +146,17 @@ class Push:
             gap=gap,
             stateful=stateful,
         )
-        self._served[served.number] = served
+        self._served[served.number] = self._served_by_key[key] = served
         topic.join(served)
         return [served.number, log.epoch, position]
 
     def _number(self, log: TopicLog) -> int:
         """The topic's own number if it is free in this session, so that updates are encoded once for all."""
-        assert self._publisher is not None
         link = self._core.require_link()
         number = log.number
         # A long update of a subscription that was left may still be under way with its number.
         while number in self._served or link.holds(FrameType.PUSH, 0, number):
-            number = self._publisher.next_number()
+            number = self.publisher.next_number()
         return number
 
     @contextmanager
@@ -148,7 +165,7 @@ class Push:
 
         When the block raises, a subscription that was begun in it is ended.
         """
-        if key in self._requests or self._find(key) is not None:
+        if key in self._requests or key in self._served_by_key:
             raise _refusal(f"the key {key} is that of another subscription")
         request = self._requests[key] = Request()
         try:
@@ -163,34 +180,30 @@ class Push:
 
     def _end(self, key: int) -> None:
         """End what is asked for or served with this key, if there is anything."""
-        request = self._requests.get(key)
+        request = self._requests.pop(key, None)
         if request is not None:
             request.given_up = True
-            del self._requests[key]
-        served = self._find(key)
+        served = self._served_by_key.pop(key, None)
         if served is not None:
             del self._served[served.number]
             self._room.leave(served)
             served.topic.leave(served, lost=False)
 
-    def _find(self, key: int) -> Served | None:
-        return next((served for served in self._served.values() if served.who[1] == key), None)
-
     def on_frame(self, frame: Frame) -> None:
         """Handle a PUSH or CONFIRM."""
         if frame.type == FrameType.PUSH:
-            subscription = self._subscribed.get(frame.id)
-            if subscription is not None:  # otherwise it was left, and the update crossed the goodbye
-                subscription.deliver(frame)
+            following = self._subscribed.get(frame.id)
+            if following is not None:  # otherwise it was left, and the update crossed the goodbye
+                following.deliver(frame)
         elif frame.type == FrameType.CONFIRM:
             self._on_confirm(frame)
         else:
             raise RemoteProtocolError(f"unknown frame type 0x{frame.type:02x} of the push family")
 
     def _on_confirm(self, frame: Frame) -> None:
-        if len(frame.payload) != CONFIRM.size:
+        if len(frame.payload) != OFFSET.size:
             raise RemoteProtocolError(f"CONFIRM of {len(frame.payload)} bytes")
-        (offset,) = CONFIRM.unpack(frame.payload)
+        (offset,) = OFFSET.unpack(frame.payload)
         if offset == LEAVE:
             self._end(frame.id)  # if there is nothing, the call that would have begun it never came
             return
@@ -206,13 +219,14 @@ class Push:
         for served in self._served.values():
             served.topic.leave(served, lost=True)
         self._served.clear()
+        self._served_by_key.clear()
         for request in self._requests.values():
             request.given_up = True
         self._requests.clear()
         self._room.clear()
-        subscriptions, self._subscribed = self._subscribed, {}
-        for subscription in subscriptions.values():
-            subscription.on_session_end()
+        subscribed, self._subscribed = self._subscribed, {}
+        for following in subscribed.values():
+            following.on_session_end()
 
 
 def _refusal(reason: str) -> InvalidArguments:
@@ -223,11 +237,11 @@ def _check_state(topic: Topic, policy: SlowPolicy) -> None:
     """Whether a subscription can begin with the topic's state; if that is lost, a notice tells it."""
     if topic.state is None:
         raise _refusal(f"topic {topic.name!r} has no snapshot: it was opened without a fold")
-    if policy is SlowPolicy.KEEP_NEWEST:
+    if policy == "keep newest":
         raise _refusal("a state needs every update, and 'keep newest' skips some")
 
 
-def _begin(since: Any, log: TopicLog, policy: SlowPolicy) -> tuple[int, int, int | None, bool]:
+def _place(since: Any, log: TopicLog, policy: SlowPolicy) -> tuple[int, int, int | None, bool]:
     """Where to begin: the position before the first update, the last offset it cannot claim to have had, the
     offset that is lost if there is a gap, and whether the state bridges gaps.
     """
@@ -247,7 +261,7 @@ def _begin(since: Any, log: TopicLog, policy: SlowPolicy) -> tuple[int, int, int
             # The history began anew: an offset of the other life means nothing here.
             if rest:
                 return log.last, log.last, 0, True
-            return newest, newest, None if policy is SlowPolicy.KEEP_NEWEST else offset + 1, False
+            return newest, newest, None if policy == "keep newest" else offset + 1, False
     raise _refusal(
         "since must be null, 'newest', 'oldest', 'snapshot', [epoch, offset] or [epoch, offset, 'snapshot'], "
         f"not {since!r:.80}"

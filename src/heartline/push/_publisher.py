@@ -1,46 +1,44 @@
-"""The publisher: the topics of one server.
+"""The publisher: the topics of one endpoint, a server or a client.
 
 A publish appends to the log once (with a store when that has committed it), and then moves every cursor that
 is not behind; a cursor that is (its window of unconfirmed updates is full) is moved on by the subscriber's
-confirmations. So nobody waits for anybody, unless a subscriber asked for it with :attr:`SlowPolicy.BLOCK`, or
-the publisher with ``wait``.
+confirmations. So nobody waits for anybody, except where a topic allows the policy ``"block"``, or the
+publisher asks for it with ``wait``.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import trio
 
-from heartline.errors import ConfigurationError
+from heartline.errors import ConfigurationError, LocalProtocolError, PushError
 from heartline.link import Flusher
 from heartline.observe import Hooks, Operation
 from heartline.push._journal import Journal
-from heartline.push._keys import make_key
+from heartline.push._keys import Key, make_key
 from heartline.push._log import History, TopicLog
 from heartline.push._receipt import Receipt
 from heartline.push._restore import restore
-from heartline.push._settings import TopicSettings
+from heartline.push._settings import TopicSettings, check_policies
 from heartline.push._state import State
-from heartline.push._store import SavedKey, Store
-from heartline.push._topic import Taken, Topic
-from heartline.push._waiting import WaitFor, wait_receipt
-from heartline.push._wire import encode_update
-from heartline.wire import Serializer
+from heartline.push._store import Store
+from heartline.push._topic import TURN, Taken, Topic
+from heartline.push._types import WAITS, SlowPolicy, WaitFor, check_choice
+from heartline.push._waiting import hand_out
+from heartline.push._wire import OFFSET
+from heartline.wire import Limits, Serializer, encode_value
 
-__all__ = ["MAX_TOPICS", "MAX_TOPIC_NAME", "Publisher", "TopicStatistics"]
+__all__ = ["MAX_TOPIC_NAME", "Publisher", "TopicStatistics"]
 
 BLOCK_PATIENCE = 30.0
-"""Seconds that one update waits for subscribers with SlowPolicy.BLOCK: as long as a silent peer is borne.
+"""Seconds that one update waits for subscribers with the policy "block": as long as a silent peer is borne.
 Then they are left behind like the others, so that no subscriber holds a publisher up for good."""
-
-MAX_TOPICS = 4096
-"""Topics that peers may bring about, so that subscribing to made-up names cannot fill the memory. The
-publisher itself may have as many beside them, so that made-up names cannot take its places either."""
 
 MAX_TOPIC_NAME = 256
 """Characters in a topic's name."""
@@ -61,25 +59,37 @@ class TopicStatistics:
 
 
 class Publisher:
-    """The topics of one server."""
+    """The topics of one endpoint.
+
+    A topic is *held* once it is declared or has an update; ``Limits.topics`` bounds those. One that is merely
+    subscribed to lives as long as its subscriptions, and these are bounded for each peer. A topic that is
+    held only for its updates is forgotten when all of them have aged away and nobody is subscribed.
+    """
 
     def __init__(
         self,
         *,
         serializer: Serializer,
         flusher: Flusher,
+        limits: Limits,
         history: History,
         make_epoch: Callable[[], str],
         hooks: Hooks,
     ) -> None:
         self._serializer = serializer
         self._flusher = flusher
+        self._limits = limits
         self._history = history
         self._make_epoch = make_epoch
         self._hooks = hooks
+        # Shared by topics: one that comes again before it was ever published is still in its first life.
+        self._epoch = ""
         self._topics: dict[str, Topic] = {}
+        self._held = 0
+        self._aging: OrderedDict[str, Topic] = OrderedDict()
+        """Topics that were not declared, with updates that age away; the last published at the end."""
         self.journals: list[Journal] = []
-        """One for each store; their tasks belong to the server."""
+        """One for each store; their tasks belong to the endpoint."""
         self._numbers = 0
 
     def next_number(self) -> int:
@@ -87,53 +97,96 @@ class Publisher:
         self._numbers = self._numbers % 0xFFFFFFFF + 1
         return self._numbers
 
-    def declare(self, name: str, *, history: History) -> None:
-        """Give a topic a history of its own; raises :class:`ConfigurationError` once it has updates."""
-        if not isinstance(history, History):
-            raise ConfigurationError(f"history must be a heartline.History, not {history!r}")
-        topic = self.topic(name)
-        log = topic.log
-        if log.last and history != log.history:
-            raise ConfigurationError(f"topic {name!r} has updates already; declare it before its first one")
-        log.history = history
-        topic.settled = True
+    # Topics
 
-    def state(self, name: str) -> Any:
-        """The state of a topic with a fold; raises :class:`ConfigurationError` or :class:`PushError`."""
-        topic = self.topic(name)
-        if topic.state is None:
-            raise ConfigurationError(f"topic {name!r} has no fold: give it one with TopicSettings.fold")
-        return topic.state.value
-
-    def subscribers(self, name: str) -> frozenset[str]:
-        """The ids of the connections that are subscribed to a topic."""
-        topic = self._topics.get(name)
-        return frozenset(served.core.id for served in topic.served) if topic else frozenset()
-
-    def topic(self, name: str, *, for_peer: bool = False) -> Topic:
-        """The topic of this name, made if it is new; raises :class:`ConfigurationError`."""
+    def find(self, name: str) -> Topic:
+        """The topic of this name; a new one lasts while it is used. Raises :class:`ConfigurationError`."""
         topic = self._topics.get(name)
         if topic is None:
             if not isinstance(name, str) or not 0 < len(name) <= MAX_TOPIC_NAME:
                 raise ConfigurationError(
                     f"a topic's name is text of 1 to {MAX_TOPIC_NAME} characters, not {name!r:.80}"
                 )
-            self._make_room(MAX_TOPICS if for_peer else 2 * MAX_TOPICS)
-            log = TopicLog(self._make_epoch(), self.next_number(), self._history)
-            topic = self._topics[name] = Topic(name, log, self._flusher, self._hooks.tell("update_published"))
+            self._epoch = self._epoch or self._make_epoch()
+            log = TopicLog(self._epoch, self.next_number(), self._history)
+            tell = self._hooks.tell("update_published")
+            topic = self._topics[name] = Topic(name, log, self._flusher, self.forget, tell)
         return topic
 
-    def _make_room(self, limit: int) -> None:
-        """Forget the topics that nobody has used when the limit is reached."""
-        if len(self._topics) < limit:
+    def _hold(self, topic: Topic) -> None:
+        """This topic is about to be declared or to have its first update; raises if there are too many."""
+        if topic.settled or topic.log.last:
             return
-        self._topics = {
-            name: topic
-            for name, topic in self._topics.items()
-            if topic.served or topic.settled or topic.log.last
-        }
-        if len(self._topics) >= limit:
-            raise ConfigurationError(f"there are {len(self._topics)} topics already, the limit is {limit}")
+        self._forget_aged()
+        if self._held >= self._limits.topics:
+            self.forget(topic)
+            raise ConfigurationError(
+                f"topic {topic.name!r} would be one more than {self._limits.topics} (Limits.topics); "
+                "delete_topic makes room"
+            )
+        self._held += 1
+
+    def forget(self, topic: Topic) -> None:
+        """Forget a topic if nobody uses it and it retains nothing."""
+        if topic.settled or topic.served or topic.publishing or topic.deleted:
+            return
+        topic.log.trim(trio.current_time())
+        if not len(topic.log):
+            self._drop(topic)
+
+    def _forget_aged(self) -> None:
+        """Forget what has aged away since the last time."""
+        now = trio.current_time()
+        while self._aging:
+            topic = next(iter(self._aging.values()))
+            topic.log.trim(now)
+            if len(topic.log):
+                return  # those behind it are younger
+            del self._aging[topic.name]
+            self.forget(topic)
+
+    def _drop(self, topic: Topic) -> None:
+        del self._topics[topic.name]
+        self._aging.pop(topic.name, None)
+        topic.deleted = True
+        if topic.settled or topic.log.last:
+            self._held -= 1
+            # Its offsets are known to others. What comes under its name now is another life.
+            self._epoch = ""
+
+    def declare(self, name: str, *, history: History | None, policies: Collection[SlowPolicy] | None) -> None:
+        """See :meth:`heartline.Server.declare_topic`."""
+        if history is not None and not isinstance(history, History):
+            raise ConfigurationError(f"history must be a heartline.History, not {history!r:.80}")
+        if policies is not None:
+            check_policies("policies", policies)
+        topic = self.find(name)
+        log = topic.log
+        if history is not None and log.last and history != log.history:
+            raise ConfigurationError(f"topic {name!r} has updates already; declare it before its first one")
+        self._hold(topic)
+        topic.settled = True
+        self._aging.pop(name, None)
+        log.history = history or log.history
+        if policies is not None:
+            topic.policies = frozenset(policies)
+
+    @trio.lowlevel.enable_ki_protection
+    async def delete(self, name: str) -> None:
+        """See :meth:`heartline.Server.delete_topic`."""
+        await trio.lowlevel.checkpoint()
+        topic = self._topics.get(name)
+        if topic is None:
+            return
+        if topic.journal is not None:
+            raise ConfigurationError(
+                f"topic {name!r} has a store, which keeps it: leave it out of topics= at the next opening"
+            )
+        self._drop(topic)
+        for count, served in enumerate(list(topic.served.values()), 1):
+            served.end("end", "the topic was deleted")
+            if count % TURN == 0:
+                await trio.lowlevel.cancel_shielded_checkpoint()
 
     async def open_topics(self, topics: Mapping[str, TopicSettings]) -> None:
         """Make topics known, with what their stores have of them; before anybody can ask for them."""
@@ -142,10 +195,8 @@ class Publisher:
                 raise ConfigurationError(
                     f"topics[{name!r}] must be a heartline.TopicSettings, not {settings!r:.80}"
                 )
-            topic = self.topic(name)
-            topic.settled = True
-            if settings.history is not None:
-                topic.log.history = settings.history
+            self.declare(name, history=settings.history, policies=settings.policies)
+            topic = self._topics[name]
             if settings.fold is not None:
                 durable = settings.store is not None
                 topic.state = State(name, settings.fold, self._serializer, durable=durable)
@@ -161,10 +212,24 @@ class Publisher:
         self.journals.append(Journal(store))
         return self.journals[-1]
 
+    def state(self, name: str) -> Any:
+        """See :meth:`heartline.Server.topic_state`."""
+        topic = self._topics.get(name)
+        if topic is None or topic.state is None:
+            raise ConfigurationError(f"topic {name!r} has no fold: give it one with TopicSettings.fold")
+        return topic.state.value
+
+    def subscribers(self, name: str) -> frozenset[str]:
+        """The ids of the connections that are subscribed to a topic."""
+        topic = self._topics.get(name)
+        return frozenset(connection_id for connection_id, _ in topic.served) if topic else frozenset()
+
+    # Publishing
+
     async def publish(
         self, name: str, value: Any, key: str | None, wait: WaitFor, timeout: float | None
     ) -> Receipt:
-        """Publish an update; see :meth:`heartline.Server.publish`."""
+        """See :meth:`heartline.Server.publish`."""
         if not self._hooks.middleware:
             return await self._publish(name, value, key, wait, timeout)
         operation = Operation(kind="publish", name=name, peer="", subject=value)
@@ -173,53 +238,64 @@ class Publisher:
         )
         return receipt
 
+    @trio.lowlevel.enable_ki_protection
     async def _publish(
         self, name: str, value: Any, key: str | None, wait: WaitFor, timeout: float | None
     ) -> Receipt:
         await trio.lowlevel.checkpoint()
-        if wait not in (None, "stored", "sent", "confirmed"):
-            raise ConfigurationError(f"wait must be None, 'stored', 'sent' or 'confirmed', not {wait!r}")
+        if wait is not None:
+            check_choice("wait", wait, WAITS, or_else=" or None")
         if timeout is not None and not timeout >= 0:
             raise ConfigurationError(f"timeout must be seconds of at least 0 or None, not {timeout!r}")
-        topic = self.topic(name)
-        if wait == "stored" and topic.journal is None:
-            raise ConfigurationError(f"topic {name!r} has no store: give it one with TopicSettings.store")
-        deadline = trio.current_time() + (math.inf if timeout is None else timeout)
-        if key is None:
-            taken = await self._take(topic, value, None, deadline)
-        else:
-            taken = await self._take_once(topic, value, make_key(self._serializer, key, value), deadline)
-        return await wait_receipt(topic, taken, wait, deadline)
-
-    async def _take(self, topic: Topic, value: Any, key: SavedKey | None, deadline: float) -> Taken:
-        payload, flags = await self._encode(topic, value, deadline)
-        if topic.journal is not None:
-            return await topic.journal.write(topic, payload, flags, key)
-        return topic.take(payload, flags, trio.current_time(), key)
+        encoded, flags = encode_value(self._serializer, value)
+        if len(encoded) + OFFSET.size > self._limits.message_size:
+            raise LocalProtocolError(
+                f"an update of {len(encoded) + OFFSET.size} bytes: this side allows messages of "
+                f"{self._limits.message_size} bytes (Limits.message_size)"
+            )
+        made_key = None if key is None else make_key(key, encoded)
+        topic = self.find(name)
+        topic.publishing += 1
+        try:
+            if wait == "stored" and topic.journal is None:
+                raise ConfigurationError(f"topic {name!r} has no store: give it one with TopicSettings.store")
+            deadline = trio.current_time() + (math.inf if timeout is None else timeout)
+            if made_key is None:
+                taken = await self._take(topic, encoded, flags, None, deadline)
+            else:
+                taken = await self._take_once(topic, encoded, flags, made_key, deadline)
+            return await hand_out(topic, taken, wait, deadline)
+        finally:
+            topic.publishing -= 1
+            if not topic.log.last:  # it failed, and the topic may be there for nothing else
+                self.forget(topic)
 
     @trio.lowlevel.enable_ki_protection
-    async def _take_once(self, topic: Topic, value: Any, key: SavedKey, deadline: float) -> Taken:
+    async def _take(self, topic: Topic, value: bytes, flags: int, key: Key | None, deadline: float) -> Taken:
+        """Give an update its offset, as soon as the topic can take it, at the latest at the deadline."""
+        if topic.blocked(len(value)):
+            await _wait_unblocked(topic, len(value), min(deadline, trio.current_time() + BLOCK_PATIENCE))
+        if topic.deleted:
+            raise PushError(f"topic {topic.name!r} was deleted")
+        if topic.journal is not None:
+            return await topic.journal.write(topic, value, flags, key)
+        if not topic.settled:
+            self._hold(topic)
+            if self._history.age < math.inf:
+                self._aging[topic.name] = topic
+                self._aging.move_to_end(topic.name)
+        return topic.take(value, flags, trio.current_time(), key)
+
+    @trio.lowlevel.enable_ki_protection
+    async def _take_once(self, topic: Topic, value: bytes, flags: int, key: Key, deadline: float) -> Taken:
         """As ``_take``, unless an update with this key was published before, which is given then."""
         offset = await topic.keys.claim(topic.name, key)
         if offset is not None:
-            return Taken(offset, [served for served in topic.served if served.start < offset])
+            return Taken(offset, [served for served in topic.served.values() if served.start < offset])
         try:
-            return await self._take(topic, value, key, deadline)
+            return await self._take(topic, value, flags, key, deadline)
         finally:
             topic.keys.release(key)
-
-    async def _encode(self, topic: Topic, value: Any, deadline: float) -> tuple[bytes, int]:
-        """The update's payload and flags, as soon as the topic can take it, at the latest at the deadline."""
-        offset = topic.next_offset
-        payload, flags = encode_update(self._serializer, offset, value)
-        deadline = min(deadline, trio.current_time() + BLOCK_PATIENCE)
-        while topic.blocked(len(payload)) and trio.current_time() < deadline:
-            with trio.move_on_at(deadline):
-                await topic.changed.park()
-            if topic.next_offset != offset:  # another publisher was faster
-                offset = topic.next_offset
-                payload, flags = encode_update(self._serializer, offset, value)
-        return payload, flags
 
     def statistics(self) -> dict[str, TopicStatistics]:
         """A snapshot of every topic."""
@@ -232,8 +308,14 @@ class Publisher:
                 last_offset=topic.log.last,
                 retained=len(topic.log),
                 retained_bytes=topic.log.size,
-                slowest_lag=max((topic.log.last - s.confirmed for s in topic.served), default=0),
+                slowest_lag=max((topic.log.last - s.confirmed for s in topic.served.values()), default=0),
                 skipped=topic.skipped,
             )
             for name, topic in self._topics.items()
         }
+
+
+async def _wait_unblocked(topic: Topic, length: int, deadline: float) -> None:
+    with trio.move_on_at(deadline):
+        while topic.blocked(length):
+            await topic.changed.park()

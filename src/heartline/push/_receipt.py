@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -31,9 +31,9 @@ class Receipt:
     ``confirmed`` and ``missing`` hold the ids of the connections that were subscribed when it was published;
     one with several subscriptions to the topic is missing while any of them is. Without ``wait`` both are
     empty; with ``"sent"`` ``confirmed`` are those to which the update was handed over; with ``"confirmed"``
-    those that have handled it, or a newer one in its place (by :attr:`SlowPolicy.KEEP_NEWEST`, or after a
-    :class:`~heartline.HistoryGap`). The receipt of a publish that was repeated with its key is that of the
-    update published first.
+    those that have handled it, or a newer one in its place (with the policy ``"keep newest"``, or after a
+    :class:`Gap`). A subscriber to which the update is too long is missing. The receipt of a publish that was
+    repeated with its key is that of the update published first.
     """
 
     topic: str
@@ -51,24 +51,32 @@ class Wait:
     of the subscribers. A ``patient`` one also waits for subscriptions whose session ended: they may return.
     """
 
-    __slots__ = ("_done", "_expected", "_patient", "missing", "offset")
+    __slots__ = ("_done", "_expected", "_refused", "missing", "offset", "patient")
 
-    def __init__(self, offset: int, whom: Iterable[Who], *, patient: bool) -> None:
+    def __init__(self, offset: int, whom: Iterable[Who], *, refused: Set[Who], patient: bool) -> None:
         self.offset = offset
         self.missing = set(whom)
         """The subscriptions that have not confirmed it."""
-        self._expected = set(self.missing)
-        self._patient = patient
+        self._refused = set(refused)
+        """Those that will never have it, whatever they confirm."""
+        self._expected = self.missing - refused
+        self.patient = patient
         self._done = trio.Event()
 
     def confirmed(self, who: Who) -> None:
         """This subscription has the update."""
-        self.missing.discard(who)
+        if who not in self._refused:
+            self.missing.discard(who)
+            self._give_up(who)
+
+    def refused(self, who: Who) -> None:
+        """This subscription cannot have the update."""
+        self._refused.add(who)
         self._give_up(who)
 
     def gone(self, who: Who, *, lost: bool) -> None:
         """This subscription has left, or was ``lost`` with its session."""
-        if not (lost and self._patient):
+        if not (lost and self.patient):
             self._give_up(who)
 
     def _give_up(self, who: Who) -> None:

@@ -10,7 +10,6 @@ from heartline.link import Core, Link
 from heartline.push._log import Entry
 from heartline.push._receipt import Who
 from heartline.push._room import RoomQueue
-from heartline.push._store import SavedState
 from heartline.push._types import SlowPolicy
 from heartline.push._wire import encode_notice
 from heartline.wire import FrameType
@@ -75,7 +74,7 @@ class Served:
         self.start: int = start
         """What it confirms up to this offset it never had, so it counts for no receipt."""
         self.flowing: bool = False
-        """Set by the first confirmation: the subscriber is ready."""
+        """Between the first confirmation, which says that the subscriber is ready, and the end."""
         self._room = room
         self._gap = gap
         """The offset that is lost at the beginning, until the subscriber was told."""
@@ -120,17 +119,21 @@ class Served:
                 break
             most -= 1
             entry = log.get(self.cursor)
-            if entry is None or (self.cursor < last and self.policy is SlowPolicy.KEEP_NEWEST):
+            if entry is None or (self.cursor < last and self.policy == "keep newest"):
                 # What is due is gone, or not wanted any more. The newest goes in the same turn, whatever the
                 # window says by now: there is always something under way whose confirmation opens it again.
-                entry = self._skip(link)
+                entry = self._skip()
                 if entry is None:
                     break
-            encoded = self._shared and entry.frame and link.put_update(entry.frame)
-            if not encoded and not self._send(link, entry):
-                break
-            self.cursor = entry.offset + 1
-            self._in_flight += len(entry.payload)
+            if (self._shared and entry.frame and link.put_update(entry.frame)) or self._send(
+                link, entry.payload, entry.flags
+            ):
+                self.cursor = entry.offset + 1
+                self._in_flight += entry.length
+            else:
+                self._lose(entry)
+                if not self.flowing:
+                    break
         if self.cursor == before:
             return False
         self.topic.flusher.mark(link)
@@ -145,12 +148,14 @@ class Served:
             raise RemoteProtocolError(
                 f"CONFIRM of update {offset}, after {self.confirmed} and of {sent} sent"
             )
+        before = self.confirmed
         self.confirmed = offset
         if not self.flowing:
             self.flowing = True
+            before = self.start  # it may have handled more than it could confirm on the link before
         else:
             self._shrink(offset)
-        self.topic.note(self)
+        self.topic.confirmed(self, before)
         self.advance()
 
     def _shrink(self, offset: int) -> None:
@@ -166,16 +171,16 @@ class Served:
             behind = log.total_before(self.cursor) - entry.total
             self._in_flight = min(self._in_flight, behind + self._state_size)
 
-    def _skip(self, link: Link) -> Entry | None:
+    def _skip(self) -> Entry | None:
         """Move on to the newest update, as the policy says; ``None`` if there is nothing to send."""
         log = self.topic.log
         newest = log.newest
         following = log.last + (newest is None or self._stateful)
         self.topic.skipped += following - self.cursor
-        if self.policy is SlowPolicy.DISCONNECT:
+        if self.policy == "disconnect":
             self.end("slow", f"the subscriber did not keep up: update {self.cursor} is no longer retained")
             return None
-        if self.policy is not SlowPolicy.KEEP_NEWEST:
+        if self.policy != "keep newest":
             self._bridge(self.cursor)
             return None if self._stateful else newest
         self.cursor = following
@@ -183,14 +188,22 @@ class Served:
 
     # What is sent
 
-    def _send(self, link: Link, entry: Entry | SavedState) -> bool:
-        """Send an update the long way; ``False`` when it cannot be sent, which is no concern of others."""
+    def _send(self, link: Link, payload: bytes, flags: int) -> bool:
+        """Send an update the long way; ``False`` when the peer would refuse it for its length."""
         try:
-            link.put(FrameType.PUSH, 0, self.number, entry.payload, entry.flags)
-        except LocalProtocolError as error:
-            self.end("end", f"update {entry.offset} cannot be sent: {error}")
+            link.put(FrameType.PUSH, 0, self.number, payload, flags)
+        except LocalProtocolError:
             return False
         return True
+
+    def _lose(self, entry: Entry) -> None:
+        """The peer accepts no message of this length: it is told what it loses, and goes on behind it."""
+        self.topic.lose(self, entry)
+        if self._stateful:
+            self._send_state()
+        else:
+            self._notice(entry.offset, "gap", entry.offset, False)
+            self.cursor = entry.offset + 1
 
     def _bridge(self, due: int) -> None:
         """Tell what is lost, or send the state in its place; the cursor moves behind it."""
@@ -207,21 +220,22 @@ class Served:
         if link is None or state is None:  # without a state nothing like this is served
             return
         try:
-            saved = state.encode()
+            saved, payload = state.encode(), state.payload()
         except PushError as error:
             self.end("end", str(error).removeprefix(f"topic {self.topic.name!r}: "))  # which it knows
             return
         self._notice(saved.offset, "snapshot")
-        if self._send(link, saved):
-            self.cursor = saved.offset + 1
-            self._state_offset, self._state_size = saved.offset, len(saved.payload)
-            self._in_flight += self._state_size
+        if not self._send(link, payload, saved.flags):
+            self.end("end", f"the state after update {saved.offset} is longer than it accepts")
+            return
+        self.cursor = saved.offset + 1
+        self._state_offset, self._state_size = saved.offset, len(payload)
+        self._in_flight += self._state_size
 
     def end(self, kind: str, reason: str) -> None:
         """End the subscription from this side."""
         self._notice(0, kind, reason)
         self._ended = True
-        self.flowing = False
         self.topic.leave(self, lost=False)
 
     def _notice(self, offset: int, *what: Any) -> None:

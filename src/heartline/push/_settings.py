@@ -1,22 +1,25 @@
-"""What a server knows of a topic before anybody can ask for it."""
+"""What a publisher knows of a topic before anybody can ask for it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from heartline.errors import ConfigurationError
 from heartline.push._log import History
 from heartline.push._store import Store
+from heartline.push._types import POLICIES, SlowPolicy, check_choice
 
-__all__ = ["Fold", "TopicSettings"]
+__all__ = ["USUAL_POLICIES", "Fold", "TopicSettings", "check_policies"]
+
+USUAL_POLICIES: Final = frozenset[SlowPolicy](POLICIES) - {"block"}
+"""Those with which no subscriber can hold up a publisher."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fold:
-    """How the updates of a topic make up a state, so that a subscriber can begin with
-    :data:`heartline.SNAPSHOT`.
+    """How the updates of a topic make up a state, so that a subscriber can begin with ``since="snapshot"``.
 
     The publisher applies each update in the moment in which it is published, to the value as a subscriber
     decodes it. So the state belongs to exactly one offset, and subscribers that apply the same function to
@@ -25,8 +28,8 @@ class Fold:
 
     apply: Callable[[Any, Any], Any]
     """``(state, value) -> state``: the state after an update. May change the given state and return it. If it
-    raises, the topic has no state until it is opened with a function that does not, and says so to who asks;
-    updates go on."""
+    raises, the topic has no state until it is opened with a function that does not, and asking for it says
+    so; updates go on."""
     initial: Callable[[], Any] = dict
     """Makes the state before the first update. States are values that can be serialized."""
 
@@ -38,15 +41,18 @@ class Fold:
 
 @dataclass(frozen=True, kw_only=True)
 class TopicSettings:
-    """A topic of :func:`heartline.open_server`."""
+    """A topic of :func:`heartline.open_server` or :func:`heartline.open_connection`."""
 
     history: History | None = None
-    """``None``: that of the server."""
+    """``None``: that of the server or connection."""
     store: Store | None = None
     """Where it is kept, an open :class:`heartline.SqliteStore` or any other :class:`heartline.Store`;
     ``None``: in memory only."""
     fold: Fold | None = None
     """How its updates make up a state; ``None``: they do not."""
+    policies: Collection[SlowPolicy] = USUAL_POLICIES
+    """What a subscriber may ask for. By default all but ``"block"``: with that a subscriber holds up every
+    publish, so it is for subscribers that the publisher trusts."""
 
     def __post_init__(self) -> None:
         kinds = {"history": (History, "heartline.History"), "fold": (Fold, "heartline.Fold")}
@@ -60,3 +66,12 @@ class TopicSettings:
             raise ConfigurationError(
                 f"TopicSettings.store must have the methods of heartline.Store, not {self.store!r:.80}"
             )
+        check_policies("TopicSettings.policies", self.policies)
+
+
+def check_policies(name: str, policies: Collection[SlowPolicy]) -> None:
+    """Raise :class:`ConfigurationError` unless these are policies, at least one."""
+    if isinstance(policies, str) or not isinstance(policies, Collection) or not policies:
+        raise ConfigurationError(f"{name} must be a set of policies, at least one, not {policies!r:.80}")
+    for policy in policies:
+        check_choice(f"a policy in {name}", policy, POLICIES)

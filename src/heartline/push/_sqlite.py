@@ -30,8 +30,8 @@ T = TypeVar("T")
 APPLICATION = 0x68656172
 """``hear`` in ASCII: marks the file as heartline's."""
 
-FORMAT = 1
-"""The version of the tables below."""
+FORMAT = 2
+"""The version of the tables below, and of the payloads in them: in format 1 they began with their offset."""
 
 LOCK_PATIENCE = 5.0
 """Seconds for another program to leave the file: an older server that is about to end takes less."""
@@ -69,7 +69,8 @@ class SqliteStore:
     moment, over restarts of the machine too, for :attr:`History.age`.
 
     Opening raises :class:`StoreError`, with the path, for a file that cannot be opened, is damaged, is
-    something else, was written by a newer version, or is in use by another program for 5 seconds.
+    something else, was written by a version with another format, or is in use by another program for 5
+    seconds.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, clock: Callable[[], float] = time.time) -> None:
@@ -153,10 +154,11 @@ class SqliteStore:
         (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         if application != APPLICATION and (application or version or tables):
             raise StoreError(f"{self.path} is a database of something else, not a store of heartline's")
-        if version > FORMAT:
+        if (tables or version) and version != FORMAT:
+            writer = "a newer" if version > FORMAT else "an older"
             raise StoreError(
-                f"the store {self.path} was written by a newer heartline: "
-                f"its format is {version}, this version knows {FORMAT}"
+                f"the store {self.path} was written by {writer} heartline: its format is {version}, "
+                f"this version reads and writes {FORMAT}; go on with that one, or begin a new file"
             )
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")

@@ -7,8 +7,8 @@ import logging
 from heartline.errors import PushError, SerializationError
 from heartline.push._settings import Fold
 from heartline.push._store import SavedState
-from heartline.push._wire import decode_update, encode_update
-from heartline.wire import Serializer
+from heartline.push._wire import stamp
+from heartline.wire import Serializer, decode_value, encode_value
 
 __all__ = ["State", "warn_of_end"]
 
@@ -18,8 +18,8 @@ logger = logging.getLogger("heartline.push")
 def warn_of_end(topic: str, saved: int) -> None:
     """Nothing goes on from the state that a store has, after the update ``saved``: say until when it can."""
     logger.warning(
-        "topic %r: the state that its store has cannot be continued any more once the history has forgotten "
-        "update %d: open the topic before with a fold that can apply it",
+        "topic %r: the state in its store is lost once the history forgets update %d; "
+        "open the topic with a fold that can apply it before that happens",
         topic,
         saved + 1,
     )
@@ -35,6 +35,7 @@ class State:
         "_fold",
         "_lost",
         "_serializer",
+        "_stamped",
         "_topic",
         "_value",
         "offset",
@@ -48,6 +49,7 @@ class State:
         self._serializer = serializer
         self._value = fold.initial()
         self._encoded: SavedState | None = None
+        self._stamped = b""
         self._lost = ""
         """Why there is no state any more."""
         self._cause: Exception | None = None
@@ -65,16 +67,16 @@ class State:
     def restore(self, saved: SavedState) -> None:
         """Begin with a state that was saved; raises :class:`SerializationError`."""
         if saved.payload:
-            self._value = decode_update(saved.payload, saved.flags)
+            self._value = decode_value(saved.payload, saved.flags)
         self.offset = self.saved = saved.offset
 
-    def apply(self, offset: int, payload: bytes, flags: int) -> None:
+    def apply(self, offset: int, value: bytes, flags: int) -> None:
         """Go on by one update; an error of the function must not stop the topic."""
         if self._lost:
             return
-        self._encoded = None
+        self._encoded, self._stamped = None, b""
         try:
-            self._value = self._fold.apply(self._value, decode_update(payload, flags))
+            self._value = self._fold.apply(self._value, decode_value(value, flags))
             self.offset = offset
         except Exception as error:
             self.fail(f"update {offset} could not be applied: {error!r:.200}", error)
@@ -82,17 +84,24 @@ class State:
                 warn_of_end(self._topic, self.saved)
 
     def fail(self, reason: str, cause: Exception | None = None) -> None:
-        """There is no state any more; whoever asks for it is told."""
+        """There is no state any more, and asking for it raises."""
         logger.error("topic %r has no state any more: %s", self._topic, reason, exc_info=cause)
         self._lost, self._cause = reason, cause
-        self._encoded = None
+        self._encoded, self._stamped = None, b""
 
     def encode(self) -> SavedState:
         """The state as it is now, encoded once; raises :class:`PushError` if there is none that can be."""
         if self._encoded is None:
             try:
-                payload, flags = encode_update(self._serializer, self.offset, self.value)
+                payload, flags = encode_value(self._serializer, self.value)
             except SerializationError as error:
                 raise PushError(f"topic {self._topic!r}: its state cannot be sent: {error}") from error
             self._encoded = SavedState(offset=self.offset, payload=payload, flags=flags)
         return self._encoded
+
+    def payload(self) -> bytes:
+        """The payload of the frame with the state, made once for all subscribers; raises as ``encode``."""
+        state = self.encode()
+        if not self._stamped:
+            self._stamped = stamp(state.offset, state.payload)
+        return self._stamped

@@ -43,6 +43,7 @@ class StoredUpdate:
     offset: int
     """One more than that of the topic's update before."""
     payload: bytes
+    """The value as it is sent, without its offset."""
     flags: int
     """An opaque number below 256 that belongs to the payload."""
     key: SavedKey | None = None

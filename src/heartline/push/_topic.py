@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from bisect import bisect_right, insort
+from collections.abc import Callable
+from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 import trio
@@ -10,18 +12,24 @@ import trio
 from heartline.errors import PushError
 from heartline.link import Flusher
 from heartline.observe import Tell
-from heartline.push._keys import Keys
-from heartline.push._log import TopicLog
-from heartline.push._receipt import Wait
+from heartline.push._keys import Key, Keys
+from heartline.push._log import Entry, TopicLog
+from heartline.push._receipt import Wait, Who
 from heartline.push._served import Served
+from heartline.push._settings import USUAL_POLICIES
 from heartline.push._state import State
-from heartline.push._store import SavedKey, SavedState
-from heartline.push._types import SlowPolicy
+from heartline.push._store import SavedState
 
 if TYPE_CHECKING:
     from heartline.push._journal import Journal
 
-__all__ = ["Taken", "Topic"]
+__all__ = ["TURN", "Taken", "Topic"]
+
+TURN = 512
+"""Cursors that are moved, or updates put into logs, before other tasks run: about half a millisecond. In
+shorter turns the flusher would write more often, and join less."""
+
+_offset = attrgetter("offset")
 
 
 class Taken(NamedTuple):
@@ -34,7 +42,32 @@ class Taken(NamedTuple):
 class Topic:
     """A topic: its log, and who listens."""
 
-    def __init__(self, name: str, log: TopicLog, flusher: Flusher, tell: Tell | None) -> None:
+    __slots__ = (
+        "_blocking",
+        "_expected",
+        "_expected_size",
+        "_on_idle",
+        "_spread",
+        "_tell",
+        "_waits",
+        "changed",
+        "deleted",
+        "flusher",
+        "journal",
+        "keys",
+        "log",
+        "name",
+        "policies",
+        "publishing",
+        "served",
+        "settled",
+        "skipped",
+        "state",
+    )
+
+    def __init__(
+        self, name: str, log: TopicLog, flusher: Flusher, on_idle: Callable[[Topic], None], tell: Tell | None
+    ) -> None:
         self.name = name
         self.log = log
         self.flusher = flusher
@@ -43,40 +76,57 @@ class Topic:
         self.journal: Journal | None = None
         """The way into its store, if it has one."""
         self.state: State | None = None
+        self.policies: frozenset[str] = USUAL_POLICIES
+        """What a subscriber may ask for."""
         self.settled = False
-        """It has settings, and stays although nobody uses it."""
+        """It was declared, and stays although nobody uses it."""
+        self.deleted = False
+        self.publishing = 0
+        """Publishes in progress."""
         self.keys: Keys = Keys()
-        self._expected = 0
-        self._expected_size = 0
-        self.served: dict[Served, None] = {}
+        self.served: dict[Who, Served] = {}
+        """Who listens. One who has come back takes the place of the subscription of the connection before."""
         self.skipped = 0
-        self.waits: list[Wait] = []
-        """Publishers that wait for confirmations."""
         self.changed: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
         """Wakes who waits for room, or for a cursor to move."""
+        self._on_idle = on_idle
+        self._tell = tell
+        """Tells observers of each update."""
+        self._expected = 0
+        self._expected_size = 0
+        self._spread = 0
+        self._waits: list[Wait] = []
         self._blocking: dict[Served, None] = {}
 
     @trio.lowlevel.enable_ki_protection
-    def take(self, payload: bytes, flags: int, now: float, key: SavedKey | None) -> Taken:
-        """Publish an update, whose payload has the next offset; nothing else happens meanwhile."""
-        entry = self.log.append(payload, flags, now)
+    def take(self, value: bytes, flags: int, now: float, key: Key | None) -> Taken:
+        """Give an update the next offset and keep it; it reaches nobody before :meth:`spread`."""
+        entry = self.log.append(value, flags, now)
         if self.state is not None:
-            self.state.apply(entry.offset, payload, flags)
+            self.state.apply(entry.offset, value, flags)
         if key is not None:
-            self.keys.add(replace(key, offset=entry.offset), self.log.history.keys)
-        targets = list(self.served)
-        for served in targets:
-            served.advance()
+            self.keys.add(key.at(entry.offset), self.log.history.keys)
         if self._tell is not None:
-            self._tell(self.name, entry.offset, len(payload))
-        return Taken(entry.offset, targets)
+            self._tell(self.name, entry.offset, entry.length)
+        return Taken(entry.offset, list(self.served.values()))
+
+    @trio.lowlevel.enable_ki_protection
+    async def spread(self, offset: int) -> None:
+        """Move the cursor of every subscriber that has room, up to this update at least.
+
+        The cursors move in turns, between which other tasks run. What was published must reach everybody, so
+        this cannot be cancelled. An update that another publisher's turn has carried along costs nothing.
+        """
+        if self._spread >= offset:
+            return
+        last = self.log.last
+        for count, served in enumerate(list(self.served.values()), 1):
+            served.advance()
+            if count % TURN == 0:
+                await trio.lowlevel.cancel_shielded_checkpoint()
+        self._spread = max(self._spread, last)
 
     # What is on its way into the store
-
-    @property
-    def next_offset(self) -> int:
-        """The offset of the next update, if all that are expected are stored."""
-        return self.log.last + self._expected + 1
 
     def expect(self, count: int, size: int) -> None:
         """So many more updates, of so many bytes, are on their way; or fewer."""
@@ -93,33 +143,65 @@ class Topic:
         try:
             return state.encode()
         except PushError:
-            return None  # who asks for it is told
+            return None  # asking for it says why
 
     # Who listens
 
     def join(self, served: Served) -> None:
         """A subscriber has come."""
-        self.served[served] = None
-        if served.policy is SlowPolicy.BLOCK:
+        self.served[served.who] = served
+        if served.policy == "block":
             self._blocking[served] = None
 
     def leave(self, served: Served, *, lost: bool) -> None:
         """A subscriber has gone: of its own will, or ``lost`` with its session."""
-        if served not in self.served:
-            return
-        del self.served[served]
+        counted = served.confirmed if served.flowing else served.start
+        served.flowing = False
         self._blocking.pop(served, None)
-        if self.waits and all(other.who != served.who for other in self.served):  # it is not back already
-            for wait in self.waits:
-                wait.gone(served.who, lost=lost)
+        if not self.has(served):  # it has left before, or is back already
+            return
+        del self.served[served.who]
+        for wait in self._waits[self._first_wait(counted) :]:
+            wait.gone(served.who, lost=lost)
+        self.changed.unpark_all()
+        if not self.served:
+            self._on_idle(self)
+
+    def has(self, served: Served) -> bool:
+        """Whether this subscription goes on."""
+        return self.served.get(served.who) is served
+
+    def confirmed(self, served: Served, before: int) -> None:
+        """A subscriber has confirmed what follows the update ``before``, up to ``served.confirmed``."""
+        for index in range(self._first_wait(before), len(self._waits)):
+            wait = self._waits[index]
+            if wait.offset > served.confirmed:
+                break
+            wait.confirmed(served.who)
         self.changed.unpark_all()
 
-    def note(self, served: Served) -> None:
-        """A subscriber has confirmed."""
-        for wait in self.waits:
-            if served.start < wait.offset <= served.confirmed:
-                wait.confirmed(served.who)
-        self.changed.unpark_all()
+    def lose(self, served: Served, entry: Entry) -> None:
+        """An update is longer than this subscriber accepts: it will never have it."""
+        self.skipped += 1
+        if entry.refused is None:
+            entry.refused = set()
+        entry.refused.add(served.who)
+        for index in range(self._first_wait(entry.offset - 1), len(self._waits)):
+            if self._waits[index].offset > entry.offset:
+                break
+            self._waits[index].refused(served.who)
+
+    def _first_wait(self, offset: int) -> int:
+        """The place of the first that waits for an update after this one."""
+        return bisect_right(self._waits, offset, key=_offset)
+
+    def add_wait(self, wait: Wait) -> None:
+        """A publisher waits for confirmations."""
+        insort(self._waits, wait, key=_offset)
+
+    def discard_wait(self, wait: Wait) -> None:
+        """It waits no more."""
+        self._waits.remove(wait)
 
     def blocked(self, length: int) -> bool:
         """Whether a subscription wants to be waited for before an update of this length is taken."""

@@ -1,69 +1,110 @@
-"""What publishers and subscribers talk about."""
+"""What publishers and subscribers talk about, and the choices they have."""
 
 from __future__ import annotations
 
-import enum
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Final, Generic, Literal, TypeAlias, TypeVar, get_args
 
-__all__ = ["NEWEST", "OLDEST", "SNAPSHOT", "Position", "Since", "SlowPolicy", "Update"]
+from heartline.errors import ConfigurationError
+
+__all__ = [
+    "POLICIES",
+    "STARTS",
+    "WAITS",
+    "Gap",
+    "OnGap",
+    "Position",
+    "Since",
+    "SlowPolicy",
+    "Update",
+    "WaitFor",
+    "check_choice",
+]
+
+T_co = TypeVar("T_co", covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
     """A place in a topic: after the update ``offset`` of the topic's life ``epoch``.
 
-    Keep it, and a later subscription can go on from there. The epoch is new whenever the history began anew,
-    so offsets of different lives are never mixed up.
+    Keep it, and a later subscription can go on from there. The epoch changes when the history begins again
+    from nothing, so offsets of different lives are never mixed up.
     """
 
     epoch: str
     offset: int
 
 
-NEWEST: Final = "newest"
-"""Begin with the newest update that is retained, if there is one, then go on: for state."""
+_Start: TypeAlias = Literal["newest", "oldest", "snapshot"]
+STARTS: Final = get_args(_Start)
 
-OLDEST: Final = "oldest"
-"""Begin with the oldest update that is retained: for logs."""
+Since: TypeAlias = Position | _Start | None
+"""Where a subscription begins: ``None`` with the next update, ``"newest"`` with the newest that is retained,
+``"oldest"`` with the oldest, ``"snapshot"`` with the state, or after a :class:`Position`."""
 
-SNAPSHOT: Final = "snapshot"
-"""Begin with the state of a topic that has a Fold, then go on with the update after it. Where updates are
-lost, the state comes again in their place."""
+SlowPolicy: TypeAlias = Literal["drop oldest", "keep newest", "block", "disconnect"]
+"""What happens to a subscriber that does not keep up: it is left behind and told of the :class:`Gap`, it
+skips to the newest update, the publisher waits for it, or its subscription ends."""
+POLICIES: Final[tuple[SlowPolicy, ...]] = get_args(SlowPolicy)
 
-Since = Position | Literal["newest", "oldest", "snapshot"] | None
+OnGap: TypeAlias = Literal["yield", "raise"]
+"""How a subscription tells that updates were lost: with a :class:`Gap` item, or by raising."""
+
+_Wait: TypeAlias = Literal["stored", "sent", "confirmed"]
+WAITS: Final = get_args(_Wait)
+
+WaitFor: TypeAlias = _Wait | None
+"""What ``publish`` waits for."""
 
 
-class SlowPolicy(enum.Enum):
-    """What happens when a subscriber does not keep up with its topic."""
-
-    DROP_OLDEST = "drop oldest"
-    """It is left behind; what leaves the history before it comes is lost to it, and it is told with a
-    :class:`~heartline.HistoryGap`. The default: nobody waits, and no loss is silent."""
-    KEEP_NEWEST = "keep newest"
-    """It gets the newest update whenever it is ready, and skips those between: for state."""
-    BLOCK = "block"
-    """The publisher waits before it would lose an update that this subscriber has not got: until its own
-    timeout, and for half a minute at most. Then it is as with ``DROP_OLDEST``."""
-    DISCONNECT = "disconnect"
-    """Its subscription ends with :class:`~heartline.SlowConsumer`."""
+def check_choice(name: str, value: object, choices: tuple[str, ...], *, or_else: str = "") -> None:
+    """Raise :class:`ConfigurationError` unless this is one of the choices; ``or_else`` names what else is."""
+    if value not in choices:
+        listed = ", ".join(map(repr, choices))
+        raise ConfigurationError(f"{name} must be one of {listed}{or_else}, not {value!r:.80}")
 
 
 @dataclass(frozen=True, slots=True)
-class Update:
+class Update(Generic[T_co]):
     """One update of a topic; offsets of an epoch count up from 1 without holes.
 
-    With :data:`heartline.SNAPSHOT` some are marked as ``snapshot``: their value is the state after the update
-    with this offset (0: before the first one), and takes the place of the state so far.
+    In a subscription ``since="snapshot"`` some are marked as ``snapshot``: their value is the state after the
+    update with this offset (0: before the first one), and takes the place of the state so far.
     """
 
     topic: str
     epoch: str
     offset: int
-    value: Any
+    value: T_co
     snapshot: bool = False
 
     @property
     def position(self) -> Position:
         """The place after this update."""
         return Position(self.epoch, self.offset)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gap:
+    """Updates that a subscription lost for good: the history forgot them, or they were too long for it.
+
+    It stands where they would have come. What follows is the newest update, if one is retained.
+    """
+
+    topic: str
+    epoch: str
+    """The life of the topic in which the subscription goes on."""
+    first: int
+    """The offset of the first update that was lost."""
+    last: int
+    """That of the last one."""
+    anew: bool = False
+    """The topic has begun again: its publisher was started without a store or with a backup, or the topic was
+    forgotten or deleted. Then ``first`` belongs to the life before, which is lost from there on, and ``last``
+    to the present one; it is 0 if nothing of that is lost."""
+
+    @property
+    def position(self) -> Position:
+        """The place after what was lost."""
+        return Position(self.epoch, self.last)

@@ -20,22 +20,21 @@ import struct
 from typing import Any
 
 from heartline.errors import RemoteProtocolError, SerializationError
-from heartline.wire import CborSerializer, Serializer, decode_value, encode_body
+from heartline.wire import CborSerializer, decode_value
 
 __all__ = [
-    "CONFIRM",
     "LEAVE",
     "NOTICE",
+    "OFFSET",
     "PUSH_HEAD",
     "decode_update",
     "encode_notice",
-    "encode_update",
     "parse_head",
     "parse_notice",
-    "with_offset",
+    "stamp",
 ]
 
-CONFIRM = struct.Struct("!Q")
+OFFSET = struct.Struct("!Q")
 PUSH_HEAD = struct.Struct("!QB")
 LEAVE = 0xFFFFFFFFFFFFFFFF
 NOTICE = 0
@@ -43,20 +42,14 @@ NOTICE = 0
 _cbor = CborSerializer()
 
 
-def encode_update(serializer: Serializer, offset: int, value: Any) -> tuple[bytes, int]:
-    """The payload and flags of an update; raises :class:`SerializationError`."""
-    return encode_body(serializer, value, PUSH_HEAD.pack(offset, serializer.content_id))
+def stamp(offset: int, value: bytes) -> bytes:
+    """The payload of an update: its offset before its value, which begins with a content id."""
+    return OFFSET.pack(offset) + value
 
 
 def encode_notice(offset: int, *what: Any) -> bytes:
     """The payload of a notice."""
     return PUSH_HEAD.pack(offset, NOTICE) + _cbor.encode(list(what), [])
-
-
-def with_offset(payload: bytes, offset: int) -> bytes:
-    """The payload of an update with another offset."""
-    packed = CONFIRM.pack(offset)
-    return payload if payload.startswith(packed) else packed + payload[CONFIRM.size :]
 
 
 def parse_head(payload: bytes) -> tuple[int, int]:
@@ -81,6 +74,6 @@ def parse_notice(payload: bytes) -> list[Any]:
     raise RemoteProtocolError(f"unknown notice in PUSH: {what!r:.80}")
 
 
-def decode_update(payload: bytes, flags: int) -> Any:
-    """The value of an update; raises :class:`SerializationError`."""
-    return decode_value(payload, flags, start=CONFIRM.size)
+def decode_update(payload: bytes, flags: int, target: Any = Any) -> Any:
+    """The value of a PUSH; raises :class:`SerializationError`."""
+    return decode_value(payload, flags, target, start=OFFSET.size)

@@ -270,17 +270,20 @@ class Calls:
     def _on_call(self, frame: Frame) -> None:
         core = self._core
         target, timeout, named, content_id, start = decode_call(frame.payload)
-        number = frame.id
+        number, lane = frame.id, frame.channel
         if number in self._running:
             raise RemoteProtocolError(f"CALL with id {number}, which is in progress")
         limit = core.setup.limits.calls
         link = core.require_link()
         if len(self._running) + link.answering >= limit or self._tasks >= 2 * limit:
-            self._fault(number, Fault("overloaded", f"{limit} calls are in progress (Limits.calls)"))
+            self._fault(number, Fault("overloaded", f"{limit} calls are in progress (Limits.calls)"), lane)
             return
         bound = self._services.methods.get(target)
         if bound is None:
-            self._fault(number, Fault("unknown", "the peer has no such public method"))
+            self._fault(number, Fault("unknown", "the peer has no such public method"), lane)
+            return
+        if lane:  # of its items; the answer ends it, and what comes there meanwhile is dropped
+            self._fault(number, Fault("arguments", "the method takes and gives no stream of items"), lane)
             return
         try:
             annotation = Any if named else bound.spec.positional
@@ -353,9 +356,9 @@ class Calls:
         except (SerializationError, LocalProtocolError) as error:
             self._fault(number, fault_of(bound.function, type(error)(f"its result: {error}")))
 
-    def _fault(self, number: int, fault: Fault) -> None:
+    def _fault(self, number: int, fault: Fault, lane: int = 0) -> None:
         try:
-            self._core.require_link().put(_FAULT, 0, number, encode_fault(fault))
+            self._core.require_link().put(_FAULT, lane, number, encode_fault(fault))
         except LocalProtocolError as error:  # the peer's limits are too small even for a FAULT
             self._core.require_link().fail(ConnectionLost(f"the peer cannot be answered: {error}"))
 

@@ -20,6 +20,7 @@ from heartline.errors import (
     UnknownMethod,
 )
 from heartline.wire import CborSerializer, Frame
+from heartline.wire.text import printable
 
 __all__ = ["Fault", "NotBegun", "encode_fault", "error_of", "fault_of"]
 
@@ -103,12 +104,14 @@ def error_of(frame: Frame, target: str, timeout: float) -> CallError:
         return RemoteError(
             f"{target} was answered with a malformed FAULT: {error}", type_name="RemoteProtocolError"
         )
+    message = printable(fault.message)
     if fault.kind == "timeout":
-        message = f"{target}: {fault.message}"
-        return CallTimeout(message, timeout=fault.timeout or timeout, outcome=Outcome.MAYBE_EXECUTED)
+        return CallTimeout(
+            f"{target}: {message}", timeout=fault.timeout or timeout, outcome=Outcome.MAYBE_EXECUTED
+        )
     error_class = _KINDS.get(fault.kind)
     if error_class is not None:
-        return error_class(f"{target}: {fault.message}", outcome=Outcome.COMPLETED)
-    type_name = fault.type_name or fault.kind
-    text = f": {fault.message}" if fault.message else ""
+        return error_class(f"{target}: {message}", outcome=Outcome.COMPLETED)
+    type_name = printable(fault.type_name or fault.kind, NAME_SIZE)
+    text = f": {message}" if message else ""
     return RemoteError(f"{target} raised {type_name}{text}", type_name=type_name)

@@ -23,6 +23,7 @@ import msgspec
 
 from heartline.errors import ConfigurationError, SerializationError
 from heartline.wire import convert
+from heartline.wire.text import is_name
 
 __all__ = [
     "MAX_NAME",
@@ -99,7 +100,7 @@ def service(
 
 def check_name(what: str, name: object, *, dots: bool = False) -> None:
     """Refuse a name that cannot stand on the wire."""
-    if not (isinstance(name, str) and 0 < len(name) <= MAX_NAME and name.isprintable()):
+    if not is_name(name, MAX_NAME):
         raise ConfigurationError(f"{what} {name!r}: 1 to {MAX_NAME} printable characters")
     if "." in name and not dots:
         raise ConfigurationError(f"{what} {name!r} has a dot, which separates a service from its method")

@@ -190,6 +190,7 @@ class Acceptor:
             logger.debug("%s broke off: %s", handshake.peer.address, error)
         except Exception:
             logger.exception("the dialect of the first byte 0x%02x raised", first[0])
+        await close_stream(stream, trio.current_time() + GOODBYE_GRACE)
 
     async def _turn_away(
         self, stream: trio.abc.Stream, session: Session, handshake: Handshake | None, refused: Refused
@@ -198,13 +199,13 @@ class Acceptor:
         self._table.refusals.record(_address(stream, handshake), refused)
         if self._turning_away >= self._table.setup.limits.handshakes:
             return  # in a flood streams are closed without a word: each would take up to a second
-        if refused.code is not None and session.state in (State.NEW, State.GREETING):
-            session.refuse(refused.code, refused.reason)
         deadline = trio.current_time() + GOODBYE_GRACE
         self._turning_away += 1
         try:
-            with trio.CancelScope(shield=True, deadline=deadline):
-                await send_greeting(stream, session)
+            if refused.code is not None and session.state in (State.NEW, State.GREETING):
+                session.refuse(refused.code, refused.reason)
+                with trio.CancelScope(shield=True, deadline=deadline):
+                    await send_greeting(stream, session)
         except Exception:
             logger.warning("the stream of a peer raised while it was turned away", exc_info=True)
         finally:

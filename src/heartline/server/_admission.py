@@ -17,12 +17,13 @@ from functools import partial
 import trio
 
 from heartline.errors import Overloaded
-from heartline.link import ConnectionState, Core, Peer
+from heartline.link import ConnectionState, Core, Peer, make_id
 from heartline.observe import Hooks, Operation
 from heartline.server._refusals import Refused
 from heartline.server._table import Table
 from heartline.session import CloseCode, Hello
 from heartline.session.messages import VERSION
+from heartline.wire.text import is_name
 
 __all__ = ["MAX_IDENTITY", "Authenticate", "authenticate_peer", "check_version", "find_place"]
 
@@ -82,7 +83,7 @@ def find_place(table: Table, hello: Hello, vouched_for: str | None) -> Core | st
     Nothing may be awaited from here to the registration: what is checked here must still be true there.
     """
     identity = hello.identity if vouched_for is None else vouched_for
-    if identity is not None and not (0 < len(identity) <= MAX_IDENTITY and identity.isprintable()):
+    if identity is not None and not is_name(identity, MAX_IDENTITY):
         raise Refused(CloseCode.PROTOCOL_ERROR, f"an identity has 1 to {MAX_IDENTITY} printable characters")
     if table.draining:
         raise Refused(CloseCode.GOING_AWAY, "the server is draining")
@@ -93,7 +94,7 @@ def find_place(table: Table, hello: Hello, vouched_for: str | None) -> Core | st
         return _find_session(present, hello)
     if present is None and table.full and not table.end_first_lost():
         raise Refused(CloseCode.OVERLOADED, f"all {len(table.cores)} places are taken (Limits.connections)")
-    return f"{table.setup.rng.getrandbits(64):016x}" if identity is None else identity
+    return make_id(table.setup.rng) if identity is None else identity
 
 
 def _check_claim(present: Core, hello: Hello, *, proven: bool) -> None:

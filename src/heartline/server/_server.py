@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -20,7 +20,7 @@ from heartline.connection import (
 )
 from heartline.errors import LocalProtocolError
 from heartline.link import Core, NoPublicConstructor
-from heartline.push import History, Publisher, Receipt, TopicStatistics, WaitFor
+from heartline.push import History, Publisher, Receipt, SlowPolicy, TopicStatistics, WaitFor
 from heartline.server._table import Table
 from heartline.session import CloseCode
 from heartline.wire import HEADER, FrameType
@@ -146,8 +146,7 @@ class Server(metaclass=NoPublicConstructor):
         """Publish an update of a topic to its subscribers, and keep it in the topic's history.
 
         If the topic has a store, the update is committed there first, whatever ``wait`` and ``timeout`` say:
-        no subscriber ever sees an update that a restart forgets. Cancelling takes the update back as long as
-        the store has not begun to write it; after that it waits for the outcome.
+        no subscriber ever sees an update that a restart forgets.
 
         ``key``, text of 1 to 256 characters, makes it safe to repeat a publish whose outcome is not known.
         With a key that is remembered (:attr:`History.keys`) nothing is published, and the receipt is that of
@@ -158,20 +157,43 @@ class Server(metaclass=NoPublicConstructor):
         subscriber has handled it), for ``timeout`` seconds at most. With a timeout a subscriber whose session
         ends meanwhile is waited for. Without one, and at the timeout, it is left behind: it catches up from
         the history when it is back. The timeout, or else half a minute, also bounds the wait for subscribers
-        with :attr:`SlowPolicy.BLOCK`.
+        with the policy ``"block"``, where the topic allows that.
 
         Returns a :class:`heartline.Receipt` that names the subscribers that have the update, and those that
-        have not. Raises :class:`SerializationError` for a value that cannot be sent, :class:`StoreError` when
-        it could not be stored, and :class:`KeyReused` for a key that was published with another value.
+        have not. Raises :class:`SerializationError` for a value that cannot be sent,
+        :class:`LocalProtocolError` for one that is longer than ``Limits.message_size``, :class:`StoreError`
+        when it could not be stored, :class:`KeyReused` for a key that was published with another value, and
+        :class:`ConfigurationError` for a topic beyond ``Limits.topics``.
+
+        When cancelled before the update has an offset, nothing is published; when cancelled later, in the
+        wait for subscribers, the update stays published. While the store writes it, this waits for the
+        outcome first.
         """
         return await self._publisher.publish(topic, value, key, wait, timeout)
 
-    def declare_topic(self, topic: str, *, history: History) -> None:
-        """Give a topic a :class:`heartline.History` of its own, before its first update.
+    def declare_topic(
+        self,
+        topic: str,
+        *,
+        history: History | None = None,
+        policies: Collection[SlowPolicy] | None = None,
+    ) -> None:
+        """Give a topic a :class:`heartline.History` of its own, and say what its subscribers may ask for.
 
-        A topic with a store or a fold is one of the ``topics`` of :func:`heartline.open_server`.
+        The history is given before the first update, the policies at any time, for subscriptions to come. A
+        declared topic stays until it is deleted. One with a store or a fold is one of the ``topics`` of
+        :func:`heartline.open_server`. Raises :class:`ConfigurationError`.
         """
-        self._publisher.declare(topic, history=history)
+        self._publisher.declare(topic, history=history, policies=policies)
+
+    async def delete_topic(self, topic: str) -> None:
+        """Forget a topic, with its history, its state and what was declared.
+
+        Its subscriptions end with :class:`PushError`. If it is published again it begins in a new epoch.
+        Nothing happens if there is no such topic. Raises :class:`ConfigurationError` for one with a store.
+        Once it has begun it is done, even if it is cancelled.
+        """
+        await self._publisher.delete(topic)
 
     def topic_state(self, topic: str) -> Any:
         """The state of a topic with a :class:`heartline.Fold`, after its newest update; do not change it.

@@ -48,7 +48,7 @@ class OrderChecker:
         self._told.discard(stream)
 
     def told_gap(self, stream: Hashable) -> None:
-        """The receiver was told, by :exc:`~heartline.HistoryGap`, that some are missing before the next."""
+        """The receiver was told, by a :class:`~heartline.Gap`, that some are missing before the next."""
         self._told.add(stream)
 
     def observe(self, stream: Hashable, number: int) -> None:

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import trio
+
 __all__ = ["deterministic"]
 
 
@@ -30,8 +32,8 @@ def deterministic(seed: str) -> Iterator[None]:
     shuffler = getattr(run, "_r", None)
     if not isinstance(switch, bool) or not isinstance(shuffler, random.Random):
         raise RuntimeError(
-            "trio._core._run has no _ALLOW_DETERMINISTIC_SCHEDULING and _r in this version of Trio, so "
-            "runs cannot be repeated; use Trio 0.35"
+            f"Trio {trio.__version__} has no _ALLOW_DETERMINISTIC_SCHEDULING and _r in trio._core._run, so a "
+            "run cannot be repeated: heartline.testing needs another version for this, such as Trio 0.35"
         )
     scheduling, chance, system = shuffler.getstate(), random.getstate(), random.SystemRandom
     seeds = random.Random(f"{seed} system")

@@ -208,7 +208,8 @@ class WebSocketStream(trio.abc.Stream):
             self._refuse(event.code, f"the peer broke the WebSocket protocol: {event.reason}")
             return
         self._owed = event.response()
-        self._outgoing_end = f"the peer closed the WebSocket with {event.code} {event.reason or ''}".rstrip()
+        reason = repr(event.reason or "")[1:-1]  # one line, whatever the peer says
+        self._outgoing_end = f"the peer closed the WebSocket with {event.code} {reason}".rstrip()
         self._incoming_end = "" if event.code in CLEAN_CLOSES else self._outgoing_end
 
     def _refuse(self, code: int, reason: str) -> None:

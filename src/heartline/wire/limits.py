@@ -80,6 +80,14 @@ class Limits:
     """Connections of one server: 100 MiB at 10 KiB for an idle one, and below the usual limit of descriptors.
     Lost connections whose sessions wait count too, but make room for new clients."""
 
+    subscriptions: int = 1024
+    """Subscriptions of one peer to topics of this side; one more is refused. Each may have a window of 256
+    updates or 1 MiB under way, and one to a topic that was never published keeps that topic in memory."""
+
+    topics: int = 8192
+    """Topics of this side that were declared or published; one more is an error of its publisher. At 1 KiB
+    each, while they are empty, it is 8 MiB."""
+
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
