@@ -11,7 +11,7 @@ import re
 import string
 import struct
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from hypothesis import strategies as st
@@ -42,7 +42,7 @@ _CARRIED = [
 ]
 
 frames = st.builds(
-    lambda kind, channel, number, payload: Frame(*kind, channel, number, payload),
+    lambda kind, channel, number, payload: Frame(kind[0], kind[1], channel, number, payload),
     st.sampled_from(_CARRIED),
     _channels,
     _ids,
@@ -161,9 +161,10 @@ json_values = _nested(_json_leaves, keys)
 msgpack_values = _nested(_msgpack_leaves, keys | st.binary(max_size=10))
 """What MessagePack gives back exactly as it was."""
 
+_ORDERS: list[Literal["<", ">"]] = ["<", ">"]
 DTYPES = [
     np.dtype(order + kind).newbyteorder(order)
-    for order in "<>"
+    for order in _ORDERS
     for kind in ("b1", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f2", "f4", "f8", "c8", "c16")
 ]
 
@@ -171,7 +172,7 @@ LAYOUTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "C order": lambda a: a,
     "Fortran order": np.asfortranarray,
     "transposed": lambda a: a.T,
-    "reversed": lambda a: a[(..., *[slice(None, None, -1)] * a.ndim)],
+    "reversed": lambda a: np.flip(a) if a.ndim else a,
     "every second": lambda a: np.repeat(a, 2, axis=-1)[..., ::2] if a.ndim else a,
     "broadcast": lambda a: np.broadcast_to(a, (3, *a.shape)),
 }
@@ -222,7 +223,7 @@ _odd_leaves = st.one_of(
             np.float32(1.5),
             np.array(["text"]),
             np.array([object()]),
-            np.ma.array([1, 2], mask=[0, 1]),
+            np.ma.array([1, 2], mask=[False, True]),
             decimal.Decimal(1),
             fractions.Fraction(1, 2),
             re.compile("x"),
@@ -304,7 +305,8 @@ cbor_like = st.recursive(
 
 
 def _big_endian(size: int, value: int) -> bytes:
-    return min(value, 2 ** (8 * size) - 1).to_bytes(size, "big")
+    largest: int = 2 ** (8 * size) - 1
+    return min(value, largest).to_bytes(size, "big")
 
 
 @st.composite

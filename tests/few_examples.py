@@ -2,4 +2,5 @@
 
 from hypothesis import settings
 
+assert settings.default is not None
 few_examples = settings(max_examples=max(1, settings.default.max_examples // 4))

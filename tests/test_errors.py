@@ -15,7 +15,8 @@ def drawn(cls: type, lead: str = "", branch: str = "") -> list[str]:
     others = [base.__name__ for base in cls.__bases__[1:]]
     lines = [f"{lead}{branch}{cls.__name__}" + (f" ({', '.join(others)})" if others else "")]
     lead += {"": "", "├── ": "│   ", "└── ": "    "}[branch]
-    children = [child for child in cls.__subclasses__() if child.__module__ == errors.__name__]
+    subclasses: list[type] = cls.__subclasses__()
+    children = [child for child in subclasses if child.__module__ == errors.__name__]
     for child in children:
         lines += drawn(child, lead, "└── " if child is children[-1] else "├── ")
     return lines

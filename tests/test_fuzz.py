@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -89,6 +90,10 @@ def test_a_failing_property_is_shown_and_ends_it(capsys: pytest.CaptureFixture[s
     assert tried[0] == 100
 
 
+def _inner_test(test: Any) -> Any:
+    return test.hypothesis.inner_test
+
+
 def test_properties_that_hold_end_it_with_zero(capsys: pytest.CaptureFixture[str]) -> None:
     ran: list[bool] = []
 
@@ -97,10 +102,10 @@ def test_properties_that_hold_end_it_with_zero(capsys: pytest.CaptureFixture[str
     def always(flag: bool) -> None:
         ran.append(flag)
 
-    inner = always.hypothesis.inner_test
+    inner = _inner_test(always)
     assert run([always], seconds=0.05) == 0
     assert re.search(rf"^total: all held +{len(ran):,} ", capsys.readouterr().out, re.MULTILINE)
-    assert always.hypothesis.inner_test is inner
+    assert _inner_test(always) is inner
 
 
 def test_a_time_that_is_over_runs_nothing(capsys: pytest.CaptureFixture[str]) -> None:

@@ -129,7 +129,7 @@ def _annotations(thing: Any) -> Iterator[tuple[str, str]]:
         thing = thing.fget
     thing = inspect.unwrap(getattr(thing, "__func__", thing))
     if inspect.isfunction(thing):
-        texts = thing.__annotations__.values()
+        texts = list(thing.__annotations__.values())
         # Those of a method that a decorator of the standard library made are types, of the fields seen below.
         yield from ((thing.__module__, text) for text in texts if isinstance(text, str))
     elif inspect.isclass(thing):

@@ -20,11 +20,11 @@ def same(a: Any, b: Any) -> bool:
     if isinstance(a, float):
         return (math.isnan(a) and math.isnan(b)) or (a == b and math.copysign(1, a) == math.copysign(1, b))
     if isinstance(a, datetime.datetime):
-        return a == b and _offset(a) == _offset(b)
+        return bool(a == b and _offset(a) == _offset(b))
     if isinstance(a, memoryview):
-        return a.tobytes() == b.tobytes()
+        return bool(a.tobytes() == b.tobytes())
     if isinstance(a, np.ndarray):
-        return a.dtype.str == b.dtype.str and a.shape == b.shape and a.tobytes() == b.tobytes()
+        return bool(a.dtype.str == b.dtype.str and a.shape == b.shape and a.tobytes() == b.tobytes())
     return bool(a == b)
 
 

@@ -37,6 +37,11 @@ crafted = st.builds(_envelope, _headers | cbor_like, st.integers(0, 64).map(byte
 """Envelopes whose header says what no sender would."""
 
 
+def _arrived(payload: bytes, in_place: bool) -> Any:
+    """The payload, or the buffer in which it was put together."""
+    return bytearray(payload) if in_place else payload
+
+
 @given(inners, lists)
 def an_envelope_gives_back_what_was_put_in(inner: bytes, sent: list[Any]) -> None:
     got_inner, got = unwrap(wrap(inner, sent))
@@ -49,7 +54,7 @@ def an_envelope_gives_back_what_was_put_in(inner: bytes, sent: list[Any]) -> Non
 @given(inners, lists, st.booleans())
 def received_arrays_are_aligned(inner: bytes, sent: list[Any], in_place: bool) -> None:
     envelope = wrap(inner, sent)
-    _, got = unwrap(bytearray(envelope) if in_place else envelope)
+    _, got = unwrap(_arrived(envelope, in_place))
     for segment in got:
         start = np.frombuffer(segment, np.uint8) if isinstance(segment, memoryview) else segment
         assert start.ctypes.data % 8 == 0 or start.size == 0
@@ -82,7 +87,7 @@ def sent_arrays_may_be_changed_as_soon_as_they_are_wrapped(inner: bytes, sent: l
 @given(envelopes | mutated(envelopes) | crafted | mutated(crafted) | st.binary(max_size=60), st.booleans())
 def any_bytes_are_an_envelope_or_refused(payload: bytes, in_place: bool) -> None:
     try:
-        inner, got = unwrap(bytearray(payload) if in_place else payload)
+        inner, got = unwrap(_arrived(payload, in_place))
     except SerializationError:
         return
     assert type(inner) is bytes

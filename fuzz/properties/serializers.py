@@ -44,7 +44,7 @@ serializers = st.sampled_from([CBOR, JSON, MSGPACK])
 def encoded(serializer: Any, value: Any) -> bytes:
     """The bytes of a value without arrays."""
     segments: list[Any] = []
-    data = serializer.encode(value, segments)
+    data: bytes = serializer.encode(value, segments)
     assert segments == []
     return data
 
@@ -52,7 +52,7 @@ def encoded(serializer: Any, value: Any) -> bytes:
 def carried(serializer: Any, value: Any) -> Any:
     """What arrives at the other side."""
     segments: list[Any] = []
-    data = serializer.encode(value, segments)
+    data: bytes = serializer.encode(value, segments)
     return serializer.decode(*unwrap(wrap(data, segments))) if segments else serializer.decode(data)
 
 
@@ -138,7 +138,7 @@ def msgpack_gives_text_that_converts_back(value: Any) -> None:
 def anything_is_sent_or_refused(serializer: Any, value: Any) -> None:
     try:
         segments: list[Any] = []
-        data = serializer.encode(value, segments)
+        data: bytes = serializer.encode(value, segments)
         payload = wrap(data, segments)
     except SerializationError:
         return

@@ -140,7 +140,7 @@ async def _call(node: Node, notes: Notes, connection: heartline.Connection) -> N
         try:
             with trio.move_on_after(node.rng.choice([0.3, 20.0, 1000.0])):
                 if node.rng.random() < 0.5:
-                    answer = await ledger.enter(call, payload)
+                    answer = await heartline.remote(ledger.enter)(call, payload)
                 else:
                     answer = await ledger.enter_slowly(call, payload, node.rng.uniform(0, 5))
                 assert answer == len(payload)

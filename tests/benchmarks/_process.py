@@ -66,6 +66,7 @@ class Child:
             process.kill()
             process.wait()
         for stream in (process.stdin, process.stdout, self._stderr):
+            assert stream is not None
             stream.close()
 
     def receive(self, *beside: Child, timeout: float = 60) -> Any:
@@ -76,6 +77,7 @@ class Child:
         """
         deadline = time.monotonic() + timeout
         pipe = self._process.stdout
+        assert pipe is not None
         while b"\n" not in self._rest:
             if select.select([pipe], [], [], LOOK_INTERVAL)[0]:
                 data = pipe.read(65536)

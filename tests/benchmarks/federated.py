@@ -46,4 +46,4 @@ def _measure(module: str, rounds: int, python: str) -> float:
         learners = [
             stack.enter_context(Child(module, "learn", address, python=python)) for _ in range(CLIENTS)
         ]
-        return statistics.median(server.receive(*learners, timeout=120)[WARM_UP:])
+        return float(statistics.median(server.receive(*learners, timeout=120)[WARM_UP:]))

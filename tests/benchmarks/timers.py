@@ -62,10 +62,11 @@ class SilentLink:
     def flush(self) -> None:
         """Write the PING that is due, or forget it, and hear its answer."""
         session = self.session
-        if session._ping:
+        reports = session._reports
+        if reports.ping_due:
             now = session.pulse.spoke
             if self._sock is None:
-                session._ping = False
+                reports.void()
                 session.pulse._heard = now  # past what a read costs: the timer alone is measured
             else:
                 self._sock.send(b"".join(session.take(1 << 16, now)))

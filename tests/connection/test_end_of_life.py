@@ -7,7 +7,7 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import trio
@@ -297,12 +297,12 @@ async def test_closing_in_a_cancelled_scope_waits_for_nothing(
 
         async with heartline.open_connection(listener.url, heartbeat=QUIET) as connection:
             await connection.send(b"sent before")
-            await trio.aclose_forcefully(connection)
+            await trio.aclose_forcefully(cast(trio.abc.AsyncResource, connection))
             assert connection.state is ConnectionState.CLOSED
             goodbye, message = await peers[0].rest()  # what is said about the link itself goes first
             assert message.payload == b"sent before"
             assert goodbye.code == CloseCode.NORMAL
-            await trio.aclose_forcefully(connection)
+            await trio.aclose_forcefully(cast(trio.abc.AsyncResource, connection))
             with pytest.raises(ConnectionClosed):
                 await connection.send(b"too late")
         await peers[0].stream.aclose()
@@ -313,7 +313,7 @@ async def test_closing_in_a_cancelled_scope_waits_for_nothing(
 async def test_it_is_closed_at_once_in_every_state(
     side: str, state: ConnectionState, autojump_clock: MockClock
 ) -> None:
-    slowly = {"reconnect": Backoff(initial=20), "rng": Highest(), "resume_window": 600}
+    slowly: dict[str, Any] = {"reconnect": Backoff(initial=20), "rng": Highest(), "resume_window": 600}
     async with open_pair(**slowly) as (client, there, _):
         connection, other = (client, there) if side == "client" else (there, client)
         if state is ConnectionState.LOST:
@@ -323,7 +323,7 @@ async def test_it_is_closed_at_once_in_every_state(
             core_of(connection).close(CloseCode.NORMAL, "in a while", drain=100)
         assert connection.state is state
         start = trio.current_time()
-        await trio.aclose_forcefully(connection)
+        await trio.aclose_forcefully(cast(trio.abc.AsyncResource, connection))
         assert trio.current_time() == start
         assert connection.state is ConnectionState.CLOSED
         with pytest.raises(ConnectionClosed):

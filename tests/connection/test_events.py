@@ -89,6 +89,7 @@ async def test_a_life_in_order(autojump_clock: MockClock) -> None:
         told = [event async for event in events]
         assert names(told) == ["Lost", "Reconnected", "Lost", "Closed"]
         assert all(event.connection is client for event in told)
+        assert isinstance(told[-1], Closed)
         assert isinstance(told[-1].reason, ConnectionClosed)
         assert client.state is ConnectionState.CLOSED
         assert [event async for event in client.events()] == []

@@ -13,7 +13,7 @@ from heartline.transports.memory import MemoryNetwork, MemoryStream, use_network
 from .helpers import QUIET, cut
 
 
-class FaultyNetwork(MemoryNetwork):
+class FaultyNetwork(MemoryNetwork):  # type: ignore[misc]  # final for users
     """A network in memory where connecting raises, or gives streams that do, when it is told so."""
 
     def __init__(self) -> None:

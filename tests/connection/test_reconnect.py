@@ -13,6 +13,7 @@ from trio.testing import MockClock
 import heartline
 from heartline import (
     Backoff,
+    Closed,
     ConnectionFailed,
     ConnectionLost,
     ConnectionState,
@@ -210,6 +211,7 @@ async def test_giving_up_is_the_end(autojump_clock: MockClock) -> None:
             with pytest.raises(ConnectionFailed, match="gave up") as caught:
                 await connection.wait_open()
             assert isinstance(caught.value.__cause__, ConnectionFailed)
+        assert isinstance(told[-1], Closed)
         assert told[-1].reason is caught.value
         with pytest.raises(ConnectionLost, match="has ended"):
             await connection.send(b"x")

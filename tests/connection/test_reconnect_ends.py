@@ -13,7 +13,6 @@ from heartline import (
     Backoff,
     CloseCode,
     Closed,
-    Connection,
     ConnectionClosed,
     ConnectionLost,
     ConnectionRefusedByPeer,
@@ -21,7 +20,7 @@ from heartline import (
     Lost,
     Reconnected,
 )
-from heartline.link import connect
+from heartline.link import Core, connect
 from heartline.session import GoAway, Role
 
 from .helpers import QUIET, Highest, RawPeer, cut, no_leaks, open_pair, settle
@@ -41,6 +40,7 @@ async def test_it_comes_back_after_a_goodbye_that_is_not_terminal(
             await server.close_connection(client.id, code=code, reason="come back later")
             lost = await anext(events)
             assert trio.current_time() == start  # answered at once, on every link
+            assert isinstance(lost, Lost)
             assert isinstance(lost.reason, ConnectionClosed)
             assert (lost.reason.code, lost.reason.by_peer) == (code, True)
             assert isinstance(await anext(events), Reconnected)
@@ -133,6 +133,7 @@ async def test_closed_while_it_sleeps_between_attempts(autojump_clock: MockClock
             assert len(script.visits) == 1
             assert connection.state is ConnectionState.CLOSED
             (closed,) = [event async for event in events]
+            assert isinstance(closed, Closed)
             assert isinstance(closed.reason, ConnectionClosed)
             assert not closed.reason.by_peer
             with pytest.raises(ConnectionClosed):
@@ -176,10 +177,10 @@ async def test_closed_in_the_moment_it_is_back(
         else:
             ends.append(await peer.rest())
 
-    async def connect_and_close(connection: Connection, *args: Any, **settings: Any) -> Any:
-        made = await connect(connection, *args, **settings)
-        if connection.statistics().links == 1:
-            connection.finish(ConnectionClosed("closed", code=0, by_peer=False))
+    async def connect_and_close(core: Core, *args: Any, **settings: Any) -> Any:
+        made = await connect(core, *args, **settings)
+        if core.statistics().links == 1:
+            core.finish(ConnectionClosed("closed", code=0, by_peer=False))
         return made
 
     monkeypatch.setattr("heartline.endpoints._open.connect", connect_and_close)

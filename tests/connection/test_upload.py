@@ -42,7 +42,7 @@ async def upload(connection: heartline.Connection) -> None:
 
 async def measure(connection: heartline.Connection) -> tuple[float, float]:
     """Seconds: a typical small call during an upload, and what a message of it took."""
-    add = connection.service(Adder).add
+    add = heartline.remote(connection.service(Adder).add)
     delays: list[float] = []
     begun = time.perf_counter()
     async with trio.open_nursery() as nursery:

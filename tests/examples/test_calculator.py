@@ -6,7 +6,8 @@ import subprocess
 
 import pytest
 
-from tests.examples.programs import PATIENCE, command, run
+from tests.examples.programs import command, run
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.slow
 

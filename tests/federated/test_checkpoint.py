@@ -7,6 +7,7 @@ import random
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cbor2
 import hypothesis.extra.numpy as npst
@@ -21,6 +22,8 @@ from heartline.federated._checkpoint import MAGIC, Checkpoint, load_checkpoint, 
 
 # Each example writes the same file anew, so the one directory of the test serves all of them.
 in_one_directory = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+Watch = Callable[[Callable[[str], object]], None]
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary(),
@@ -128,14 +131,14 @@ def test_no_checkpoint_yet(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def before_each_step(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[str], object]], None]:
+def before_each_step(monkeypatch: pytest.MonkeyPatch) -> Watch:
     """Return a function whose argument is called with the name of each step at the disk, just before it."""
 
     def watch(callback: Callable[[str], object]) -> None:
         def wrap(owner: object, name: str, describe: Callable[..., str]) -> None:
             real = getattr(owner, name)
 
-            def step(*args):
+            def step(*args: Any) -> Any:
                 callback(describe(*args))
                 return real(*args)
 
@@ -151,7 +154,7 @@ def before_each_step(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[str
     return watch
 
 
-def test_whoever_looks_in_between_sees_the_old_or_the_new(tmp_path: Path, before_each_step) -> None:
+def test_whoever_looks_in_between_sees_the_old_or_the_new(tmp_path: Path, before_each_step: Watch) -> None:
     """So does whoever comes after a crash: data is on the disk before it gets its name."""
     path = tmp_path / "training"
     save_checkpoint(path, OLD)
@@ -167,7 +170,7 @@ def test_whoever_looks_in_between_sees_the_old_or_the_new(tmp_path: Path, before
 @pytest.mark.parametrize("error", [OSError("no space left on device"), KeyboardInterrupt()])
 @pytest.mark.parametrize("fail_at", ["write", "sync file", "rename"])
 def test_a_save_that_fails_leaves_the_old_checkpoint(
-    tmp_path: Path, before_each_step, fail_at: str, error: BaseException
+    tmp_path: Path, before_each_step: Watch, fail_at: str, error: BaseException
 ) -> None:
     path = tmp_path / "training"
     save_checkpoint(path, OLD)
@@ -205,7 +208,7 @@ def test_what_cbor_cannot_carry_is_refused_and_the_old_checkpoint_stays(tmp_path
 
 
 @pytest.mark.parametrize("round", [-1, 1.0, None])
-def test_rounds_count_from_zero(round: object) -> None:
+def test_rounds_count_from_zero(round: Any) -> None:
     with pytest.raises(ValueError, match="round must be an int of at least 0"):
         Checkpoint(round=round, model=[])
     assert Checkpoint(round=0, model=[]).round == 0

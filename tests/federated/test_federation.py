@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import trio
 
 import heartline
-from heartline.federated import MODEL_TOPIC, Trainer, TrainResult
+from heartline.federated import MODEL_TOPIC, Evaluation, Model, Trainer, TrainResult
 from tests.engine import link_of
 from tests.federated.helpers import URLS, Adder, model, open_federation, rounds
 from tests.patience import PATIENCE
@@ -39,6 +40,7 @@ async def test_a_training(kind: str, tmp_path: Path) -> None:
         assert learner.versions[-1] == 4
         assert learner.versions == sorted(learner.versions)
         assert learner.asked == 0, "nobody polled for the model"
+        assert learner.model is not None
         np.testing.assert_array_equal(learner.model[0], trainer.model[0])
 
 
@@ -78,8 +80,8 @@ async def test_a_late_learner_gets_the_current_model_at_once(kind: str, tmp_path
 @on_every_transport
 async def test_the_proxy_is_the_learner(kind: str, tmp_path: Path) -> None:
     class Evaluated(Adder):
-        def evaluate(self, model, config):
-            return heartline.federated.Evaluation(samples=7, metrics={"mean": float(model[0].mean())})
+        def evaluate(self, model: Model, config: dict[str, Any]) -> Evaluation:
+            return Evaluation(samples=7, metrics={"mean": float(model[0].mean())})
 
     async with open_federation(kind, tmp_path) as (server, join):
         trainer = Trainer(server, model(3.0))
@@ -91,8 +93,11 @@ async def test_the_proxy_is_the_learner(kind: str, tmp_path: Path) -> None:
         assert (evaluation.samples, evaluation.metrics) == (7, {"mean": 3.0})
         result = await proxy.train({"epochs": 1})
         assert isinstance(result, TrainResult)
+        assert result.model is not None
         assert result.model[0].tolist() == [4.0]
-        assert (await proxy.get_model())[0].tolist() == [3.0]
+        latest = await proxy.get_model()
+        assert latest is not None
+        assert latest[0].tolist() == [3.0]
         pushed = []
         proxy.on_push(lambda model, version: pushed.append(version))
         async with trio.open_nursery() as nursery:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heartline.federated import TrainResult
-from heartline.federated._journal import MAGIC, Draw, Entry, Journal, LeftOut, Over, Received
+from heartline.federated._journal import MAGIC, Draw, Entry, Journal, LeftOut, Received, TooFewResults
 from tests.federated.test_checkpoint import ARRAYS, VALUES, in_one_directory
 
 CHECKPOINT = b"d" * 32
@@ -24,7 +24,9 @@ RESULTS = st.builds(
     metrics=st.dictionaries(st.text(), st.floats(allow_nan=False), max_size=3),
 )
 ENTRIES = st.one_of(
-    st.builds(Received, st.text(), RESULTS), st.builds(LeftOut, st.text(), st.text()), st.just(Over())
+    st.builds(Received, st.text(), RESULTS),
+    st.builds(LeftOut, st.text(), st.text()),
+    st.just(TooFewResults()),
 )
 
 
@@ -110,8 +112,8 @@ def test_every_torn_end_is_cut_off(path: Path, fill: int, monkeypatch: pytest.Mo
             good += 1  # the zeros are what stood there
             expected = [told(entry) for entry in ENTRY_LIST[:good]]
         assert read == expected, length
-        journal.append(Over())
-        assert reopen(path)[1] == [*expected, Over()], "the torn end is gone"
+        journal.append(TooFewResults())
+        assert reopen(path)[1] == [*expected, TooFewResults()], "the torn end is gone"
 
 
 @given(st.data())
@@ -144,7 +146,7 @@ def test_a_journal_of_another_checkpoint_is_none(path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"heartline journal 2\n" + bytes(99), MAGIC, MAGIC + bytes(99)])
 def test_foreign_and_empty_files_are_refused(path: Path, content: bytes) -> None:
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=f"^{path} is .*; move it away, and the round begins anew$"):
+    with pytest.raises(ValueError, match=f"^{path} is .*; move it away, and the round starts over$"):
         Journal.open(path, CHECKPOINT)
 
 

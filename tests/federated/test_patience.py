@@ -167,7 +167,7 @@ async def test_work_that_nobody_waits_for_makes_room(autojump_clock: MockClock, 
         far = {"reconnect": heartline.Backoff(initial=100, maximum=100), "rng": random.Random(1)}
         join(learner, "far", limits=heartline.Limits(resume_window=0), **far)
         await registered(trainer, 2)
-        nursery.start_soon(after, 1, link_of(server.connections["far"]).stream.close)
+        nursery.start_soon(after, 1, link_of(server.connections["far"]).stream.close)  # type: ignore[attr-defined]
         report = await trainer.train_round()
         assert report.dropped.keys() == {"far"}
         with trio.fail_after(100):

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import math
 import tracemalloc
+from collections.abc import Callable
+from typing import Any, Literal, cast
 
 import hypothesis.extra.numpy as npst
 import msgspec
@@ -14,8 +16,8 @@ from heartline.federated._model import MAX_SAMPLES, Evaluation, Model, TrainResu
 from heartline.federated._strategies import FedAvg
 from tests.few_examples import few_examples
 
-FLOATS = [np.float16, np.float32, np.float64]
-INTEGERS = [np.int8, np.uint8, np.int16, np.int32, np.uint32, np.int64, np.uint64]
+FLOATS: list[type[np.generic]] = [np.float16, np.float32, np.float64]
+INTEGERS: list[type[np.generic]] = [np.int8, np.uint8, np.int16, np.int32, np.uint32, np.int64, np.uint64]
 
 
 def result(*arrays: np.ndarray, samples: int = 1) -> TrainResult:
@@ -34,16 +36,18 @@ def reference(results: list[TrainResult], index: int) -> np.ndarray:
     return np.average(stack, axis=0, weights=[each.samples for each in results])
 
 
-def elements(dtype: type) -> st.SearchStrategy[float | int]:
-    if np.dtype(dtype).kind == "f":
+def elements(dtype: type[np.generic]) -> st.SearchStrategy[float | int]:
+    if issubclass(dtype, np.floating):
         largest = min(float(np.finfo(dtype).max), 2.0**100)
-        return st.floats(-largest, largest, width=np.dtype(dtype).itemsize * 8)
+        width = cast(Literal[16, 32, 64], np.dtype(dtype).itemsize * 8)
+        return st.floats(-largest, largest, width=width)
+    assert issubclass(dtype, np.integer)
     limits = np.iinfo(dtype)
     return st.integers(max(int(limits.min), -(2**50)), min(int(limits.max), 2**50))
 
 
 @st.composite
-def rounds(draw: st.DrawFn, dtypes: list[type]) -> tuple[Model, list[TrainResult]]:
+def rounds(draw: st.DrawFn, dtypes: list[type[np.generic]]) -> tuple[Model, list[TrainResult]]:
     """A global model and results of the same shapes and dtypes."""
     kinds = draw(
         st.lists(st.tuples(st.sampled_from(dtypes), npst.array_shapes(min_dims=0, min_side=0)), max_size=3)
@@ -146,7 +150,7 @@ def test_a_single_result_is_returned_unchanged_and_unshared() -> None:
 
 
 @pytest.mark.parametrize("view", [lambda a: a.T, lambda a: a[::-1, ::-1], lambda a: a.astype(">f8")])
-def test_the_layout_of_an_array_in_memory_does_not_matter(view) -> None:
+def test_the_layout_of_an_array_in_memory_does_not_matter(view: Callable[[np.ndarray], np.ndarray]) -> None:
     array = np.arange(12.0).reshape(3, 4)
     for trained in (view(array), np.asfortranarray(view(array))):
         (averaged,) = fedavg([np.zeros(trained.shape)], [result(trained), result(trained)])
@@ -254,7 +258,7 @@ def test_memory_does_not_grow_with_the_cohort() -> None:
         (np.float64(3), r"model\[1\] must be a numpy array, got float64"),
     ],
 )
-def test_arrays_that_cannot_be_averaged_are_no_model(array: object, reason: str) -> None:
+def test_arrays_that_cannot_be_averaged_are_no_model(array: Any, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         check_model([F32, array])
     with pytest.raises(ValueError, match=reason):
@@ -265,11 +269,11 @@ def test_arrays_that_cannot_be_averaged_are_no_model(array: object, reason: str)
 
 def test_an_array_is_no_model() -> None:
     with pytest.raises(ValueError, match="a model must be a list of numpy arrays, got ndarray"):
-        check_model(F64)
+        check_model(F64)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("samples", [0, -1, 1.5, "3", np.int64(3), MAX_SAMPLES + 1])
-def test_results_stand_for_a_positive_number_of_samples(samples: object) -> None:
+def test_results_stand_for_a_positive_number_of_samples(samples: Any) -> None:
     with pytest.raises(ValueError, match="samples must be an int from 1 to"):
         TrainResult(model=[F32], samples=samples)
     with pytest.raises(ValueError, match="samples must be an int from 1 to"):
@@ -278,7 +282,7 @@ def test_results_stand_for_a_positive_number_of_samples(samples: object) -> None
 
 
 @pytest.mark.parametrize("metrics", [{"loss": np.float32(0)}, {"loss": "low"}, {3: 1.0}])
-def test_metrics_are_floats_by_name(metrics: dict) -> None:
+def test_metrics_are_floats_by_name(metrics: dict[Any, Any]) -> None:
     with pytest.raises(ValueError, match="metrics must map str to float"):
         TrainResult(model=[F32], samples=1, metrics=metrics)
     with pytest.raises(ValueError, match="metrics must map str to float"):

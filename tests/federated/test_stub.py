@@ -49,7 +49,7 @@ async def test_an_order_for_an_older_version_is_refused(nursery: trio.Nursery) -
     stub = LearnerStub(learner, None, nursery)
     stub.receive(push(7, 0.0))
     for method in (stub.train, stub.evaluate):
-        with pytest.raises(StaleOrder, match="version 7 is here, the order is for version 3"):
+        with pytest.raises(StaleOrder, match="the learner has version 7, the order is for version 3"):
             await method(order("a", version=3))
     assert learner.trained == []
 

@@ -48,7 +48,7 @@ class Gate:
 async def open_gate(
     gate: Callable[[Peer], str], credentials: Any, **settings: Any
 ) -> AsyncIterator[tuple[Server, Connection]]:
-    settings = {"reconnect": SECOND, "heartbeat": QUIET} | settings
+    settings = {"reconnect": SECOND, "heartbeat": QUIET, **settings}
     async with (
         heartline.open_server("memory://", authenticate=gate, heartbeat=QUIET) as server,
         heartline.open_connection(server.urls[0], credentials=credentials, **settings) as client,

@@ -83,7 +83,7 @@ async def test_after_a_long_sweep_it_rests(mock_clock: MockClock, monkeypatch: p
     def work(seconds: float) -> Callable[[], None]:
         return lambda: mock_clock.jump(seconds)
 
-    monkeypatch.setattr(module.trio, "sleep", sleep)
+    monkeypatch.setattr("heartline.link._flusher.trio.sleep", sleep)
     flusher = Flusher()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(flusher.run)

@@ -70,7 +70,7 @@ async def test_a_link_that_was_added_in_a_stall(autojump_clock: MockClock) -> No
             assert server.connections["late"].state is ConnectionState.OPEN
             await trio.sleep(0.3)
             assert "late" not in server.connections
-            peer.stream.close()
+            peer.stream.close()  # type: ignore[attr-defined]
 
 
 async def test_a_stall_in_the_handshake(autojump_clock: MockClock) -> None:

@@ -216,7 +216,7 @@ async def test_a_large_read_lets_as_many_go_on_as_there_is_room_for(autojump_clo
         stream = link_of(client).stream
         send_all = stream.send_all
 
-        async def paused_send_all(data: bytes) -> None:
+        async def paused_send_all(data: bytes | bytearray | memoryview) -> None:
             await paused.wait()
             await send_all(data)
 

@@ -57,7 +57,7 @@ async def open_client(
     """A client that is quiet, and comes back soon; a loss ends its session at once."""
     url = server if isinstance(server, str) else server.urls[0]
     limits = replace(limits or Limits(), resume_window=resume_window)
-    settings = {"heartbeat": QUIET, "reconnect": AGAIN, "limits": limits} | settings
+    settings = {"heartbeat": QUIET, "reconnect": AGAIN, "limits": limits, **settings}
     async with heartline.open_connection(url, **settings) as connection:
         yield connection
 

@@ -245,7 +245,7 @@ async def test_a_declaration_comes_before_the_first_update(autojump_clock: MockC
             server.declare_topic("topic", history=History(count=3))
         assert server.statistics().topics["topic"].retained == 2
         with pytest.raises(ConfigurationError, match=r"history must be a heartline.History, not 5"):
-            server.declare_topic("other", history=5)
+            server.declare_topic("other", history=5)  # type: ignore[arg-type]
 
 
 async def test_who_is_subscribed(autojump_clock: MockClock) -> None:

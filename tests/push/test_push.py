@@ -191,11 +191,11 @@ async def test_small_pushes_are_joined_and_a_single_one_leaves_at_once(autojump_
         writes: list[int] = []
         send_all = stream.send_all
 
-        async def counted(data: bytes) -> None:
+        async def counted(data: bytes | bytearray | memoryview) -> None:
             writes.append(len(data))
             await send_all(data)
 
-        stream.send_all = counted
+        stream.send_all = counted  # type: ignore[method-assign]
         await server.publish("news", 0)
         await wait_all_tasks_blocked()
         assert len(writes) == 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import trio
@@ -164,7 +164,7 @@ def _break_at(client: Connection, kind: type[Part], frame_type: int, *, seen: bo
 
     # The present link, or the next one if there is none.
     links = client.statistics().links + (core_of(client).link is None)
-    put_part(client, _Instead(inner, on_frame=on_frame))
+    put_part(client, cast(Part, _Instead(inner, on_frame=on_frame)))
 
 
 class _Instead:

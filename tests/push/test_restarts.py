@@ -141,7 +141,7 @@ class Killed:
             process.kill()
             with trio.CancelScope(shield=True):
                 await process.wait()
-                await process.stdout.aclose()  # type: ignore[attr-defined]
+                await process.stdout.aclose()
 
 
 @pytest.mark.slow

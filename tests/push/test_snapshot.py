@@ -128,6 +128,7 @@ async def test_one_encoding_serves_all(autojump_clock: MockClock) -> None:
     async with open_topics(topics=topics) as server, open_client(server) as client:
         await publish(server, [{"a": 1}])
         state = server._publisher.find("topic").state
+        assert state is not None
         first = state.encode()
         async with client.subscribe("topic", since="snapshot") as topic:
             assert (await topic.__anext__()).value == {"a": 1}
@@ -201,7 +202,9 @@ async def test_a_state_that_fails_while_it_is_needed(autojump_clock: MockClock) 
     topics = {"topic": TopicSettings(fold=Fold(initial=int, apply=lambda _, value: value))}
     async with open_topics(topics=topics) as server, open_client(server) as client:
         async with client.subscribe("topic", since="snapshot") as topic:
-            server._publisher.find("topic").state.fail("by the test")
+            state = server._publisher.find("topic").state
+            assert state is not None
+            state.fail("by the test")
             with pytest.raises(PushError, match="no state"):
                 await topic.__anext__()
 

@@ -152,9 +152,9 @@ async def test_a_wrong_beginning_is_refused(since: Any, autojump_clock: MockCloc
 async def test_a_wrong_policy_is_refused(autojump_clock: MockClock) -> None:
     async with open_pair() as (_, client):
         with pytest.raises(ConfigurationError, match=r"policy must be one of 'drop oldest', .*, not 'wait'"):
-            client.subscribe("topic", policy="wait")
+            client.subscribe("topic", policy="wait")  # type: ignore[call-overload]
         with pytest.raises(ConfigurationError, match=r"on_gap must be one of 'yield', 'raise', not None"):
-            client.subscribe("topic", on_gap=None)
+            client.subscribe("topic", on_gap=None)  # type: ignore[call-overload]
 
 
 # What counts as handled.

@@ -157,16 +157,18 @@ def test_a_malformed_call_costs_at_most_its_own_connection(payload: bytes, flags
     run(main)
 
 
-@pytest.mark.parametrize(
-    ("kind", "value"),
-    [
-        *((0, value) for value in ("ab", b"ab", {"a": 1, "b": 2}, 7, None)),
-        *(
-            (1, value)
-            for value in ([["a", "b"]], [[], []], [{"a": 1}, {}], ["ab", {}], {"a": 1, "b": 2}, "ab")
-        ),
-        *((1, value) for value in ([["a"], {"b": 1}, 5], [["a", "b"], {"a": 1}], [["a"], None], [], 7)),
+NO_ARGUMENTS: dict[int, list[Any]] = {
+    0: ["ab", b"ab", {"a": 1, "b": 2}, 7, None],
+    1: [
+        *([["a", "b"]], [[], []], [{"a": 1}, {}], ["ab", {}], {"a": 1, "b": 2}, "ab"),
+        *([["a"], {"b": 1}, 5], [["a", "b"], {"a": 1}], [["a"], None], [], 7),
     ],
+}
+"""What is no arguments, by the kind that the head of the call says: without names, and with."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"), [(kind, value) for kind, values in NO_ARGUMENTS.items() for value in values]
 )
 async def test_arguments_are_a_list_and_a_map(kind: int, value: Any) -> None:
     @service

@@ -13,7 +13,7 @@ import trio
 from trio.testing import MockClock
 
 import heartline
-from heartline import ConnectionState, Heartbeat, Limits, Retry, method, service
+from heartline import ConnectionState, Heartbeat, Limits, Retry, method, remote, service
 from heartline.errors import (
     CallError,
     CallInterrupted,
@@ -91,14 +91,14 @@ async def test_services_are_registered_by_class_name_or_their_own() -> None:
     async with open_pair(UserService(), Named()) as (client, _):
         assert (await client.service("UserService").get_user(1))["id"] == 1
         assert await client.service("users@1.0").count() == 3
-        assert (await client.service(Named).get_user(2))["id"] == 2
+        assert (await remote(client.service(Named).get_user)(2))["id"] == 2
 
 
 async def test_a_server_serves_several_services_until_its_block_is_left() -> None:
     """EF-13, EF-14: a call finds its service, then its method."""
     async with open_pair(UserService(), OrderService()) as (client, _):
-        assert await client.service(UserService).get_user(5) == {"id": 5, "detailed": False}  # type: ignore[misc]
-        assert await client.service(OrderService).get_user(5) == "user of order 5"  # type: ignore[misc]
+        assert await remote(client.service(UserService).get_user)(5) == {"id": 5, "detailed": False}
+        assert await remote(client.service(OrderService).get_user)(5) == "user of order 5"
         with pytest.raises(UnknownMethod, match=r"OrderService\.fail"):
             await client.service("OrderService").fail()
 

@@ -324,7 +324,7 @@ class TestObservers:
             heartline.open_connection(server.urls[0], observers=[here]) as client,
         ):
             await client.service(Work).task(2)
-            await client.service(Work).inline()  # type: ignore[misc]
+            await heartline.remote(client.service(Work).inline)()
             with pytest.raises(RemoteError):
                 await client.service("Work").fail()
             with pytest.raises(heartline.UnknownMethod):

@@ -39,7 +39,7 @@ class Calculator:
 
     @method(thread=True)
     def power(self, a: int, b: int = 2) -> int:
-        return a**b
+        return int(a**b)
 
 
 @service(name="greetings", version="3")

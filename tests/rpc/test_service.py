@@ -84,7 +84,9 @@ class TestNames:
 
     @pytest.mark.parametrize("name", ["a.b", ".", "$push", "a@b", "@"])
     def test_what_names_are_not_for(self, name: str) -> None:
-        with pytest.raises(ConfigurationError, match=r"dots are for|@ is for versions and a leading"):
+        with pytest.raises(
+            ConfigurationError, match=r"has a dot, which separates|@ is for versions and a leading"
+        ):
             service(name=name)(type("Fine", (), {}))
 
     def test_the_longest_name(self) -> None:

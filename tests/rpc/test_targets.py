@@ -80,7 +80,7 @@ async def test_a_serializer_is_told_the_annotations() -> None:
 
             bound.targets.clear()
             with pytest.raises(InvalidArguments, match="argument 'start': expected a Celsius"):
-                await heater.warm(20.0, by=2)
+                await heater.warm(20.0, by=2)  # type: ignore[arg-type]
             assert bound.targets == [Any]
 
 

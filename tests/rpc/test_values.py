@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from heartline import Connection, service
+from heartline import Connection, remote, service
 from heartline.errors import InvalidArguments, Outcome, RemoteError
 from tests.engine import core_of
 from tests.rpc.helpers import open_pair, run
@@ -94,7 +94,7 @@ class Echo:
         value += 1  # what arrives is ours to change
         return value
 
-    def arrays(self, value: dict[str, np.ndarray]) -> dict[str, np.ndarray]:  # type: ignore[type-arg]
+    def arrays(self, value: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         return value
 
     def nothing(self) -> None: ...
@@ -181,14 +181,14 @@ def test_any_plain_value_travels(value: Any) -> None:
 async def test_arrays_arrive_writable_on_both_sides(shape: tuple[int, ...]) -> None:
     array = np.arange(np.prod(shape, dtype=int), dtype=np.float32).reshape(shape)
     async with open_pair(Echo()) as (client, _):
-        result = await client.service(Echo).array(array)
+        result = await remote(client.service(Echo).array)(array)
         assert result.dtype == np.float32
         np.testing.assert_array_equal(result, array + 1)
         result += 1
         assert result.flags.writeable
         np.testing.assert_array_equal(array, np.arange(array.size).reshape(shape), "the sender's is its own")
         both = {"a": np.zeros((2, 2), np.int64), "b": np.ones(3)}
-        back = await client.service(Echo).arrays(both)
+        back = await remote(client.service(Echo).arrays)(both)
         np.testing.assert_equal(back, both)
 
 
@@ -245,7 +245,7 @@ class TestSignatures:
             with pytest.raises(InvalidArguments, match=f"Signatures.{name}: .*{message}") as info:
                 await getattr(client.service(Signatures), name)(*args, **kwargs)
             assert info.value.outcome is Outcome.COMPLETED
-            assert await client.service(Signatures).none() == 0, "the connection goes on"
+            assert await remote(client.service(Signatures).none)() == 0, "the connection goes on"
 
 
 class Other:
@@ -281,7 +281,7 @@ class Liar:
 class TestResults:
     async def test_a_typed_proxy_converts_the_result_and_a_dynamic_one_does_not(self) -> None:
         async with open_pair(Echo()) as (client, _):
-            assert await client.service(Echo).point(Point(1)) == Point(1)
+            assert await remote(client.service(Echo).point)(Point(1)) == Point(1)
             assert await client.service("Echo").point(Point(1)) == {"x": 1, "y": 0.5}
             assert await client.service("Echo").point({"x": 1}) == {"x": 1, "y": 0.5}
 
@@ -303,7 +303,7 @@ class TestResults:
                 await getattr(client.service(Liar), name)()
             assert info.value.type_name == "SerializationError"
             assert f"Liar.{name} raised SerializationError" in caplog.text, "its author can see it"
-            assert await client.service(Liar).fine() == 1
+            assert await remote(client.service(Liar).fine)() == 1
 
     @pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
     async def test_a_coroutine_is_no_result(self) -> None:
@@ -327,7 +327,7 @@ async def test_serializers_of_the_two_sides_may_differ() -> None:
     """Each side sends with its own; what arrives says what it is."""
 
     async def check(client: Connection) -> None:
-        assert await client.service(Echo).shape(Shape("s", (Point(1),))) == Shape("s", (Point(1),))
+        assert await remote(client.service(Echo).shape)(Shape("s", (Point(1),))) == Shape("s", (Point(1),))
 
     async with open_pair(Echo(), serializer="json") as (client, server):
         assert core_of(client).setup.serializer.name == "json"

@@ -138,7 +138,7 @@ async def test_they_are_logged_with_address_and_reason(
     assert [record.getMessage().partition(": ")[2] for record in caplog.records] == [
         "it speaks HTTP, and this port does not",
         "it speaks TLS, and this port does not",
-        "it begins with 0x80, and nobody here speaks that",
+        "its first byte is 0x80, which no dialect serves",
     ]
 
 

@@ -112,10 +112,10 @@ async def talk(server: Server, *, cut: bool) -> None:
     """A client like any other, which loses its link in the middle or says goodbye."""
     again = Backoff(initial=0.01, maximum=0.1, attempts=3)
     async with heartline.open_connection(server.urls[0], heartbeat=QUIET, reconnect=again) as connection:
-        assert await connection.service(Echo).echo("a") == "a"
+        assert await heartline.remote(connection.service(Echo).echo)("a") == "a"
         if cut and core_of(connection).link is not None:
             await link_of(connection).stream.aclose()
-        assert await connection.service(Echo).echo("b") == "b"
+        assert await heartline.remote(connection.service(Echo).echo)("b") == "b"
 
 
 async def babble(server: Server, words: bytes) -> None:
@@ -147,7 +147,7 @@ async def visit(server: Server, name: str) -> None:
 async def check_alive(server: Server) -> None:
     """An honest client gets in and is served."""
     async with heartline.open_connection(server.urls[0], heartbeat=QUIET) as connection:
-        assert await connection.service(Echo).echo("fine") == "fine"
+        assert await heartline.remote(connection.service(Echo).echo)("fine") == "fine"
 
 
 @given(
@@ -175,7 +175,7 @@ def test_a_stream_that_raises_ends_alone(
                         nursery.start_soon(visit, server, name)
                 network.listener.spoil = None
                 await check_alive(server)
-                assert await bystander.service(Echo).echo("fine") == "fine"
+                assert await heartline.remote(bystander.service(Echo).echo)("fine") == "fine"
                 assert bystander.statistics().links == 1
             await trio.sleep(10)  # whoever was lost is given up
             assert server.statistics().handshaking == 0
@@ -250,7 +250,7 @@ async def test_a_write_that_fails_while_it_is_cancelled_ends_alone(autojump_cloc
         network.listener.spoil = lambda stream: Group(stream, ValueError, 3, 0)
         with trio.move_on_after(5):
             async with heartline.open_connection(server.urls[0], reconnect=None, heartbeat=QUIET) as client:
-                await client.service(Echo).echo("a")
+                await heartline.remote(client.service(Echo).echo)("a")
         network.listener.spoil = None
         await settle()
         await check_alive(server)

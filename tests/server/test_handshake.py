@@ -31,7 +31,7 @@ class Echo:
 
 
 def hello(**fields: Any) -> bytes:
-    settings = {
+    settings: dict[str, Any] = {
         "version": 1,
         "limits": PeerLimits.of(Limits()),
         "heartbeat_timeout": QUIET.timeout,
@@ -100,7 +100,7 @@ async def test_a_bad_start_is_refused_and_harms_nobody(case: str, autojump_clock
             statistics = server.statistics()
             assert (statistics.refused, statistics.handshaking, statistics.accepted) == (1, 0, 1)
             assert list(server.connections) == [other.id]
-            assert await other.service(Echo).echo("fine") == "fine"
+            assert await heartline.remote(other.service(Echo).echo)("fine") == "fine"
         assert trio.current_time() < 1
 
 
@@ -119,7 +119,7 @@ async def test_the_same_on_sockets(kind: str, tmp_path: object) -> None:
                         assert refusal.code == code
                     except trio.BrokenResourceError:
                         assert len(sent) > 10_000  # closed before all was read: the system resets
-            assert await other.service(Echo).echo("fine") == "fine"
+            assert await heartline.remote(other.service(Echo).echo)("fine") == "fine"
             assert server.statistics().refused == len(BAD)
 
 
@@ -289,7 +289,7 @@ async def test_a_bug_in_a_handshake_is_logged_and_harms_nobody(
         monkeypatch.setattr(_acceptor, "describe", bug)
         error = await refused(server.urls[0])
         assert error.code == CloseCode.INTERNAL_ERROR
-        assert await other.service(Echo).echo("fine") == "fine"
+        assert await heartline.remote(other.service(Echo).echo)("fine") == "fine"
     assert [r.levelno for r in caplog.records] == [logging.ERROR]
 
 

@@ -170,11 +170,14 @@ async def open_describing(
 ) -> AsyncIterator[tuple[heartline.Server, Describers]]:
     describers = Describers(answer)
 
+    async def connect(_url: str, _context: TransportContext) -> trio.abc.Stream:
+        return await describers.connect()
+
     async def listen(url: str, _context: TransportContext) -> list[Listener]:
         await trio.lowlevel.checkpoint()
         return [Listener(describers, url)]
 
-    monkeypatch.setitem(_registry._transports, "describing", _registry.Transport(open_stream, listen))
+    monkeypatch.setitem(_registry._transports, "describing", _registry.Transport(connect, listen))
     async with heartline.open_server("describing://", "memory://") as server:
         yield server, describers
 

@@ -89,7 +89,7 @@ def _play(rng: random.Random) -> World:
             Consume(side, 0, 2),
             Open(side, FrameType.CALL, rng.choice([0, 0, 0, 2]), rng.randrange(40)),
             End(side, rng.randrange(3), rng.random() < 0.5, rng.random() < 0.5, rng.choice([0, 0, 2])),
-            rng.choice([Cancel(side, rng.randrange(3)), Withdraw(side)]),
+            Cancel(side, rng.randrange(3)) if rng.random() < 0.5 else Withdraw(side),
             Take(side, rng.choice([0, 1, 5000, BURST])),
             Take(other, rng.choice([0, 1, 5000, BURST])),
             Arrive(side, rng.choice([1, 50, 500, 3000, BURST])),

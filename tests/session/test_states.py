@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 
 from fuzz.session_states import PLACES, Place, greeting, next_link, session_at
 from heartline.errors import LocalProtocolError, RemoteProtocolError
 from heartline.session import TRANSITIONS, GoAway, Refuse, Role, State, Step
-from heartline.session.messages import CONFIRMATION, MARK, render
+from heartline.session.messages import CONFIRMATION, MARK, Welcome, render
 from heartline.wire import CONTROL_TYPES, Frame, FrameDecoder, FrameType, Limits
 from tests.session.helpers import give, names, taken
 
@@ -74,12 +76,13 @@ def test_a_step_that_is_refused_changes_nothing(place: Place) -> None:
         if (place.role, place.state, step) not in TRANSITIONS and step.value.startswith("send"):
             session = session_at(place)
             with pytest.raises(LocalProtocolError):
-                {
+                steps: dict[Step, Callable[[], object]] = {
                     Step.SEND_HELLO: session.hello,
-                    Step.SEND_WELCOME: lambda session=session: session.welcome("id"),
-                    Step.SEND_REFUSE: lambda session=session: session.refuse(2, "full"),
-                    Step.SEND_GOAWAY: lambda session=session: session.go_away(1, "enough"),
-                }[step]()
+                    Step.SEND_WELCOME: partial(session.welcome, "id"),
+                    Step.SEND_REFUSE: partial(session.refuse, 2, "full"),
+                    Step.SEND_GOAWAY: partial(session.go_away, 1, "enough"),
+                }
+                steps[step]()
             assert session.state is place.state
             assert not session.has_output
 
@@ -160,6 +163,7 @@ def test_a_whole_life() -> None:
     server.welcome("the id")
     (welcome,) = give(client, *taken(server))
     assert welcome == client.peer
+    assert isinstance(welcome, Welcome)
     assert welcome.session == "the id"
     client.send(FrameType.CALL, 0, 7, b"x")
     server.go_away(1, "restart", drain=2.0)

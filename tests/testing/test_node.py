@@ -277,7 +277,11 @@ def test_the_dead_open_no_connection() -> None:
 def test_programs_that_start_together_find_each_other() -> None:
     async def listen(node: Node) -> None:
         (listener,) = await open_listeners("memory://a-name-of-its-own")
-        await trio.serve_listeners(lambda stream: stream.send_all(b"hello"), [listener])
+
+        async def greet(stream: trio.abc.Stream) -> None:
+            await stream.send_all(b"hello")
+
+        await trio.serve_listeners(greet, [listener])
 
     async def main(world: World) -> None:
         world.node("a").start(listen)

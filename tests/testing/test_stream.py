@@ -145,7 +145,7 @@ def test_a_message_is_cut_to_pieces() -> None:
     async def main(world: World, link: Link, ours: trio.abc.Stream, theirs: trio.abc.Stream) -> None:
         await ours.send_all(bytes(CAPACITY))
         await trio.sleep(1)
-        pieces = []
+        pieces: list[int] = []
         while sum(pieces) < CAPACITY:
             pieces.append(len(await theirs.receive_some()))
         assert len(pieces) > 4

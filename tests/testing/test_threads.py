@@ -84,7 +84,7 @@ def test_methods_in_threads_work() -> None:
     async def main(world: World) -> list[int]:
         world.node("slow").start(serve)
         async with heartline.open_connection("memory://slow") as connection:
-            return [await connection.service(Slow).double(number) for number in range(3)]
+            return [await heartline.remote(connection.service(Slow).double)(number) for number in range(3)]
 
     first, second = World(1), World(1)
     assert first.run(main) == second.run(main) == [0, 2, 4]

@@ -116,7 +116,7 @@ def test_a_failure_tells_how_to_see_it_again() -> None:
     root = Path(__file__).parents[2]
     known = f"heartline {version('heartline')}"
     if (root / ".git").exists():
-        command = ["git", "-C", root, "rev-parse", "--short", "HEAD"]
+        command = ["git", "-C", str(root), "rev-parse", "--short", "HEAD"]
         known = f"commit {subprocess.run(command, capture_output=True, text=True).stdout.strip()}"
     assert note.startswith(f"seed 77, {known}")
     assert "World(77) with the same programs fails in the same way again" in note

@@ -6,6 +6,7 @@ import errno
 import gc
 import os
 import ssl
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -230,7 +231,8 @@ async def test_the_addresses_of_a_name_share_one_free_port() -> None:
 async def test_a_port_that_only_one_address_has_free(taken: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each address offers a port for both; the first that is ``taken`` on the other is passed over."""
     trio.socket.set_custom_hostname_resolver(TwoAddresses())
-    real, refused = tcp._listen, []
+    real = tcp._listen
+    refused: list[int] = []
 
     async def listen(host: str, port: int, options: TransportOptions) -> list[trio.SocketListener]:
         if port and len(refused) < taken:
@@ -251,7 +253,8 @@ async def test_a_port_that_only_one_address_has_free(taken: int, monkeypatch: py
 async def test_an_address_of_a_family_that_the_system_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is passed over, as long as there is another one; any other lack is an error."""
     trio.socket.set_custom_hostname_resolver(TwoAddresses())
-    real, outcomes = trio.socket.socket, iter(())
+    real = trio.socket.socket
+    outcomes: Iterator[int] = iter(())
 
     def socket(*kind: int) -> trio.socket.SocketType:
         error = next(outcomes)

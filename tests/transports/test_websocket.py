@@ -55,7 +55,7 @@ class Peer:
     async def receive(self) -> list[Event]:
         """The next events; none at the end of the stream."""
         while data := await self.stream.receive_some():
-            self.protocol.receive_data(data)
+            self.protocol.receive_data(bytes(data))
             if events := list(self.protocol.events()):
                 return events
         return []
@@ -288,7 +288,7 @@ class TestMessages:
             await stream.send_all(bytes(2 * MAX_MESSAGE + 5))
             (frames,) = [await peer.stream.receive_some()]
             reader = FrameProtocol(client=True, extensions=[])
-            reader.receive_bytes(frames)
+            reader.receive_bytes(bytes(frames))
             sizes = [len(frame.payload) for frame in reader.received_frames() if frame.message_finished]
             assert sizes == [MAX_MESSAGE, MAX_MESSAGE, 5]
 
@@ -419,7 +419,7 @@ class TestEnds:
         async def main() -> None:
             async with connected() as (stream, peer):
                 await peer.stream.send_all(b"".join(garbage))
-                await peer.stream.send_eof()
+                await peer.stream.send_eof()  # type: ignore[attr-defined]
                 with suppress(trio.BrokenResourceError):  # a close frame can come about, too
                     await drain(stream)
 

@@ -50,7 +50,7 @@ async def open_port(url: str = "ws://127.0.0.1:0/") -> AsyncIterator[str]:
     async with heartline.open_server(url, services=[Echo()]) as server:
         yield server.urls[0].replace("ws://", "tcp://").rstrip("/")
         async with heartline.open_connection(server.urls[0]) as connection:
-            assert await connection.service(Echo).echo("fine") == "fine"
+            assert await heartline.remote(connection.service(Echo).echo)("fine") == "fine"
 
 
 async def ask(address: str, words: bytes) -> http.client.HTTPResponse:
@@ -207,7 +207,7 @@ async def say(stream: trio.abc.Stream, words: bytes, cuts: list[int], pause: flo
             pass
 
 
-class WebSocketNetwork(MemoryNetwork):
+class WebSocketNetwork(MemoryNetwork):  # type: ignore[misc]  # final for users
     """A network in memory whose listeners speak WebSocket, while those who connect say what they like."""
 
     def listen(self, name: str = "", *, backlog: int = 128) -> Listener:
@@ -236,7 +236,7 @@ def test_whatever_is_said_the_server_lives(peers: list[tuple[bytes, list[int]]])
                     nursery.start_soon(say, await network.connect(name), words, cuts, 0.1)
             inner = await network.connect(name)
             async with heartline.open_connection(websocket_over(inner, inner)[0]) as connection:
-                assert await connection.service(Echo).echo("fine") == "fine"
+                assert await heartline.remote(connection.service(Echo).echo)("fine") == "fine"
             await trio.sleep(20)
             assert server.statistics().handshaking == 0
             assert not server.connections

@@ -6,7 +6,7 @@ import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import trio
@@ -142,7 +142,7 @@ class TestTheirServers:
                 while True:
                     await socket.send_message(await socket.get_message())
             except trio_websocket.ConnectionClosed as end:
-                codes.append(end.reason.code)
+                codes.append(cast(Any, end.reason).code)
             closed.set()
 
         async with trio.open_nursery() as nursery:

@@ -38,7 +38,7 @@ NAME_SIZE = 256
 """Bytes of a channel's name: any path or UUID."""
 
 RESET_REASON_SIZE = 256
-"""Bytes of the reason in a RESET that are kept: it is for a person."""
+"""Bytes of the reason in a RESET that are kept: a person reads it, no program."""
 
 
 def encode_message(serializer: Serializer, message: Any) -> tuple[int, bytes, int]:
@@ -59,14 +59,14 @@ def decode_message(frame: Frame) -> Any:
 class ChannelBroken(HeartlineError, trio.BrokenResourceError):
     """A channel ended before its user was done with it; the message and ``__cause__`` say why.
 
-    Its session is over, or the peer reset it, or closed it and something is still to be sent there. To code
-    that knows channels from Trio it is a :class:`trio.BrokenResourceError`.
+    Its session ended, the peer reset it, or the peer closed it and the user tried to send. Code that knows
+    Trio's channels can catch it as :class:`trio.BrokenResourceError`.
     """
 
 
 @final
 class Channel(trio.abc.Channel[Any], metaclass=NoPublicConstructor):
-    """One channel; a :class:`trio.abc.Channel` of messages: bytes, or any value of the serializer.
+    """A :class:`trio.abc.Channel` of messages: bytes, or any value that the serializer can carry.
 
     It raises what Trio's channels raise: :class:`trio.EndOfChannel` when the peer closed it,
     :class:`trio.ClosedResourceError` when you did, :class:`trio.BrokenResourceError`, which is also
@@ -79,14 +79,19 @@ class Channel(trio.abc.Channel[Any], metaclass=NoPublicConstructor):
         self._core = channels.core
         self._number = number
         self._inbox: deque[tuple[Frame, bool]] = deque()
-        """Each with whether its sender is still to be told that it may send as much again."""
+        """Frames, each with whether its sender is still owed the credit for it."""
         self._lot = trio.lowlevel.ParkingLot()
         self._closed = False
         self._ended = False
         self._broken: HeartlineError | None = None
 
     async def send(self, message: Any) -> None:
-        """Send a message; waits while the peer has no room for it (``Limits.window``)."""
+        """Send a message; waits while the peer has no room for it (``Limits.window``).
+
+        Raises :class:`trio.ClosedResourceError` or :class:`ChannelBroken` when the channel has ended,
+        :class:`SerializationError` for a value that cannot be sent and :class:`LocalProtocolError` for one
+        that is longer than the peer accepts. Cancelling sends nothing.
+        """
         await trio.lowlevel.checkpoint()
         self._check_open()
         number, payload, flags = encode_message(self._core.setup.serializer, message)
@@ -113,7 +118,12 @@ class Channel(trio.abc.Channel[Any], metaclass=NoPublicConstructor):
 
     @trio.lowlevel.enable_ki_protection
     async def receive(self) -> Any:
-        """The next message; raises :class:`SerializationError` for one that cannot be decoded."""
+        """Wait for the next message.
+
+        When the channel has ended and every message was read, raises :class:`trio.EndOfChannel`,
+        :class:`trio.ClosedResourceError` or :class:`ChannelBroken`. Raises :class:`SerializationError` for a
+        message that cannot be decoded. Cancelling loses no message.
+        """
         await trio.lowlevel.checkpoint()
         while True:
             frame = await self._take()
@@ -142,14 +152,17 @@ class Channel(trio.abc.Channel[Any], metaclass=NoPublicConstructor):
         return frame
 
     def _put_back(self, frame: Frame) -> None:
-        """The reader that took this message gave up: it is the next one again."""
+        """Return a message whose reader was cancelled: it is the next one again."""
         if not self._closed:
             self._inbox.appendleft((frame, False))
             self._lot.unpark()
 
     @trio.lowlevel.enable_ki_protection
     async def aclose(self) -> None:
-        """Close the channel: what was sent before still arrives; what was not read is dropped."""
+        """Close the channel: what was sent before still arrives; what was not read is dropped.
+
+        It waits for nothing, so a cancellation does not keep it from closing; closing twice is fine.
+        """
         if not self._closed:
             self._closed = True
             while self._inbox:
@@ -178,7 +191,7 @@ class Channel(trio.abc.Channel[Any], metaclass=NoPublicConstructor):
             self._lot.unpark()
 
     def _end(self, broken: HeartlineError | None) -> None:
-        """The peer, or the connection, ended the channel."""
+        """Note that the peer, or the end of the session, has ended the channel."""
         self._ended = True
         self._broken = broken
         self._lot.unpark_all()
@@ -214,7 +227,7 @@ class Channels:
         return channel
 
     async def accept(self) -> Channel:
-        """The next channel that the peer opens; waits for it."""
+        """Wait for the next channel that the peer opens."""
         await trio.lowlevel.checkpoint()
         while not self._incoming:
             if self._gone is not None:
@@ -230,10 +243,10 @@ class Channels:
             self._said_closed.add(number)
             link = self.core.require_link()
             link.put(FrameType.CLOSE, number, 0, b"")
-            link.wake()  # a sender that waits for room on it is told
+            link.wake()  # a task of ours that waits for room on this channel must see that it is closed
 
     def on_frame(self, frame: Frame) -> None:
-        """Handle a lane frame of a channel other than 0; the session has seen that it is open."""
+        """Handle a lane frame of a channel other than 0; the session has checked that the lane is open."""
         if frame.type == FrameType.OPEN:
             self._on_open(frame)
             return
@@ -280,7 +293,7 @@ class Channels:
         del self._open[channel._number]
 
     def on_session_end(self, reason: HeartlineError) -> None:
-        """The session is over, and every channel with it."""
+        """End every channel: the session is over."""
         self._gone = reason
         for channel in self._open.values():
             channel._end(reason)

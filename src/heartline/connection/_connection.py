@@ -59,8 +59,8 @@ T = TypeVar("T")
 class Connection(metaclass=NoPublicConstructor):
     """A connection to one peer; :func:`heartline.open_connection` and servers make it.
 
-    It is the same object over all its links. What it cannot do any more it says with
-    :class:`~heartline.ConnectionClosed` or, when its end was not a goodbye, the reason of its loss.
+    The object stays the same over all its links. After its end its methods raise
+    :class:`~heartline.ConnectionClosed` or, if it did not end with a goodbye, the reason of its loss.
     """
 
     __slots__ = ("_core", "_feeds")
@@ -80,12 +80,12 @@ class Connection(metaclass=NoPublicConstructor):
 
     @property
     def state(self) -> ConnectionState:
-        """Where the connection stands."""
+        """The state of the connection."""
         return self._core.state
 
     @property
     def peer(self) -> Peer:
-        """Who is at the other end of the present link, or was at that of the last one; no credentials."""
+        """The peer at the other end of the present or the last link; without its credentials."""
         return self._core.peer
 
     # Calls and topics
@@ -97,8 +97,9 @@ class Connection(metaclass=NoPublicConstructor):
     def service(self, service: type[T] | str, *, retry: Retry | None = None) -> T | Any:
         """A proxy for a service of the peer: typed by its class, or by name.
 
-        Every method of the proxy is awaited, whatever it is at the peer. ``retry`` is a
-        :class:`heartline.Retry` for methods that are idempotent, and for calls that were not sent.
+        Every method of the proxy is awaited, be it sync or async at the peer. ``retry`` is a
+        :class:`heartline.Retry` for methods that are idempotent, and for calls that were not sent. Raises
+        :class:`ConfigurationError` for what is neither a service class nor a service's name.
         """
         return self._core.part(Calls).proxy(service, retry)
 
@@ -151,24 +152,25 @@ class Connection(metaclass=NoPublicConstructor):
     ) -> Subscription[Any]:
         """A subscription to a topic of the peer, to be entered with ``async with``.
 
-        ``type`` is what the values of its updates are converted to, as arguments of calls are. ``since`` says
-        where to begin: ``None`` from now on, ``"newest"`` with the newest update that is retained,
-        ``"oldest"`` with the oldest, ``"snapshot"`` with the state, or after a :class:`heartline.Position`.
+        ``type`` is the type to which the values of updates are converted, by the rules for arguments of
+        calls. ``since`` says where to begin: ``None`` from now on, ``"newest"`` with the newest update that
+        is retained, ``"oldest"`` with the oldest, ``"snapshot"`` with the state, or after a
+        :class:`heartline.Position`.
 
         ``policy`` says what happens when this side does not keep up:
 
-        - ``"drop oldest"``: what leaves the history before it was sent is lost, and a
-          :class:`heartline.Gap` tells so;
+        - ``"drop oldest"``: updates that leave the history before they were sent are lost, and a
+          :class:`heartline.Gap` says so;
         - ``"keep newest"``: it gets the newest update whenever it is ready, and skips those between;
         - ``"block"``: the publisher waits, where the topic allows that, but not for longer than its timeout
           or half a minute;
         - ``"disconnect"``: it ends with :class:`heartline.SlowConsumer`.
 
         ``on_gap`` is ``"yield"`` for a :class:`heartline.Gap` among the updates, or ``"raise"`` for
-        :class:`heartline.HistoryGap`. Raises :class:`ConfigurationError`.
+        :class:`heartline.HistoryGap`. Raises :class:`ConfigurationError` for a wrong argument.
 
         A client's subscription goes on after reconnects, in new sessions too. A server's ends with the
-        session of its client, because a client that comes back without it is another connection.
+        session of its client, because a client that comes back without it is a new one.
         """
         return subscribe(self._core, topic, since=since, policy=policy, on_gap=on_gap, target=type)
 
@@ -220,10 +222,11 @@ class Connection(metaclass=NoPublicConstructor):
     async def send(self, message: Any) -> None:
         """Send a message on the default channel: bytes as they are, any other value serialized.
 
-        Waits while the peer has no room for it; when that wait is cancelled nothing was sent. It arrives
-        unless the session ends before: that it was sent says no more. Raises :class:`ConnectionLost` or
-        :class:`ConnectionClosed` when there is no session, :class:`SerializationError` for a value that
-        cannot be sent and :class:`LocalProtocolError` for one that is longer than the peer accepts.
+        Waits while the peer has no room for it; cancelling that wait sends nothing. The message arrives
+        unless the session ends first: a return from here does not say that it has arrived. Raises
+        :class:`ConnectionLost` or :class:`ConnectionClosed` when there is no session,
+        :class:`SerializationError` for a value that cannot be sent and :class:`LocalProtocolError` for one
+        that is longer than the peer accepts.
         """
         await trio.lowlevel.checkpoint()
         number, payload, flags = encode_message(self._core.setup.serializer, message)
@@ -241,11 +244,11 @@ class Connection(metaclass=NoPublicConstructor):
 
     @trio.lowlevel.enable_ki_protection
     async def receive(self) -> Any:
-        """The next message of the default channel; waits for it, over losses of the link too.
+        """Wait for the next message of the default channel; a loss of the link does not end the wait.
 
-        Raises the reason when the connection is closed for good and every message was read, and
-        :class:`SerializationError` for a message that cannot be decoded. Cancelling loses no message. From
-        the first call on :meth:`heartline.Server.messages` does not get messages of this connection.
+        When the connection is closed for good and every message was read, raises the reason of the end.
+        Raises :class:`SerializationError` for a message that cannot be decoded. Cancelling loses no message.
+        After the first call, :meth:`heartline.Server.messages` gets no more messages of this connection.
         """
         core = self._core
         inbox = core.part(Lanes).inbox
@@ -266,29 +269,30 @@ class Connection(metaclass=NoPublicConstructor):
                 continue
 
     def messages(self) -> ReceivedMessages:
-        """What :meth:`receive` gives, one after the other; ends with the connection."""
+        """An async iterator of what :meth:`receive` returns; ends with the connection."""
         return ReceivedMessages._create(self)
 
     async def open_channel(self, name: str) -> Channel:
         """Open a channel; the peer gets it from :meth:`accept_channel`.
 
         Raises :class:`LocalProtocolError` at the peer's limit of channels, or for a name of more than 256
-        bytes.
+        bytes, and :class:`ConnectionLost` or :class:`ConnectionClosed` when there is no session. A
+        cancellation comes before the channel is opened.
         """
         await trio.lowlevel.checkpoint()
         return self._core.part(Lanes).channels.open(name)
 
     async def accept_channel(self) -> Channel:
-        """The next channel that the peer opens; raises the reason when the session ends.
+        """Wait for the next channel that the peer opens.
 
-        Cancelling leaves a channel that has come for the next call.
+        Raises the reason when the session ends. Cancelling loses no channel: the next call gets it.
         """
         return await self._core.part(Lanes).channels.accept()
 
     # Life
 
     def events(self) -> Events[ConnectionEvent]:
-        """What happens to this connection from now on: an async iterator that ends with it."""
+        """An async iterator of what happens to this connection from now on; ends with the connection."""
         if self._feeds is None:
             self._feeds = Feeds()
             if self._core.state is ConnectionState.CLOSED:
@@ -296,17 +300,20 @@ class Connection(metaclass=NoPublicConstructor):
         return self._feeds.open(self._core.setup.limits.events)
 
     async def wait_open(self) -> None:
-        """Wait until the connection has a link; raises the reason when it is closed for good."""
+        """Wait until the connection has a link; raises the reason when the connection is closed for good.
+
+        Cancelling ends the wait alone: a client goes on trying.
+        """
         await self._core.wait_open()
 
     async def aclose(self) -> None:
         """Say goodbye and close; closing twice is fine.
 
-        What was sent before still arrives: a second is given to the peer to answer, and another to take the
-        rest. In a cancelled scope the goodbye is said and nothing is waited for.
+        What was sent before still arrives: the peer has a second to answer, and another second to take the
+        rest. In a cancelled scope the goodbye is said, and nothing is waited for.
 
-        A client whose connection the server closes like this comes back; see
-        :meth:`Server.close_connection` for one that should not.
+        When a server closes a connection like this, its client comes back; to keep a client away use
+        :meth:`Server.close_connection`.
         """
         await self._core.aclose()
 
@@ -320,9 +327,9 @@ class Connection(metaclass=NoPublicConstructor):
 class ReceivedMessages(metaclass=NoPublicConstructor):
     """An async iterator of the messages of a connection; ends with it.
 
-    It raises :class:`SerializationError` for a message that cannot be decoded; the next one can still be
-    asked for. It may be read by several tasks, beside :meth:`Connection.receive`: each message goes to one
-    of them.
+    A message that cannot be decoded raises :class:`SerializationError`; asking again gets the next one.
+    Several tasks may read it, beside :meth:`Connection.receive`: each message goes to one of them.
+    Cancelling loses no message.
     """
 
     __slots__ = ("_connection",)
@@ -343,7 +350,7 @@ class ReceivedMessages(metaclass=NoPublicConstructor):
 
 
 def face_of(core: Core) -> Connection:
-    """The connection that users hold, made when it is first asked for: an idle one costs nothing."""
+    """The :class:`Connection` of a core, made when it is first asked for: an idle connection needs none."""
     face = core.face
     if face is None:
         face = core.face = Connection._create(core)
@@ -352,35 +359,40 @@ def face_of(core: Core) -> Connection:
 
 
 def current_connection() -> Connection:
-    """The connection on whose behalf this code runs: inside a service's method."""
+    """The connection whose call is running; for the code of a service's methods.
+
+    Raises :class:`LocalProtocolError` elsewhere.
+    """
     try:
         return face_of(current.get())
     except LookupError:
         raise LocalProtocolError("there is no current connection outside of a service's method") from None
 
 
-_TOLD = {
+_OBSERVER_METHODS = {
     Change.OPENED: "connection_opened",
     Change.LOST: "connection_lost",
     Change.RESUMED: "connection_returned",
     Change.RENEWED: "connection_returned",
     Change.CLOSED: "connection_closed",
 }
-"""The method of an observer that is told of a change."""
+"""The method of an observer that is called for a change."""
 
 
 class Announcer:
-    """Makes events of what happens to the connections of an endpoint, where somebody listens."""
+    """Tells observers and readers of events what happens to the connections of an endpoint."""
 
     __slots__ = ("_observers", "feeds")
 
     def __init__(self, hooks: Hooks) -> None:
-        self._observers = {change: tell for change, name in _TOLD.items() if (tell := hooks.tell(name))}
+        self._observers = {
+            change: tell for change, name in _OBSERVER_METHODS.items() if (tell := hooks.tell(name))
+        }
         self.feeds: Feeds[ConnectionEvent] = Feeds()
-        """Of the events of all connections."""
+        """The feeds of the events of all connections."""
 
     def __call__(self, core: Core, change: Change, reason: HeartlineError | None) -> None:
-        """Something happened to a connection."""
+        """Tell everybody who listens what has happened to a connection."""
         tell = self._observers.get(change)
         if tell is not None:
             _tell(tell, face_of(core), change, reason)

@@ -1,4 +1,4 @@
-"""What happens to a connection, and the feeds that tell it."""
+"""The events in the life of a connection, and the feeds that deliver them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """The link is gone; a client tries to get another one, and its server waits for that."""
+    """The link is lost; the client tries to get another one, and the server waits for the client."""
 
     connection: Connection
     reason: HeartlineError
@@ -43,7 +43,7 @@ class Reconnected:
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """The end of the connection: closed on purpose, refused for good, or (on a server) lost."""
+    """The connection has ended: closed on purpose, refused for good, or (on a server) lost."""
 
     connection: Connection
     reason: HeartlineError
@@ -56,11 +56,11 @@ E = TypeVar("E")
 
 @final
 class Events(Generic[E], metaclass=NoPublicConstructor):
-    """The events from its making on: an async iterator that ends with the connection or server.
+    """An async iterator of the events since it was made; ends with the connection or server.
 
-    It keeps ``Limits.events`` of them: a reader that lags loses the oldest, and ``dropped`` counts them; they
-    tell of a state that can be asked for. Cancelling the wait for the next one loses nothing. Any number of
-    feeds can be read side by side, each by one task.
+    It keeps ``Limits.events`` unread events. A reader that falls behind loses the oldest, which ``dropped``
+    counts; the state that they told of can still be asked for. Cancelling the wait for the next event loses
+    nothing. Any number of feeds can be read side by side, each by one task.
     """
 
     __slots__ = ("__weakref__", "_buffer", "_lot", "_over", "_size", "dropped")
@@ -97,7 +97,7 @@ class Events(Generic[E], metaclass=NoPublicConstructor):
 
 
 class Feeds(Generic[E]):
-    """The feeds of one source of events; one that nobody holds any more is forgotten."""
+    """The feeds of one source of events; a feed that nobody refers to any more is forgotten."""
 
     __slots__ = ("_feeds", "_over")
 
@@ -106,7 +106,7 @@ class Feeds(Generic[E]):
         self._over = False
 
     def open(self, size: int) -> Events[E]:
-        """A feed of what happens from now on, which keeps so many events."""
+        """Open a feed of what happens from now on, which keeps up to ``size`` unread events."""
         events = Events[E]._create(size)
         self._feeds[id(events)] = events
         if self._over:
@@ -119,7 +119,7 @@ class Feeds(Generic[E]):
             events._send(event)
 
     def end(self) -> None:
-        """No event comes any more; readers still get those that are here."""
+        """End every feed; readers still get the events that they have not read."""
         self._over = True
         for events in list(self._feeds.values()):
             events._end()

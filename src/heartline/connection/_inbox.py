@@ -1,8 +1,8 @@
 """Messages of the default channel that nobody has read yet.
 
-They wait in an inbox of their connection. Readers of the connection take them from there; so do those of a
-server, which is told of each inbox that has something. Nothing is ever moved: a message is for whoever asks
-first, and from the moment a connection has a reader of its own its messages are for that.
+They wait in the inbox of their connection. Readers of the connection take them from there, and so do readers
+of a server's messages, for which the server lists the inboxes that have some. Messages are never moved: the
+first reader that asks gets the next one, and once a connection has a reader of its own, only that one does.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ __all__ = ["Inbox", "SharedInbox"]
 
 
 class SharedInbox:
-    """The inboxes of a server that have messages, for a reader of all of them: they take turns."""
+    """The inboxes of a server that have messages; they take turns in front of a reader of all of them."""
 
     def __init__(self) -> None:
         self.filled: dict[Inbox, None] = {}
         self.changed: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
         self.has_reader: bool = False
-        """Whether anybody reads them; otherwise the messages of a connection end with it."""
+        """Whether anybody reads them. If not, the unread messages of a connection are dropped at its end."""
         self.ended: bool = False
 
     def take(self) -> tuple[Core, Frame] | None:
-        """The next message, and its connection; ``None`` when there is none."""
+        """Take the next message, with the core of its connection; ``None`` when there is none."""
         if not self.filled:
             return None
         inbox = next(iter(self.filled))
@@ -39,7 +39,7 @@ class SharedInbox:
         return inbox.core, frame
 
     def end(self) -> None:
-        """The server has ended."""
+        """End the iterators: the server has ended."""
         self.ended = True
         self.changed.unpark_all()
 
@@ -53,18 +53,18 @@ class Inbox:
         self.core: Core = core
         self.frames: deque[tuple[Frame, Link | None]] = deque()
         self.has_reader: bool = False
-        """Whether messages are kept for readers of this connection alone."""
+        """Whether messages are for readers of this connection alone."""
         self.arrived: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
         self._shared = shared
 
     def put(self, frame: Frame) -> None:
-        """A message has arrived."""
+        """Add a message that has arrived."""
         self.frames.append((frame, self.core.link))
         self._wake_reader()
 
     def put_back(self, frame: Frame) -> None:
-        """The reader that took this message gave up: it is the next one again."""
-        self.frames.appendleft((frame, None))  # its sender was told already that it may send as much again
+        """Return a message whose reader was cancelled: it is the next one again."""
+        self.frames.appendleft((frame, None))  # None: its sender has had the credit for it
         self._wake_reader()
 
     def _wake_reader(self) -> None:
@@ -74,20 +74,20 @@ class Inbox:
             self._shared.changed.unpark()
 
     def keep_for_own(self) -> None:
-        """A reader of this connection has come."""
+        """Keep messages for readers of this connection from now on."""
         self.has_reader = True
         if self._shared is not None:
             self._shared.filled.pop(self, None)
 
     def take(self) -> Frame:
-        """The oldest message; its sender may send as much again."""
+        """Take the oldest message, and let its sender send as much again."""
         frame, link = self.frames.popleft()
         if link is not None and link is self.core.link:  # a new session began with a whole window
             link.give_credit(0, len(frame.payload))
         return frame
 
     def end(self) -> None:
-        """The connection has ended: its readers get what is here, and then see it."""
+        """Let readers get what is left, and then see that the connection has ended."""
         self.arrived.unpark_all()
         if self._shared is not None and not self._shared.has_reader:
             self._shared.filled.pop(self, None)

@@ -27,7 +27,7 @@ class Message(metaclass=NoPublicConstructor):
 
     def __init__(self, connection: Connection, frame: Frame | None, value: Any = None) -> None:
         self.connection: Connection = connection
-        """Where it arrived."""
+        """The connection on which it arrived."""
         self._frame = frame
         self._value = value
 
@@ -40,7 +40,7 @@ class Message(metaclass=NoPublicConstructor):
 
 
 async def _let_in(core: Core, frame: Frame) -> Message:
-    """The message behind the middleware, which does not get to see one that cannot be decoded."""
+    """Pass a message through the middleware, which does not see messages that cannot be decoded."""
     try:
         value = decode_message(frame)
     except SerializationError:
@@ -54,8 +54,8 @@ async def _let_in(core: Core, frame: Frame) -> Message:
 class Messages(metaclass=NoPublicConstructor):
     """An async iterator of every :class:`Message` whose connection has no reader; ends with the server.
 
-    Connections with messages take turns. Nothing is dropped: a peer may send on when its message was read
-    here. It may be read by several tasks; cancelling the wait loses nothing.
+    Connections with messages take turns. Nothing is dropped: a peer may send more once its message was read
+    here. Several tasks may read it; cancelling the wait loses nothing.
     """
 
     __slots__ = ("_shared",)

@@ -1,4 +1,4 @@
-"""Middleware around the messages that are read."""
+"""Runs the middleware around messages that are read."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ logger = logging.getLogger("heartline.connection")
 
 
 class Dropped(Exception):
-    """Middleware has refused a message: its reader goes on with the next one."""
+    """Middleware has refused a message, and its reader should go on with the next one."""
 
 
 async def let_in(core: Core, channel: str, message: Any, put_back: Callable[[], None]) -> Any:
-    """What middleware makes of a message; raises ``Dropped`` when it is refused.
+    """Return what middleware makes of a message; raises ``Dropped`` when middleware refuses it.
 
-    A message whose reader is cancelled meanwhile is put back, for the next reader.
+    When the reader is cancelled meanwhile the message is put back, for the next reader.
     """
 
     async def proceed() -> Any:
@@ -40,5 +40,5 @@ async def let_in(core: Core, channel: str, message: Any, put_back: Callable[[], 
     except BaseException:
         put_back()
         raise
-    await trio.lowlevel.checkpoint()  # however many are refused, others get their turn
+    await trio.lowlevel.checkpoint()  # other tasks get their turn, however many messages are refused in a row
     raise Dropped

@@ -1,4 +1,4 @@
-"""The services that every endpoint serves by itself; their names start with ``$``."""
+"""The built-in services of every endpoint; their names start with ``$``."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class GuardedPushService:
         self._hooks = hooks
 
     async def subscribe(self, topic: str, since: Any, policy: SlowPolicy, key: int) -> list[Any]:
-        """Begin a subscription; one that is refused, or given up meanwhile, leaves nothing behind."""
+        """Begin a subscription; one that is refused, or cancelled meanwhile, leaves nothing behind."""
         core = current.get()
         push = core.part(Push)
         with push.request(key) as request:

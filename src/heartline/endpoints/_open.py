@@ -78,20 +78,22 @@ async def open_connection(
     """Connect to a server, and stay connected until the block is left.
 
     ``target`` is a URL (``tcp://``, ``tls://``, ``unix://``, ``ws://``, ``wss://``, ``memory://`` or a
-    registered scheme) or a stream that is open already. ``services`` are objects whose methods the server
-    may call. ``identity`` names this client to the server, for as long as it lives and longer; without one
-    the server makes up an id, which reconnects keep. ``credentials``, for the server's ``authenticate``, is
-    any value, or a function, sync or async, that is asked for one before every handshake, so that a token can
-    be renewed: what it raises comes out of here for the first handshake, and is one failed attempt later.
-    ``transport`` is for registered schemes whose clients have options. ``reconnect`` says
-    how to come back after a loss, ``None``: not at all. ``history`` and ``topics`` are for what this client
-    publishes, as for :func:`open_server`. ``middleware`` stands around what the server asks
-    of this client and what it publishes, and ``observers`` are told what happens: see :class:`Operation` and
-    :class:`Observer`. ``rng`` is the source of jitter; give a seeded one for a run that can be repeated.
+    registered scheme) or a stream that is open already. ``services`` are objects whose methods the server may
+    call. ``identity`` is the name of this client, the same each time it is started; without one the server
+    makes up an id, which the client keeps over reconnects. ``credentials``, for the server's
+    ``authenticate``, is any value, or a function, sync or async, that is called for one before every
+    handshake, so that a token can be renewed: what the function raises before the first handshake is raised
+    here, and later counts as one failed attempt. ``transport`` is for registered schemes whose clients have
+    options. ``reconnect`` says how to come back after a loss; with ``None`` the client does not. ``history``
+    and ``topics`` are for what this client publishes, as for :func:`open_server`. ``middleware`` runs around
+    what the server asks of this client and what it publishes, and ``observers`` are told what happens: see
+    :class:`Operation` and :class:`Observer`. ``rng`` is the source of random delays; a seeded one makes a run
+    repeatable.
 
-    The first connection is made or refused at once, because a wrong address is a mistake to hear about:
-    raises :class:`ConfigurationError`, :class:`ConnectionFailed`, :class:`ConnectionRefusedByPeer` or
-    :class:`RemoteProtocolError`. Leaving the block says goodbye and ends every task, socket and call.
+    The first connection is tried once, because a wrong address is a mistake that should be reported: raises
+    :class:`ConfigurationError`, :class:`ConnectionFailed`, :class:`ConnectionRefusedByPeer` or
+    :class:`RemoteProtocolError`. Leaving the block says goodbye and ends every task, socket and call; when
+    that is cancelled, the goodbye is said and nothing is waited for.
     """
     if not isinstance(target, (str, trio.abc.Stream)):
         raise ConfigurationError(f"target must be a URL (scheme://address) or a stream, not {target!r:.80}")
@@ -106,7 +108,8 @@ async def open_connection(
         )
     if not isinstance(target, str):
         reconnect = None
-    if reconnect is None and isinstance(limits, Limits):  # nobody comes back, so nobody shall wait
+    if reconnect is None and isinstance(limits, Limits):
+        # This client will not come back, so the server need not wait for it.
         limits = replace(limits, resume_window=0)
     async with open_plain_nursery() as nursery:
         hooks = Hooks(middleware, observers)
@@ -134,13 +137,13 @@ async def open_connection(
 
 
 async def _give(streams: list[trio.abc.Stream]) -> trio.abc.Stream:
-    """Dial a stream that is there already: it works once."""
+    """Dial by handing out the stream that the user gave; works once."""
     await trio.lowlevel.checkpoint()
     if not streams:
         raise ConnectionFailed("a stream that was given cannot be opened again")
     stream = streams.pop()
-    # Unlike that of a stream nobody else has, its descriptor is not used directly: were the stream closed
-    # outside, the number could soon be another file's.
+    # Wrapped, so that its descriptor is not used directly: the user may close the stream, and the number
+    # could soon belong to another file.
     return trio.StapledStream(stream, stream)
 
 
@@ -161,19 +164,21 @@ async def open_server(
     dialects: Mapping[int, Dialect] | None = None,
     rng: random.Random | None = None,
 ) -> AsyncIterator[Server]:
-    """Listen on every URL, and serve whoever connects until the block is left.
+    """Listen on every URL, and serve the clients that connect, until the block is left.
 
     With port 0 the system picks one; ``Server.urls`` has the real addresses. ``services`` are the objects
     whose methods clients may call. ``authenticate(peer)`` judges a :class:`heartline.Peer`: it returns the id
-    under which a client is let in, which may then take the place of an older one, or ``None`` for the
-    identity that it claims, if that is free; or it raises :class:`PermissionError`. It may be async.
-    ``transport`` says how to listen, and the pages of which sites may connect from browsers. ``history`` is
+    under which the client is let in, in place of an older connection with that id; or ``None`` to let it in
+    under the identity that it claims, if that is free; or it raises :class:`PermissionError`. It may be
+    async. ``transport`` says how to listen, and which sites' pages may connect from browsers. ``history`` is
     what topics retain by default. ``topics`` are those with a store, a fold or other policies, by name: they
-    are there, with all that their stores have of them, before the first client is let in. ``middleware``
-    stands around what clients ask of this server and what it publishes, and ``observers`` are told what
-    happens: see :class:`Operation` and :class:`Observer`. ``dialects`` serve streams that begin with another
-    byte than 0, the first of every heartline client: a :data:`heartline.server.Dialect` by byte.
-    ``rng`` makes ids and epochs.
+    are loaded from their stores before the first client is let in. ``middleware`` runs around what clients
+    ask of this server and what it publishes, and ``observers`` are told what happens: see :class:`Operation`
+    and :class:`Observer`. ``dialects`` serve streams whose first byte is not 0, as that of a heartline client
+    is: a :data:`heartline.server.Dialect` by first byte. ``rng`` makes ids and epochs.
+
+    Raises :class:`ConfigurationError` for a wrong setting, :class:`ConnectionFailed` when it cannot listen,
+    and :class:`StoreError` when a store cannot be read.
 
     Leaving the block says goodbye to every client, which will try to come back, and ends every task, socket
     and call. For a gentle end call :meth:`Server.drain` first.
@@ -219,7 +224,7 @@ async def serve(
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
     **settings: Unpack[ServerSettings],
 ) -> None:
-    """Serve until cancelled; ``settings`` are those of :func:`open_server`.
+    """Serve until cancelled; ``settings`` are those of :func:`open_server`, and so is what it raises.
 
     ``server = await nursery.start(heartline.serve, url)`` gives the :class:`Server`.
     """
@@ -229,7 +234,7 @@ async def serve(
 
 
 def _check(name: str, value: object, *kinds: type) -> None:
-    """Refuse a setting of the wrong kind where it is made, not where it is first used."""
+    """Refuse a setting of the wrong kind at once, not where it is first used."""
     if not isinstance(value, kinds):
         wanted = " or ".join("None" if kind is type(None) else kind.__name__ for kind in kinds)
         raise ConfigurationError(f"{name} must be {wanted}, not {value!r:.80}")
@@ -249,7 +254,7 @@ def _setup(
     hooks: Hooks,
     on_change: Announcer,
 ) -> Setup:
-    """What the connections of an endpoint share, but for what stands on them; its tasks run from now on."""
+    """What the connections of an endpoint share, without their parts; starts the timer and the flusher."""
     _check("heartbeat", heartbeat, Heartbeat)
     _check("limits", limits, Limits)
     if limits.frame_size < SMALLEST_FRAME:
@@ -297,7 +302,7 @@ async def _open_publisher(
 def _parts(
     services: Iterable[Any], hooks: Hooks, publisher: Publisher, inbox: SharedInbox | None
 ) -> dict[int, Callable[[Core], Part]]:
-    """What stands on each connection of an endpoint: a line per part."""
+    """The parts of each connection of an endpoint: a line per part."""
     _check("services", services, Iterable)
     table = ServiceTable(partial(hook, hooks))
     table.add(make_push_service(hooks), "$push")

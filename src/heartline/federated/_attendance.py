@@ -1,8 +1,8 @@
-"""Who of a cohort is there, and one order given to each, over the connections that it has meanwhile.
+"""Which learners of a cohort are connected, and the order that each gets, over one connection or several.
 
-Time does not count here, life does: a learner may compute, or send its result, for hours on a connection that
-lives, which the heartbeat looks after. What is measured is how long a learner has no such connection. When it
-is back in time it gets the same order again, and answers with the same result.
+A learner may compute for hours, or take hours to send its result, as long as its connection lives; the
+heartbeat sees to that. What is measured is how long a learner has no living connection. If it is back in time
+it gets the same order again, and answers with the same result.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from heartline.federated._stub import LearnerStub, Order
 __all__ = ["POLL_INTERVAL", "Attendance"]
 
 POLL_INTERVAL = 0.05
-"""Seconds between looks at who is connected: little against a reconnect, and each look costs microseconds."""
+"""Seconds between looks at which learners are connected: short beside a reconnect, and a look takes
+microseconds."""
 
 
 class Attendance:
@@ -46,8 +47,10 @@ class Attendance:
         self._looked = trio.lowlevel.ParkingLot()
 
     async def ask(self, name: str, order: Order) -> TrainResult:
-        """Have a learner train; raises :class:`ConnectionLost` when it is away for too long, and what its
-        call raises when that was answered.
+        """Have a learner train.
+
+        Raises :class:`ConnectionLost` when it is away for too long, and otherwise what its call raises.
+        Cancelling cancels the call.
         """
         try:
             with self._scopes[name]:
@@ -64,7 +67,7 @@ class Attendance:
             del self._scopes[name]
 
     async def watch(self) -> None:
-        """Look again and again who is there, until cancelled."""
+        """Look again and again which learners are connected, until cancelled."""
         while True:
             now = trio.current_time()
             self._present = self._find()

@@ -6,8 +6,7 @@ A file holds, in this order:
 - the SHA-256 digest of all that follows;
 - the fields and the model, as in :mod:`heartline.federated._body`.
 
-The functions block for as long as the disk does; call
-them in a thread.
+The functions block for as long as the disk does; call them in a thread.
 """
 
 from __future__ import annotations
@@ -33,8 +32,8 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     - ``round``: the number of completed rounds, from 0.
     - ``model``: the global model after that round.
-    - ``random_state``: of whatever draws the learners of a round; any value that CBOR can carry. Tuples
-      come back as lists.
+    - ``random_state``: the state of the generator that draws the learners of a round; any value that CBOR
+      can carry. Tuples come back as lists.
     - ``metadata``: anything else to keep, by name; CBOR as well.
 
     Raises :exc:`ValueError` when made with a negative round or with a model that is none.
@@ -96,7 +95,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
 
 
 def read_digest(path: Path) -> bytes:
-    """The checksum in the file at ``path``: it tells this checkpoint from every other."""
+    """Return the checksum in the file at ``path``, which tells this checkpoint from every other."""
     with path.open("rb") as file:
         return file.read(_BODY)[len(MAGIC) :]
 

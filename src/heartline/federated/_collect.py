@@ -1,4 +1,4 @@
-"""Having a cohort train: every order, its result or its failure, until nobody is missing."""
+"""Collects the results of a round: each learner of the cohort gets an order, and gives a result or fails."""
 
 from __future__ import annotations
 
@@ -39,16 +39,17 @@ class _Collection:
                 self.stale.cancel()
                 return
             entry = LeftOut(name, str(error))
-        await self._round.take(entry)
+        await self._round.record(entry)
 
 
 async def collect(
     current: Round, attendance: Attendance, order: Order, *, timeout: float, heed_stale: bool
 ) -> bool:
-    """Have everyone train who is missing in the round, for ``timeout`` seconds at most.
+    """Have all learners train whose results are missing in the round, for ``timeout`` seconds at most.
 
-    With ``heed_stale`` the round is called off when a learner knows a later model of the run: ``False``.
-    Raises :exc:`OSError` if the journal cannot be written.
+    With ``heed_stale`` the round is called off, and ``False`` returned, when a learner knows a later model of
+    the run. Raises :exc:`OSError` if the journal cannot be written. After a cancellation the
+    journal has the results that came.
     """
     collection = _Collection(current, attendance, order, heed_stale=heed_stale)
     with trio.move_on_after(timeout), collection.stale:
@@ -56,7 +57,7 @@ async def collect(
     if collection.stale.cancel_called:
         return False
     for name in current.missing:
-        await current.take(LeftOut(name, f"no result within {timeout:g} s (round_timeout)"))
+        await current.record(LeftOut(name, f"no result within {timeout:g} s (round_timeout)"))
     return True
 
 

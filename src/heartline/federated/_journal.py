@@ -1,4 +1,4 @@
-"""The round in progress, on disk: what was decided before anyone was asked, and what came back so far.
+"""The round in progress, on disk: what was decided before any learner was asked, and what came back so far.
 
 With the checkpoint before it, a journal holds all that a trainer needs to go on in the middle of a round. The
 file holds ``MAGIC``, a line of text, and then records. The first is the :class:`Draw`; each of the others, an
@@ -10,8 +10,8 @@ file holds ``MAGIC``, a line of text, and then records. The first is the :class:
 
 A crash can tear the last record only, since each is on the disk before the next one is begun. So a record
 that the file's end cuts short, or that is wrong and ends there, is cut off; what is wrong elsewhere is
-damage, and an error. A journal belongs to one checkpoint, which it names by its checksum; beside any other it
-is void.
+damage, and an error. A journal belongs to one checkpoint, which it names by its checksum; beside any other
+checkpoint the journal is void.
 
 The functions block for as long as the disk does; call them in a thread.
 """
@@ -33,7 +33,7 @@ import msgspec
 from heartline.federated._body import encode_header, read_body, sync_directory, write_arrays
 from heartline.federated._model import Model, TrainResult
 
-__all__ = ["MAGIC", "Draw", "Entry", "Journal", "LeftOut", "Over", "Received"]
+__all__ = ["MAGIC", "Draw", "Entry", "Journal", "LeftOut", "Received", "TooFewResults"]
 
 MAGIC = b"heartline journal 1\n"
 _LENGTH = struct.Struct("!Q")
@@ -51,7 +51,7 @@ class Draw(msgspec.Struct, frozen=True, kw_only=True):
     present: list[str]
     """The learners out of whom the cohort was drawn."""
     random_state: Any
-    """Of the sampling, after the draw."""
+    """The state of the sampling, after the draw."""
     config: bytes
     """The order's config in the wire's envelope."""
 
@@ -73,11 +73,11 @@ class LeftOut:
 
 
 @dataclass(frozen=True, slots=True)
-class Over:
+class TooFewResults:
     """The round had too few results; the next one is another try."""
 
 
-Entry: TypeAlias = Received | LeftOut | Over
+Entry: TypeAlias = Received | LeftOut | TooFewResults
 
 
 class Journal:
@@ -87,7 +87,7 @@ class Journal:
         self.draw = draw
         self._path = path
         self._end = end
-        """Bytes of the file that are known to be good; whatever stands behind them is cut off."""
+        """Bytes of the file that are known to be good; the next entry overwrites what follows them."""
 
     @classmethod
     def create(cls, path: Path, draw: Draw) -> Journal:
@@ -134,14 +134,14 @@ class Journal:
                 yield _decode(*body)
 
     def append(self, entry: Entry) -> None:
-        """Put an entry on the disk; raises :exc:`OSError` if that refuses, and the entry is not there."""
+        """Put an entry on the disk; raises :exc:`OSError`, and leaves the entry out, if the disk refuses."""
         match entry:
             case Received(learner, result):
                 counted = {"samples": result.samples, "metrics": result.metrics}
                 record = _encode({"learner": learner, **counted}, result.model)
             case LeftOut(learner, reason):
                 record = _encode({"learner": learner, "reason": reason}, [])
-            case Over():
+            case TooFewResults():
                 record = _encode({}, [])
         try:
             with self._path.open("r+b") as file:
@@ -155,7 +155,7 @@ class Journal:
         self._end += len(record)
 
 
-_WAY_OUT = "move it away, and the round begins anew"
+_WAY_OUT = "move it away, and the round starts over"
 
 
 def _encode(fields: dict[str, Any], model: Model) -> bytes:
@@ -175,7 +175,7 @@ def _encode(fields: dict[str, Any], model: Model) -> bytes:
 def _decode(fields: dict[str, Any], model: Model) -> Entry:
     if "samples" in fields:
         return Received(fields.pop("learner"), TrainResult(model=model, **fields))
-    return LeftOut(**fields) if fields else Over()
+    return LeftOut(**fields) if fields else TooFewResults()
 
 
 def _read(file: BinaryIO, path: Path) -> tuple[dict[str, Any], Model] | None:

@@ -33,9 +33,9 @@ class Learner:
     def train(self, model: Model, config: dict[str, Any]) -> TrainResult | Awaitable[TrainResult]:
         """Train from the global ``model`` on this learner's data.
 
-        ``config`` is what the trainer sends with the order of this round. It is called once for an order,
-        also when the connection is lost or the trainer is started anew meanwhile; a learner that is itself
-        started anew is asked again.
+        ``config`` is what the trainer sends with the order of this round. The method is called once for each
+        order, even if the connection is lost or the trainer is restarted meanwhile; only a learner that is
+        itself restarted is asked again.
         """
         raise NotImplementedError(f"{type(self).__name__} must define train(model, config)")
 
@@ -44,7 +44,7 @@ class Learner:
         raise NotImplementedError(f"{type(self).__name__} does not define evaluate(model, config)")
 
     def get_model(self) -> Model | None:
-        """The local model, at once."""
+        """The local model, without waiting."""
         return self.model
 
     def on_model(self, model: Model, version: int) -> None:
@@ -62,13 +62,15 @@ async def run_learner(
 ) -> None:
     """Take part in a federation until its trainer has finished.
 
-    Connects to ``target``, registers, takes every new model and trains when asked; comes back by itself
-    after a loss, with the current model. ``patience``: seconds to wait for a server that is not there yet, a
-    minute because the parts of a federation are started in any order. ``on_push(model, version)`` is called
-    beside ``learner.on_model``. ``settings`` are those of :func:`heartline.open_connection`; ``identity``
-    should be the same at every start, so that the trainer knows it again.
+    It connects to ``target``, registers, takes every new model and trains when asked. After a loss it comes
+    back by itself and gets the current model. ``patience``: seconds to wait for a server that is not there
+    yet, a minute because the parts of a federation are started in any order. ``on_push(model, version)`` is
+    called beside ``learner.on_model``. ``settings`` are those of :func:`heartline.open_connection`;
+    ``identity`` should be the same at every start, so that the trainer recognizes the learner.
 
-    Raises what ended the connection for good, :class:`ConnectionRefusedByPeer` among it.
+    Raises what ended the connection for good, such as :class:`ConnectionRefusedByPeer`. Cancelling says
+    goodbye and cancels the work in progress; a sync ``train`` is waited for, and can ask with
+    :func:`trio.from_thread.check_cancelled` whether to give up.
     """
     if not isinstance(learner, Learner):
         raise ConfigurationError(f"learner must be a heartline.federated.Learner, not {learner!r}")

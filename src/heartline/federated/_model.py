@@ -1,7 +1,7 @@
 """What a federation exchanges: models, training results, evaluations.
 
-Every object checks itself when it is made, so whatever holds one need not check again: a result that came
-over a connection was made from its decoded fields and went through the same checks.
+Every object checks itself when it is made, so code that has one need not check it again. A result that came
+over a connection was made from its decoded fields, and so went through the same checks.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a trainer carries from round to round; on the disk too, if it was given a place there."""
+"""What a trainer carries from round to round; kept on disk too, if there is a checkpoint file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _cbor = CborSerializer()
 class Progress:
     """The model, its version, and what the next draw depends on.
 
-    All of it changes at once, after the disk has it; so an error or a cancellation leaves the state before.
+    All of it changes at once, after it was written to disk: an error or a cancellation leaves the old state.
     """
 
     def __init__(self, model: Model, *, seed: int, files: Files | None, make_id: Callable[[], str]) -> None:
@@ -36,7 +36,7 @@ class Progress:
         self._make_id = make_id
 
     async def load(self) -> bool:
-        """Take what is on the disk, or write the first checkpoint; tells whether something was there."""
+        """Load the checkpoint, or write the first one; tells whether there was one."""
         if self._files is None:
             return False
         saved = await trio.to_thread.run_sync(self._files.load)
@@ -48,12 +48,12 @@ class Progress:
         return True
 
     async def advance(self, model: Model, random_state: Any) -> None:
-        """A round is over, and this is its model."""
+        """End a round with a new model."""
         await self._save(self.run, self.version + 1, model, random_state)
         self.model, self.version, self._random_state = model, self.version + 1, random_state
 
     def skip(self, random_state: Any) -> None:
-        """A round is over without a model: what comes next is drawn anew."""
+        """End a round without a model: the next one draws a new cohort."""
         self._random_state = random_state
 
     async def begin_new_run(self) -> None:

@@ -13,20 +13,20 @@ from heartline.federated._model import Evaluation, Model, TrainResult
 from heartline.federated._stub import LearnerStub, ModelPush, Order
 from heartline.link import NoPublicConstructor
 
-__all__ = ["Board", "LearnerProxy"]
+__all__ = ["CurrentModel", "LearnerProxy"]
 
 
-class Board:
-    """The current model of a training, and who waits for the next one."""
+class CurrentModel:
+    """The model that was pushed last, and those who want to hear of the next one."""
 
     def __init__(self) -> None:
-        self.current: ModelPush | None = None
+        self.push: ModelPush | None = None
         self.callbacks: list[Callable[[Model, int], None]] = []
         self.changed: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
 
-    def show(self, push: ModelPush) -> None:
-        """A new model was pushed."""
-        self.current = push
+    def replace(self, push: ModelPush) -> None:
+        """Make a new push the current one, and tell everybody who wants to hear of it."""
+        self.push = push
         for callback in self.callbacks:
             callback(push.model, push.version)
         self.changed.unpark_all()
@@ -34,17 +34,18 @@ class Board:
 
 @final
 class LearnerProxy(metaclass=NoPublicConstructor):
-    """A learner, as the server holds it: its calls, awaited, on the current global model.
+    """A learner as the server sees it; its methods call the learner, with the current global model.
 
     They raise what calls raise: :class:`RemoteError` when the learner raised, :class:`CallInterrupted` when
-    its connection went.
+    its connection was lost. :meth:`train` and :meth:`evaluate` raise :class:`LocalProtocolError` before the
+    first push. Cancelling one of them tells the learner, which cancels its work where that can be cancelled.
     """
 
-    def __init__(self, connection: Connection, board: Board, make_id: Callable[[], str]) -> None:
+    def __init__(self, connection: Connection, current: CurrentModel, make_id: Callable[[], str]) -> None:
         self.id: str = connection.id
         """The learner's identity."""
         self._learner: Any = connection.service(LearnerStub)
-        self._board = board
+        self._current = current
         self._make_id = make_id
 
     def __repr__(self) -> str:
@@ -61,22 +62,23 @@ class LearnerProxy(metaclass=NoPublicConstructor):
         return evaluation
 
     def get_model(self) -> Awaitable[Model | None]:
-        """The learner's local model, without waiting for its work."""
+        """The learner's local model, without waiting for its work; to be awaited."""
         model: Awaitable[Model | None] = self._learner.get_model()
         return model
 
     def on_push(self, callback: Callable[[Model, int], None]) -> None:
         """Call ``callback(model, version)`` for every model that is pushed from now on."""
-        self._board.callbacks.append(callback)
+        self._current.callbacks.append(callback)
 
     async def wait_model(self) -> tuple[Model, int]:
-        """Wait for the next push; gives the model and its version."""
-        await self._board.changed.park()
-        assert self._board.current is not None
-        return self._board.current.model, self._board.current.version
+        """Wait for the next push; returns the model and its version. Cancelling has no other effect."""
+        await self._current.changed.park()
+        push = self._current.push
+        assert push is not None
+        return push.model, push.version
 
     def _order(self, config: dict[str, Any] | None) -> Order:
-        push = self._board.current
+        push = self._current.push
         if push is None:
             raise LocalProtocolError("the trainer has pushed no model yet: await trainer.start() first")
         return Order(

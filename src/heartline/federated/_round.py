@@ -1,4 +1,4 @@
-"""One round: its draw, what came of it so far, and what is told about it."""
+"""One round: its draw, the results so far, and the report at its end."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import trio
 
 from heartline.federated._attendance import Attendance
-from heartline.federated._journal import Draw, Entry, Journal, LeftOut, Over, Received
+from heartline.federated._journal import Draw, Entry, Journal, LeftOut, Received, TooFewResults
 from heartline.federated._model import TrainResult
 from heartline.federated._strategies import Aggregation
 from heartline.push import Receipt
@@ -31,16 +31,16 @@ class RoundReport:
     dropped: dict[str, str]
     """Why the others' results were not used."""
     seconds: float
-    """From the first order to the new model; of a round that was resumed, from there."""
+    """From the first order to the new model; in a round that was resumed, from the moment it was resumed."""
     receipt: Receipt | None
     """Of the push of the new model; ``None`` when there were too few results, so that the model stayed."""
     resumed: tuple[str, ...] = ()
-    """The learners, of the cohort, whose results were in the journal when the trainer was started anew."""
+    """The learners of the cohort whose results were in the journal when the trainer was restarted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainerStatistics:
-    """A snapshot of a training; what tells of a round is empty between rounds."""
+    """A snapshot of a training; the fields about a round are empty between rounds."""
 
     version: int
     """Rounds that the model has been through."""
@@ -69,14 +69,14 @@ class Round:
         """Without their models: these are in the aggregation, and only the report still needs the rest."""
         self.dropped: dict[str, str] = {}
         self.resumed: tuple[str, ...] = ()
-        self.over = False
+        self.abandoned = False
         self.started = trio.current_time()
         self._journal = journal
         self._threaded = heavy or journal is not None
         self._lock = trio.Lock()
 
     def replay(self) -> None:
-        """Take what the journal holds, in the order in which it came; blocks."""
+        """Apply the journal's entries, in the order in which they were written; blocks."""
         assert self._journal is not None
         for entry in self._journal.replay():
             self._apply(entry)
@@ -100,18 +100,19 @@ class Round:
             resumed=self.resumed,
         )
 
-    async def take(self, entry: Entry) -> None:
-        """Take an entry; one at a time, and cancelled either before or not at all.
+    async def record(self, entry: Entry) -> None:
+        """Write an entry to the journal and let it count; one entry at a time.
 
-        Raises :exc:`OSError` if the journal cannot be written: the entry does not count then.
+        A cancellation either comes first, and the entry does not count, or has no effect. Raises
+        :exc:`OSError` if the journal cannot be written: the entry does not count then.
         """
         async with self._lock:
             if self._threaded:
-                await trio.to_thread.run_sync(self._take, entry)
+                await trio.to_thread.run_sync(self._record, entry)
             else:
-                self._take(entry)
+                self._record(entry)
 
-    def _take(self, entry: Entry) -> None:
+    def _record(self, entry: Entry) -> None:
         if self._journal is not None:
             self._journal.append(entry)
         self._apply(entry)
@@ -127,12 +128,12 @@ class Round:
                     self.results[name] = TrainResult(model=[], samples=result.samples, metrics=result.metrics)
             case LeftOut(name, reason):
                 self.dropped[name] = reason
-            case Over():
-                self.over = True
+            case TooFewResults():
+                self.abandoned = True
 
 
 def make_statistics(version: int, current: Round | None, attendance: Attendance | None) -> TrainerStatistics:
-    """The snapshot, at any moment: results may be taken in a thread meanwhile."""
+    """Take the snapshot, at any moment: a thread may be recording a result meanwhile."""
     if current is None or attendance is None:
         return TrainerStatistics(
             version=version, round=None, cohort=(), received=(), dropped={}, waiting={}, seconds=0.0

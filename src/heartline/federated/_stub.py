@@ -6,8 +6,8 @@ a new session the update may come again later than the order. A version lower th
 old news and is dropped, unless it belongs to another run: at a learner the versions of a run never go back.
 An order for such a version is refused with :exc:`StaleOrder`.
 
-An order has an id. The trainer gives the same order, by its id, again when it lost sight of the learner or
-was started anew, and gets the same result: see :mod:`heartline.federated._work`.
+An order has an id. When the trainer has lost the learner, or was restarted, it sends the order again under
+the same id and gets the same result: see :mod:`heartline.federated._work`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import msgspec
 import trio
 
 from heartline.federated._model import Evaluation, Model, TrainResult, check_model
-from heartline.federated._work import Desk
+from heartline.federated._work import OrderRunner
 from heartline.rpc import service
 
 if TYPE_CHECKING:
@@ -55,13 +55,13 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     round: int
     config: dict[str, Any]
     id: str
-    """Of this order among all: who brings it again gets the result of the first time."""
+    """Identifies the order: the same id sent again gets the result of the first time."""
 
 
 class StaleOrder(Exception):
-    """Raised at a learner whose model is newer, in the same run, than the version it should work on.
+    """Raised at a learner whose model is newer, in the same run, than the version it was asked to work on.
 
-    So the trainer went on from an older checkpoint than its last. It begins a new run from there.
+    The trainer must have gone on from an older checkpoint than its last. It begins a new run from there.
     """
 
 
@@ -72,7 +72,7 @@ class LearnerStub:
     def __init__(
         self, learner: Learner, on_push: Callable[[Model, int], None] | None, nursery: trio.Nursery
     ) -> None:
-        self._desk = Desk(nursery)
+        self._orders = OrderRunner(nursery)
         self._learner = learner
         self._on_push = on_push
         self._current: ModelPush | None = None
@@ -81,7 +81,7 @@ class LearnerStub:
 
     @property
     def version(self) -> int | None:
-        """The version of the model that is here."""
+        """The version of the newest model that this learner has received."""
         return self._current.version if self._current else None
 
     def receive(self, push: ModelPush) -> bool:
@@ -98,8 +98,8 @@ class LearnerStub:
         return push.last
 
     async def train(self, order: Order) -> TrainResult:
-        """Train from the ordered version; answers with the result, and a repeated order with the same."""
-        result: TrainResult = await self._desk.once(order.id, partial(self._train, order))
+        """Train from the ordered version; a repeated order gets the same result."""
+        result: TrainResult = await self._orders.run_once(order.id, partial(self._train, order))
         return result
 
     async def _train(self, order: Order) -> TrainResult:
@@ -112,7 +112,7 @@ class LearnerStub:
         return await self._work(self._learner.evaluate, model, order, Evaluation)
 
     def get_model(self) -> Model | None:
-        """The learner's model, at once."""
+        """The learner's model, without waiting for its work."""
         return self._learner.get_model()
 
     async def _wait_for(self, order: Order) -> Model:
@@ -123,7 +123,7 @@ class LearnerStub:
                     return current.model
                 if current.version > order.version:
                     raise StaleOrder(
-                        f"version {current.version} is here, the order is for version {order.version}"
+                        f"the learner has version {current.version}, the order is for version {order.version}"
                     )
             await self._arrived.park()
 

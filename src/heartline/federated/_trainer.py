@@ -1,8 +1,8 @@
-"""The trainer: rounds of training over whoever is connected.
+"""The trainer: rounds of training over the learners that are connected.
 
 A round: draw a cohort of the learners that are there, have them train, aggregate each result as it arrives,
 save a checkpoint, push the new model to everyone. A learner that is away for too long or fails is left out of
-the round, and told about in its report.
+the round; the report says why.
 
 With a checkpoint the round in progress has a journal beside it. So a trainer that was killed anywhere finds
 everything it needs to go on where it was, and one whose round was cancelled goes on in the same way.
@@ -23,10 +23,10 @@ from heartline.errors import ConfigurationError
 from heartline.federated._attendance import POLL_INTERVAL, Attendance
 from heartline.federated._collect import collect
 from heartline.federated._files import Files
-from heartline.federated._journal import Draw, Journal, Over
+from heartline.federated._journal import Draw, Journal, TooFewResults
 from heartline.federated._model import Model, check_model
 from heartline.federated._progress import Progress, config_of
-from heartline.federated._proxy import Board, LearnerProxy
+from heartline.federated._proxy import CurrentModel, LearnerProxy
 from heartline.federated._round import Round, RoundReport, TrainerStatistics, make_statistics
 from heartline.federated._strategies import FedAvg, Strategy
 from heartline.federated._stub import MODEL_TOPIC, ModelPush, Order
@@ -97,7 +97,7 @@ class Trainer:
         self._grace = 0.0
         self._pushed: tuple[str, int] | None = None
         self._current: tuple[Round, Attendance] | None = None
-        self._board = Board()
+        self._current_model = CurrentModel()
         server.declare_topic(MODEL_TOPIC, history=History(count=1))
 
     @property
@@ -114,19 +114,19 @@ class Trainer:
     def learners(self) -> dict[str, LearnerProxy]:
         """The learners that are connected and registered, by identity."""
         return {
-            name: LearnerProxy._create(connection, self._board, self._make_id)
+            name: LearnerProxy._create(connection, self._current_model, self._make_id)
             for name, connection in self._present().items()
         }
 
     def statistics(self) -> TrainerStatistics:
-        """A snapshot of the round in progress: whom it waits for, and how silent they are."""
+        """A snapshot of the round in progress: which learners it waits for, and how long each was silent."""
         return make_statistics(self.version, *(self._current or (None, None)))
 
     async def start(self) -> None:
         """Load the checkpoint, or write the first, and push the current model; the first round does it too.
 
         Raises :exc:`ValueError` if the file is no checkpoint or is damaged, :exc:`OSError` if the disk
-        refuses.
+        refuses. After an error or a cancellation it can be called again.
         """
         if not self._loaded:
             if await self._progress.load():
@@ -136,9 +136,10 @@ class Trainer:
             await self._push(last=False)
 
     async def run(self, rounds: int) -> AsyncIterator[RoundReport]:
-        """Train until the model has been through ``rounds`` rounds; gives a report after each.
+        """Train until the model has been through ``rounds`` rounds; yields a report after each.
 
-        A round with too few results gives a report too, and is tried again.
+        A round with too few results yields a report too, and is tried again. Raises, and may be cancelled,
+        like :meth:`train_round`.
         """
         await self.start()
         while self.version < rounds:
@@ -147,8 +148,9 @@ class Trainer:
     async def finish(self, *, timeout: float = 5.0) -> Receipt:
         """Push the model for the last time, so that learners end.
 
-        Those that took part and are away have ``timeout`` seconds to come back for it, and then everyone has
-        as long to confirm it; the receipt names who did.
+        Learners that took part and are away have ``timeout`` seconds to come back for it; then all have as
+        long again to confirm it. The receipt names those that did. Raises what :meth:`start` raises.
+        Cancelling does not take back a model that was pushed.
         """
         await self.start()
         with trio.move_on_after(timeout):
@@ -157,11 +159,11 @@ class Trainer:
         return await self._push(last=True, wait="confirmed", timeout=timeout)
 
     async def train_round(self) -> RoundReport:
-        """One round; waits first until ``minimum`` learners are connected, and those of before are back.
+        """Train one round, as soon as ``minimum`` learners are connected and earlier ones had time to return.
 
-        Raises what :meth:`start` raises. After an error, or cancelled, the model and the files are those of
-        the round before, and the next call goes on from what the journal has; cancelled while the checkpoint
-        is written, or later, the round counts, and only its report is lost.
+        Raises what :meth:`start` raises. After an error or a cancellation the model and the files are those
+        of the round before, and the next call goes on from what the journal has. A cancellation while the
+        checkpoint is being written, or later, loses the report alone: the round counts.
         """
         await self.start()
         while not await self._collect(current := await self._begin()):
@@ -169,11 +171,11 @@ class Trainer:
         draw, number, receipt = current.draw, self.version + 1, None
         self._progress.expected = set(draw.present) - current.dropped.keys() | self._present().keys()
         if len(current.results) >= self._minimum:
-            # Saved before anyone has it: after a crash no learner knows a later model than the file.
+            # Saved before it is pushed: after a crash no learner can know a later model than the file's.
             await self._progress.advance(current.aggregation.finish(), draw.random_state)
             receipt = await self._push(last=False)
         else:
-            await current.take(Over())
+            await current.record(TooFewResults())
             self._progress.skip(draw.random_state)
         return current.report(number, receipt)
 
@@ -186,7 +188,7 @@ class Trainer:
             current = self._make_round(journal.draw, journal)
             await trio.to_thread.run_sync(current.replay)
             self._progress.expected = set(journal.draw.present)
-            if not current.over:
+            if not current.abandoned:
                 return current
             self._progress.skip(journal.draw.random_state)
         present = await self._gather()
@@ -203,7 +205,7 @@ class Trainer:
     async def _gather(self) -> list[str]:
         """The learners to draw from: waits for enough of them, and a while for those that were there before.
 
-        Whoever is just reconnecting then has its place in the draw, as it would without the interruption.
+        So a learner that is just reconnecting can be drawn, as it could have been without the interruption.
         """
         expected = self._progress.expected
         deadline = trio.current_time() + self._patience + self._grace
@@ -235,9 +237,9 @@ class Trainer:
             self._current = None
 
     async def _begin_new_run(self) -> None:
-        """Go on as another run, from the same model: an older checkpoint than the last was put back.
+        """Go on as another run, from the same model: somebody has put back an older checkpoint.
 
-        Once is enough, as no learner can know a later model of a new run; whoever says so again is wrong.
+        Once is enough: no learner can know a later model of a new run, so a second such claim is wrong.
         """
         self._renewed = True
         await self._progress.begin_new_run()
@@ -257,7 +259,7 @@ class Trainer:
     async def _push(self, *, last: bool, wait: WaitFor = None, timeout: float = 0.0) -> Receipt:
         # Without a wait the timeout says that no subscriber, whatever its policy, holds the training up.
         push = ModelPush(run=self._progress.run, version=self.version, model=self.model, last=last)
-        self._board.show(push)
+        self._current_model.replace(push)
         receipt = await self._server.publish(MODEL_TOPIC, push, wait=wait, timeout=timeout)
         self._pushed = (push.run, push.version)
         return receipt

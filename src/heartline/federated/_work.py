@@ -1,8 +1,8 @@
 """A learner's work on one order, apart from the call that brought it.
 
 A call ends with its connection; the training that it ordered need not. So the work runs in a nursery of the
-learner's own, and whoever brings the same order again, which is the trainer after a loss or a restart, gets
-the result of that work: it waits if the work is still going on. One order is remembered, the last one.
+learner's own. After a loss or a restart the trainer sends the same order again, and gets the result of that
+work; if the work is still going on, it waits. Only the last order is remembered.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import trio
 
 from heartline.link import ConnectionState, current
 
-__all__ = ["Desk"]
+__all__ = ["OrderRunner"]
 
 
 class _Work:
-    """What is done for one order, and what came of it."""
+    """The work on one order, and its outcome."""
 
     __slots__ = ("callers", "done", "error", "key", "result", "scope")
 
@@ -31,18 +31,19 @@ class _Work:
         self.error: Exception | None = None
 
 
-class Desk:
-    """Does each order once; holds the last one and its result, which is a model at most."""
+class OrderRunner:
+    """Carries each order out once; keeps the last order and its result, so one model at most."""
 
     def __init__(self, nursery: trio.Nursery) -> None:
         self._nursery = nursery
         self._last: _Work | None = None
 
-    async def once(self, key: str, run: Callable[[], Awaitable[Any]]) -> Any:
-        """The result of the order ``key``: of the work on it, if there is any, and otherwise of ``run``.
+    async def run_once(self, key: str, run: Callable[[], Awaitable[Any]]) -> Any:
+        """Return the result of the order ``key``; ``run`` is called if no work on that order has begun.
 
-        A caller that is cancelled calls the work off, unless its link went: then the work goes on. An order
-        for which nobody waits any more makes room for the next one.
+        Raises what the work raised. Cancelling the last caller also cancels the work, unless the caller was
+        cancelled because its link was lost: then the work goes on. A new order cancels an older one that
+        nobody waits for.
         """
         work = self._last
         if work is None or work.key != key or work.scope.cancel_called:
@@ -55,6 +56,7 @@ class Desk:
         try:
             await work.done.wait()
         except trio.Cancelled:
+            # The end of a session cancels its calls too, but the trainer will ask for this order again.
             if work.callers == 1 and not link_went():
                 work.scope.cancel()
             raise
@@ -75,7 +77,7 @@ class Desk:
 
 
 def _watch_link() -> Callable[[], bool]:
-    """Whether the link on which the present call came has gone since."""
+    """Return a function that tells whether the link of the present call has been lost since."""
     core = current.get(None)
     if core is None:  # called directly, without a connection
         return lambda: False

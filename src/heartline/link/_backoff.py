@@ -42,7 +42,7 @@ class Backoff:
     def delays(self, rng: random.Random, *, after: int = 0) -> Iterator[float]:
         """The delay before each attempt in a row, in seconds; ends after ``attempts``.
 
-        ``after`` is how many attempts have failed before, as far as the ceiling is concerned.
+        ``after`` attempts have failed before: the ceiling begins where these have left it.
         """
         ceiling, count = self.initial, 0
         while after and ceiling < self.maximum:

@@ -1,7 +1,7 @@
 """A client's connection: dial, greet, serve the link, and again after each loss.
 
-The first thing after a loss is to resume the session. When the server does not know it any more, or no link
-comes in time, it is over, and the next link begins a new one.
+After a loss the client tries to resume the session. When the server no longer knows the session, or no link
+comes in time, the session is over, and the next link begins a new one.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ class _Forgotten(Exception):
 
 
 async def connect(core: Core, dial: Dial, *, identity: str | None, credentials: Credentials) -> Link:
-    """Open a link and shake hands, once: for the session that lost its link, or else for a new one.
+    """Open a link and shake hands, once: for the session that lost its link, if any, or for a new one.
 
     Raises :class:`ConnectionFailed` (or its subclass for a refusal), or :class:`RemoteProtocolError` when
-    whatever answers does not speak the protocol; and what the function for the credentials raises the first
-    time that it is asked.
+    the other end does not speak the protocol; and what the function for the credentials raises when it is
+    called for the first time. Cancelling leaves no stream behind.
     """
     limits = core.setup.limits
     stream: trio.abc.Stream | None = None
@@ -68,7 +68,8 @@ async def connect(core: Core, dial: Dial, *, identity: str | None, credentials: 
             lost = _to_resume(core)
             core.attempt = _next_attempt(core)
             session.hello(
-                # What the server made up is kept over reconnects; what the user said is said again as it was.
+                # An identity that the server made up is kept over reconnects; the user's own is sent
+                # unchanged.
                 identity=identity if identity is not None else core.id or None,
                 credentials=shown,
                 resume=None if lost is None else lost.session.ticket,
@@ -89,21 +90,22 @@ async def connect(core: Core, dial: Dial, *, identity: str | None, credentials: 
         if isinstance(error, ConnectionLost):
             raise ConnectionFailed(str(error)) from error
         if isinstance(error, Exception) and not isinstance(error, (HeartlineError, _Forgotten)):
-            # A transport of somebody else's: what it raises is one failed attempt, not the end of the block.
+            # A third party's transport may raise anything: that is one failed attempt, not the end of the
+            # block.
             raise ConnectionFailed(f"the transport raised {error!r}") from error
         raise
 
 
 def _next_attempt(core: Core) -> tuple[bytes, int]:
     if core.attempt is None:
-        # Not from the endpoint's source of chance: a seeded one would give two processes the same name.
+        # Not from the endpoint's ``rng``: with the same seed two processes would get the same id.
         return random.SystemRandom().randbytes(8), 1
     client, count = core.attempt
     return client, count + 1
 
 
 def _to_resume(core: Core) -> Link | None:
-    """The link whose session shall go on; one that cannot is over now."""
+    """The link whose session is to go on; a session that cannot is ended here."""
     link = core.link
     if link is not None and link.failure is not None:
         core.end_session(link.failure)
@@ -124,7 +126,7 @@ def _admitted(answer: Event | None, resuming: bool) -> Welcome:
 
 
 def _begin(core: Core, lost: Link | None, stream: trio.abc.Stream, session: Session, answer: Welcome) -> Link:
-    """The link of the session that the server has in mind."""
+    """Return the link for the server's answer: that of the resumed session, or of a new one."""
     core.id = answer.session
     if lost is not None and answer.resumed:
         if core.link is not lost:
@@ -152,7 +154,7 @@ async def run_client(
 ) -> None:
     """Serve ``link``, and after each loss the one that ``again`` makes, until the end of the connection.
 
-    With ``renewable`` credentials those that are not accepted any more are no reason to end.
+    With ``renewable`` credentials the end of their validity does not end the connection.
     """
     reason: HeartlineError = ConnectionClosed(
         "the block that the connection lived in was left", code=CloseCode.NORMAL, by_peer=False
@@ -165,12 +167,12 @@ async def run_client(
             if backoff is None or _is_final(lost, renewable):
                 reason = lost
                 return
-            # A link that did not live for long counts like a failed attempt: the delays go on growing.
+            # A link that did not last counts as a failed attempt, so the delays keep growing.
             short_lived = 0 if opened + backoff.maximum < trio.current_time() else short_lived + 1
             delays = backoff.delays(core.setup.rng, after=max(0, short_lived - 1))
             with trio.CancelScope() as core.dialing:
                 link = await _dial_again(core, delays, again, lost, renewable)
-            if core.state is ConnectionState.CLOSED:  # by its user, while this was trying
+            if core.state is ConnectionState.CLOSED:  # its user has closed it during the attempts
                 await link.aclose(grace=GOODBYE_GRACE)
                 return
     except HeartlineError as error:
@@ -186,7 +188,7 @@ async def _dial_again(
     reason: HeartlineError,
     renewable: bool,
 ) -> Link:
-    """Get a new link; when that takes too long the session is over, and the attempts go on without it."""
+    """Get a new link; when that takes too long the session ends, and the attempts go on for a new one."""
     window = core.link.session.resume_window if core.link is not None else 0.0
     expiry = trio.current_time() + window
     for attempt, delay in enumerate(delays, 1):
@@ -207,12 +209,12 @@ async def _dial_again(
 
 
 async def _until(core: Core, expiry: float, function: Callable[..., Awaitable[T]], *args: object) -> T:
-    """Await a function; if the session cannot go on meanwhile, give that up and call it anew."""
+    """Await a function; if the session ends meanwhile, cancel the call and make it again without one."""
     link = core.link
     if link is not None:
         reason = link.failure
         if reason is None:
-            link.scope = trio.CancelScope(deadline=expiry)  # so that a failure ends this wait too
+            link.scope = trio.CancelScope(deadline=expiry)  # a failure of the link cancels this scope
             try:
                 with link.scope:
                     return await function(*args)
@@ -225,7 +227,7 @@ async def _until(core: Core, expiry: float, function: Callable[..., Awaitable[T]
 
 
 def _is_final(reason: HeartlineError, renewable: bool) -> bool:
-    """Whether there is no use in another link."""
+    """Whether another link would be of no use."""
     if not isinstance(reason, ConnectionClosed):
         return False
     if renewable and reason.code == CloseCode.UNAUTHENTICATED:

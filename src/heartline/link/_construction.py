@@ -1,4 +1,4 @@
-"""Classes whose objects come from a factory alone: nobody else could give them a life that ends."""
+"""Classes whose objects only a factory makes, which also sees to it that they end."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """The engine of a connection: one object per peer, the same class on both ends.
 
-It outlives its streams: after a loss its session is resumed on another one, and nothing that stands on it
-notices. Where that is not possible any more the session is over, and a client's connection begins a new one.
-What stands on it are *parts* (calls, topics, channels), which get the frames of their family and hear of the
-end of a session. What a user holds is a face above it, made by the layer that knows its parts.
+A core outlives its streams: after a loss its session is resumed on another stream, and the layers above do
+not notice. When that is no longer possible the session is over, and a client's connection begins a new one.
+Above the core there are *parts* (calls, topics, channels), which get the frames of their family and are told
+of the end of a session. What a user holds is a face of the core, made by the layer that knows its parts.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Core:
         self.role: Role = role
         self.id: str = ""
         self.peer: Peer = peer
-        """Who is at the other end of the present link, or was at that of the last one."""
+        """The peer at the other end of the present or the last link."""
         self.state: ConnectionState = ConnectionState.CONNECTING
         self.link: Link | None = None
         """The session's link, up or down; ``None`` while there is no session."""
@@ -151,7 +151,7 @@ class Core:
         return self.link
 
     def closed_error(self) -> HeartlineError:
-        """The error of what needs a session while there is none, or none for anything new."""
+        """The error to raise where a session is needed, and there is none or it takes nothing new."""
         reason = self.reason
         if isinstance(reason, ConnectionClosed) and (
             not reason.by_peer or self.state is _LEAVING or self.state is _CLOSED
@@ -211,10 +211,10 @@ class Core:
 
     @trio.lowlevel.enable_ki_protection
     def close(self, code: int, reason: str, *, drain: float = 0.0) -> None:
-        """Say goodbye without waiting; while the link is down there is none to say, and the session is over.
+        """Say goodbye without waiting; while the link is down this ends the session instead.
 
         The link ends when the peer has answered; with ``drain``, in seconds, not before everything in
-        progress has ended. It ends ``GOODBYE_GRACE`` seconds after the drain at the latest.
+        progress has ended. At the latest it ends ``GOODBYE_GRACE`` seconds after the drain.
         """
         link = self.link
         if link is None:
@@ -243,14 +243,14 @@ class Core:
         self.leave_when_idle()
 
     def leave_when_idle(self) -> None:
-        """See whether the goodbye, if one is under way, can go on; to be called when something has ended."""
+        """Let a goodbye that is under way go on if it can; to be called when something has ended."""
         if self._goodbye is not None:
             self._goodbye.go_on(idle=self.idle)
 
     async def aclose(self) -> None:
         """Say goodbye, wait for its end, and finish; bounded by the goodbye's grace.
 
-        What was sent before still arrives: a second is given to the peer to answer, and another to take the
+        What was sent before still arrives: the peer has a second to answer, and another second to take the
         rest. In a cancelled scope nothing is waited for.
         """
         self.close(CloseCode.NORMAL, "its application closed the connection")
@@ -270,7 +270,7 @@ class Core:
     # Links and sessions
 
     def begin_link(self, link: Link) -> None:
-        """The link has come up: for a new session, or for the one that it had."""
+        """Begin to use a link, of a new session or of the present one."""
         resumed = self.link is link
         self._links += 1
         self._resumed += resumed
@@ -289,7 +289,7 @@ class Core:
         link.flush()
 
     async def end_link(self, link: Link, reason: HeartlineError | None) -> None:
-        """The stream has ended: for this reason if it is one that ends the session too."""
+        """End the link's use of its stream; with a ``reason`` the session ends too."""
         final = reason or link.failure or self.reason
         self.reason = (
             self.reason or final or link.loss or ConnectionLost("the peer ended the stream without a goodbye")
@@ -308,7 +308,7 @@ class Core:
             await link.aclose(grace=GOODBYE_GRACE)
 
     def _on_lost(self, reason: HeartlineError, *, waits: bool) -> None:
-        """The link is down; ``waits`` says that another one is waited for."""
+        """Note that the link is down; ``waits`` says whether the connection waits for another one."""
         if self.state is not _CLOSED:
             self._step(ConnectionStep.LINK_DOWN)
             if waits:
@@ -317,7 +317,7 @@ class Core:
                 self._tell(Change.LOST, reason)
 
     def end_session(self, reason: HeartlineError) -> None:
-        """The session is over: what stands on it ends, and the next link begins another one."""
+        """End the session, and what the parts have in progress; the next link begins another session."""
         link, self.link = self.link, None
         if link is None:
             return
@@ -337,13 +337,13 @@ class Core:
             link.session.let_go()
 
     def finish(self, reason: HeartlineError) -> None:
-        """The end of the connection: no further link will come."""
+        """End the connection: no further link will come."""
         if self.state is _CLOSED:
             return
         self.end_session(reason)
         self.reason = reason
         self._step(ConnectionStep.END)
-        # A server's connections come and go; a client has this one.
+        # On a server connections come and go, but a client's only connection should not end unnoticed.
         log = logger.info if self.role is Role.SERVER or _is_on_purpose(reason) else logger.warning
         log("%s: the connection has ended: %s", self, reason)
         if self.dialing is not None:

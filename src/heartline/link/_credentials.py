@@ -1,4 +1,4 @@
-"""What a client has to show: a value, or a function that is asked for one at every handshake."""
+"""A client's credentials: a value, or a function that is called for one at every handshake."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ logger = logging.getLogger("heartline.link")
 class Credentials:
     """The source of a client's credentials.
 
-    It is asked before the server is dialled, which need not wait for it then, with the handshake's time to
-    itself.
+    A function is called before the server is dialled, so that the server need not wait for it. It has the
+    whole time of a handshake.
     """
 
     def __init__(self, source: Any, timeout: float) -> None:
@@ -30,14 +30,14 @@ class Credentials:
 
     @property
     def renewable(self) -> bool:
-        """Whether the next answer may be another one."""
+        """Whether the next credentials may be different."""
         return callable(self._source)
 
     async def ask(self) -> Any:
-        """The value for the next handshake.
+        """Return the value for the next handshake.
 
-        What the function raises comes out as it is the first time, and is an attempt that failed later:
-        raises :class:`ConnectionFailed` then, and when the answer does not come in time.
+        The first time, what the function raises is raised unchanged. Later it becomes
+        :class:`ConnectionFailed`, a failed attempt; so does, each time, an answer that comes too late.
         """
         if not callable(self._source):
             return self._source

@@ -1,4 +1,4 @@
-"""On whose behalf code runs: what handles a connection's frames knows it, and so do the tasks begun there."""
+"""The connection on whose behalf code runs: set where its frames are handled, and in tasks started there."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Writes for many links at once: what broadcasts and pushes queued.
 
-A sweep costs a system call per link. After one that took ``d`` seconds the flusher rests for ``d``: a
-publisher in a hurry gets half of the loop, and what it queues meanwhile leaves joined, one write per link for
-many messages. A single message is written at once.
+A sweep costs a system call per link. After a sweep that took ``d`` seconds the flusher rests for ``d``
+seconds: a busy publisher gets half of the loop's time, and what it queues meanwhile is joined, one write per
+link for many messages. A single message is written at once.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Flusher:
 
     @trio.lowlevel.enable_ki_protection
     def mark(self, link: Link) -> None:
-        """This link has something to write."""
+        """Write what this link has queued with the next sweep."""
         self._links[link] = None
         if self._parked is not None:
             task, self._parked = self._parked, None
@@ -51,7 +51,7 @@ class Flusher:
         while True:
             if not self._links:
                 await self._park()
-            # On a mock clock work takes no time: there is no rest, however slow the machine.
+            # On a mock clock work takes no time, so tests see no rests, however slow the machine.
             start = trio.current_time()
             await self._sweep()
             duration = trio.current_time() - start

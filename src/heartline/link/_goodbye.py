@@ -1,8 +1,8 @@
-"""The goodbye: both sides say it, and whoever began ends the link.
+"""The goodbye: both sides say it, and the side that began ends the link.
 
-Whoever begins says it at once, waits for the other's, and then ends the link; the other answers when it is
-ready and reads on until that end. So what either side had sent before arrives, however long it is. With a
-drain both let the calls that are in progress end first. If it does not come to that, the link ends
+The side that begins says it at once, waits for the other's goodbye, and then ends the link. The other side
+answers when it is ready, and reads on until that end. So everything that either side had sent before arrives,
+however long it is. With a drain both sides let calls in progress end first. At the latest the link ends
 ``GOODBYE_GRACE`` seconds after the drain.
 """
 
@@ -20,7 +20,7 @@ GOODBYE_GRACE = 1.0
 
 
 class Goodbye:
-    """One that is under way: who said it, who heard it, and when the link may end."""
+    """A goodbye that is under way: which sides have said it, and when the link may end."""
 
     __slots__ = ("_by_peer", "_heard", "_link", "_patient", "_said")
 
@@ -29,14 +29,14 @@ class Goodbye:
         self._said = self._heard = self._by_peer = self._patient = False
 
     def say(self, code: int, reason: str, drain: float) -> None:
-        """This side begins."""
+        """Begin the goodbye from this side."""
         self._link.session.go_away(code, reason, drain=drain)
         self._said, self._by_peer = True, False
         self._link.flush()
         self._bound(drain)
 
     def hear(self, drain: float) -> bool:
-        """The peer said it: tells whether it begins; otherwise that is its answer, or crossed ours."""
+        """Note the peer's goodbye; tells whether it begins one, and does not answer or cross ours."""
         self._heard = True
         if self._said and not self._by_peer:
             return False
@@ -50,7 +50,7 @@ class Goodbye:
         scope.deadline = min(scope.deadline, trio.current_time() + drain + GOODBYE_GRACE)
 
     def go_on(self, *, idle: bool) -> None:
-        """Answer, or end the link, if it is time for that; ``idle`` says that no call is in progress."""
+        """Answer, or end the link, if it is time; ``idle`` says that no call is in progress."""
         if self._patient and not idle:
             return
         if not self._said:
@@ -62,6 +62,6 @@ class Goodbye:
 
 
 def say_why(link: Link, code: int, reason: str) -> None:
-    """Let the last that is written say why the link ends."""
+    """Make a goodbye with the reason the last thing that is written."""
     if link.session.state in (State.OPEN, State.LEAVING):
         link.session.go_away(code, reason)

@@ -17,7 +17,7 @@ async def send_greeting(stream: trio.abc.Stream, session: Session) -> None:
     try:
         await stream.send_all(b"".join(session.take(0, trio.current_time())))
     except (trio.BrokenResourceError, trio.ClosedResourceError):
-        pass  # whoever does not listen may have said why: the next read tells
+        pass  # a peer that does not listen may have said why: the next read finds that
 
 
 async def read_some(stream: trio.abc.Stream) -> bytes:
@@ -29,7 +29,7 @@ async def read_some(stream: trio.abc.Stream) -> bytes:
 
 
 async def receive_greeting(stream: trio.abc.Stream, session: Session, data: bytes = b"") -> Event | None:
-    """What the peer says; ``None`` when it ended the stream. ``data`` was read before.
+    """Receive the peer's handshake message; ``None`` when it ended the stream. ``data`` was read before.
 
     Raises :class:`ConnectionLost`, and :class:`RemoteProtocolError` for anything that is no greeting.
     """

@@ -9,10 +9,10 @@ bytes are handed to the kernel directly, without a task switch; what the kernel 
 everything on other streams, goes through a writer task, which exists from the first time it is needed.
 
 The layers above send with the verbs in the second part of the class and never reach into the session.
-Whoever can wait does so before it sends, in one of the link's queues (see :mod:`heartline.link._waiting`):
-callers, senders of messages, answers of handlers. What cannot wait, because the peer asked for it in the
-middle of a read, is queued; a peer that makes this side queue more of that than ``STUCK_LIMIT`` does not
-read, and its session ends.
+Senders that can wait do so before they send, in one of the link's queues (see
+:mod:`heartline.link._waiting`): callers, senders of messages, answers of handlers. What cannot wait, because
+the peer asked for it in the middle of a read, is queued. A peer that makes this side queue more of that than
+``STUCK_LIMIT`` does not read, and its session ends.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class _Writing(enum.Enum):
     """Where the writing stands, by the writer task or by what closes the link."""
 
     IDLE = "idle"
-    """Whoever queues something may write it."""
+    """A task that queues something may write it itself."""
     DUE = "due"
     """The writer task was woken, or waits for the stream between two writes."""
     BUSY = "busy"
@@ -99,9 +99,9 @@ class Link:
         """What the peer accepts, the same on all streams of a session."""
         self.corked: bool = False
         self.failure: HeartlineError | None = None
-        """Why the link is over."""
+        """Why the link is over; ``None`` as long as it is not."""
         self.owner: object = "a peer"
-        """Whose link it is, for the log."""
+        """What the log calls the link: its connection."""
         self.watch: int = -1
         """The heartbeat timer's number for this link."""
         self.on_room: Callable[[Link], None] | None = None
@@ -126,8 +126,8 @@ class Link:
         self._writing = _IDLE
         self._unwritten: bytes | memoryview = b""
 
-    # What the layers above send. Ctrl-C comes out where the caller waits: between taking bytes from the
-    # session and writing them it would tear the stream.
+    # What the layers above send. Ctrl-C is raised only where the caller waits: raised between taking bytes
+    # from the session and writing them it would tear the stream.
 
     @trio.lowlevel.enable_ki_protection
     def put(
@@ -180,20 +180,20 @@ class Link:
         return self.session.next_channel()
 
     def abandon_lane(self, channel: int) -> None:
-        """The peer has ended a channel: what waits there is not sent any more. Our CLOSE must come next."""
+        """Drop what waits on a channel that the peer has ended. Our CLOSE must come next."""
         self.session.abandon(channel)
 
     def break_off(self, frame_type: int, channel: int, number: int = 0, payload: bytes = b"") -> None:
         """End our direction of a lane at once, by RESET or by the answer to its call.
 
-        It goes in the place of all that waits on the lane. Where our end has left nothing happens.
+        It replaces all that waits on the lane. Nothing happens if our end has been sent already.
         """
         self.session.break_off(frame_type, channel, number, payload)
         self.nudge()
 
     @trio.lowlevel.enable_ki_protection
     def give_credit(self, channel: int, length: int) -> None:
-        """The reader took a message of this length: the peer may send as much again."""
+        """Let the peer send as much again: a message of this length was read here."""
         self.session.consume(channel, length)
         self.nudge()
 
@@ -202,7 +202,7 @@ class Link:
         return self.session.outbox.holds(frame_type, channel, number)
 
     def taken(self, frame_type: int, number: int) -> Callable[[], bool]:
-        """A question for :meth:`wait`: whether all that is queued now under this number has left."""
+        """Return a condition for :meth:`wait`: all that is queued now under this number has been sent."""
         session, outbox = self.session, self.session.outbox
         sent = session.sent
         # All small frames go with the next write, whatever else is queued; a long one takes turns.
@@ -231,7 +231,7 @@ class Link:
 
     @property
     def clear(self) -> bool:
-        """Whether senders may go on without a look: it is up, and few bytes wait, in messages of any length.
+        """Whether senders may go on at once: the link is up, and few bytes wait, in messages of any length.
 
         Otherwise a look at :attr:`up`, :attr:`crowded` or :attr:`laden` is due.
         """
@@ -279,7 +279,7 @@ class Link:
             raise ConnectionLost("the session ended while the message waited for the peer") from self.failure
 
     def wake(self) -> None:
-        """Something may have changed for those who wait, and there may be room for more."""
+        """Wake the tasks that can go on now, and call ``on_room`` if there is room again."""
         if self._queues is not None:
             self._queues.wake()
         if self.on_room is not None and self.failure is None and not self.laden:
@@ -287,7 +287,7 @@ class Link:
             on_room(self)
 
     def _end_unread(self, error: ConnectionLost) -> None:
-        """The peer does not read: it is told, and its session ends, but not the task that is here."""
+        """End the session of a peer that does not read, and tell the peer; raises nothing at the sender."""
         if self.failure is None:
             logger.warning("%s is given up: %s", self.owner, error)
             if self.session.state in (State.OPEN, State.LEAVING):
@@ -336,13 +336,13 @@ class Link:
         else:
             self.wake()
 
-    # Ctrl-C in the middle of a write would tear the stream, and no goodbye could follow. So it is for the
+    # Ctrl-C in the middle of a write would tear the stream, and no goodbye could follow. So it is left to the
     # main task.
     @trio.lowlevel.enable_ki_protection
     async def _write_loop(self) -> None:
-        """The writer task: waits for the stream, so that nobody else has to."""
+        """The writer task: it waits for the stream, so that no other task has to."""
         try:
-            # Inside of ``try``: a stream with tasks of its own may raise an error beside the cancellation.
+            # Inside of ``try``: the stream may have a nursery, and raise an error beside the cancellation.
             with trio.CancelScope() as self._writer_scope:
                 await self._write_on()
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
@@ -360,7 +360,7 @@ class Link:
                 if self.state is _UP:
                     await self._write_all()
             finally:
-                # Only here: cancelled while it is parked, it must not speak for another writer.
+                # Not around the parking: by the time that is cancelled, another task may be writing.
                 self._end_writing()
             if self.state is not _UP:
                 return
@@ -368,7 +368,7 @@ class Link:
 
     async def _write_all(self) -> None:
         while data := self._unwritten or _join(self.session.take(BURST, trio.current_time())):
-            self._unwritten = data  # it counts as waiting until the stream has it
+            self._unwritten = data  # the data counts as waiting until the stream has taken it
             self._writing = _BUSY
             await self.stream.send_all(data)
             self._writing, self._unwritten = _DUE, b""
@@ -414,11 +414,11 @@ class Link:
         self.state = LINK_TRANSITIONS[self.state, step]
 
     def lose(self, error: HeartlineError) -> None:
-        """The stream is not to be used any more, for this reason; the reader's scope is cancelled."""
+        """Stop using the stream, for this reason; the reader's scope is cancelled."""
         if self.state is _UP:
             self._step(LinkStep.LOSE)
             self.loss = error
-            if self.failure is not None:  # it was given up before
+            if self.failure is not None:  # the session was given up while the stream was up
                 self._step(LinkStep.FAIL)
         self.scope.cancel()
 
@@ -429,12 +429,12 @@ class Link:
         self.wake()
 
     def fail(self, error: HeartlineError) -> None:
-        """The session cannot go on, for this reason, with any stream."""
+        """End the link for good, for this reason: the session cannot go on with any stream."""
         self.lose(error)
         self.give_up(error)
 
     def give_up(self, error: HeartlineError) -> None:
-        """As :meth:`fail`, but on a stream that is up what is queued may still leave while it is closed."""
+        """Like :meth:`fail`, but what is queued may still be written when the stream is closed."""
         if self.failure is None:
             self.failure = error
             if self.state is LinkState.DOWN:
@@ -488,7 +488,7 @@ async def close_stream(stream: trio.abc.Stream, deadline: float) -> None:
     except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
         logger.debug("a stream was broken when it was closed: %s", error.__cause__ or error)
     except Exception:
-        # A stream closes even when it raises, and its error must not end the other connections.
+        # A stream counts as closed even when it raises, and its error must not end other connections.
         logger.exception("a stream raised while it was closed")
 
 

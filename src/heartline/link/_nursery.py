@@ -14,8 +14,8 @@ __all__ = ["open_plain_nursery"]
 async def open_plain_nursery() -> AsyncIterator[trio.Nursery]:
     """Like :func:`trio.open_nursery`, but a single error is raised bare, not in a group of one.
 
-    That there is a nursery inside ``open_connection`` is not the caller's business: ``except ValueError``
-    around the block must see the ``ValueError`` of the body. Several errors stay a group.
+    The caller need not know that there is a nursery inside ``open_connection``: ``except ValueError`` around
+    the block must catch a ``ValueError`` of the body. Several errors stay a group.
     """
     single: BaseException | None = None
     try:

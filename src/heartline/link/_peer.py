@@ -15,10 +15,10 @@ _TOLD = tuple(known.name for known in fields(StreamInfo))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer(StreamInfo):
-    """Who is at the other end of a link: what it says of itself, and what its stream knows.
+    """The peer at the other end of a link: what it says about itself, and what its stream knows about it.
 
-    ``authenticate`` judges a client by it, and :attr:`heartline.Connection.peer` tells it later, on both ends
-    and without credentials. Only the certificate is proof of anything.
+    ``authenticate`` judges a client by this. Later :attr:`heartline.Connection.peer` has it, on both ends and
+    without credentials. Only the certificate is proof of anything.
     """
 
     url: str
@@ -26,15 +26,15 @@ class Peer(StreamInfo):
     was given an open stream."""
 
     identity: str | None = None
-    """The name that a client claims, ``None`` if it claims none; that under which it was let in is
+    """The name that a client claims, ``None`` if it claims none; the name under which it was let in is
     :attr:`heartline.Connection.id`. On a client ``None``: servers claim no name."""
 
     credentials: Any = field(default=None, repr=False)
-    """What a client gave as ``credentials=``: any value that can be sent, not checked yet in any way. It is
-    there for ``authenticate`` only, and not kept."""
+    """What a client gave as ``credentials=``: any value that can be sent, not checked in any way. Only
+    ``authenticate`` gets it; it is not kept."""
 
     @classmethod
     def of(cls, info: StreamInfo, *, url: str, identity: str | None = None, credentials: Any = None) -> Peer:
-        """The peer at the other end of a stream that knows this of it."""
+        """Make the peer of a stream from what the stream knows about it."""
         told = {name: getattr(info, name) for name in _TOLD}
         return cls(**told, url=url, identity=identity, credentials=credentials)

@@ -1,4 +1,4 @@
-"""Reading a link: take what the stream has, and hand out what it brings, so that others run in between."""
+"""Reads a link: takes what the stream has, and hands out the frames in turns with other tasks."""
 
 from __future__ import annotations
 
@@ -29,13 +29,16 @@ _UP = LinkState.UP
 
 
 def read(link: Link, handle: Handle) -> Coroutine[Any, Any, None]:
-    """Read and handle until the peer ends the stream; to be awaited. Protocol errors are raised."""
+    """Read and handle until the peer ends the stream; to be awaited.
+
+    Raises :class:`RemoteProtocolError` and :class:`ConnectionLost`.
+    """
     # Not a coroutine of its own: an idle link would keep half a KiB more for it.
     return _read_socket(link, handle) if link.descriptor >= 0 else _read_stream(link, handle)
 
 
 async def _receive_first(link: Link, handle: Handle) -> None:
-    """What came behind the handshake, in the same bytes."""
+    """Handle what came in the same bytes as the handshake."""
     if link.session.holds_back or link.session.failed:
         await _receive(link, b"", handle)
 
@@ -44,7 +47,7 @@ def _receive_eof(link: Link) -> None:
     try:
         link.session.receive_eof()
     except RemoteProtocolError as error:
-        # Inside a frame the end of a stream is no mischief: its sender was cut off too.
+        # The end of a stream inside a frame is no mischief: the sender was cut off too.
         raise ConnectionLost(str(error)) from None
 
 
@@ -90,7 +93,7 @@ async def _receive(link: Link, data: bytes, handle: Handle) -> None:
             await _handle_many(link, events, handle)
         else:
             link.handle(events, handle)
-        # What was not decoded was not counted either: a link that is lost leaves it to the next one.
+        # What was not decoded was not counted either: if the link is lost, the peer sends it again.
         if not (session.failed or session.holds_back) or link.state is not _UP:
             break
         data = b""

@@ -1,4 +1,4 @@
-"""A connection's link is served: read until its stream ends, for whatever reason, and no longer."""
+"""Serves a connection's link: reads it until its stream ends, for whatever reason."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ logger = logging.getLogger("heartline.link")
 
 @trio.lowlevel.enable_ki_protection
 async def serve_link(core: Core, link: Link) -> HeartlineError:
-    """Serve the link's stream until that ends; the reason is returned.
+    """Serve the link's stream until it ends, and return the reason.
 
     Afterwards :attr:`Core.link` is ``None`` if the session has ended with it; otherwise another stream
     may resume it.
@@ -38,7 +38,7 @@ async def serve_link(core: Core, link: Link) -> HeartlineError:
     except ConnectionLost as error:
         link.lose(error)
     except Exception:
-        # One peer's connection must not take the others with it: the server lives on.
+        # An error on one peer's connection must not end the server, and the other connections with it.
         logger.exception("%s: internal error", core)
         reason = ConnectionLost("internal error, see the log")
         say_why(link, CloseCode.INTERNAL_ERROR, "internal error")

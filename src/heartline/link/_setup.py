@@ -1,4 +1,4 @@
-"""What all connections of one endpoint share, and what stands on a connection."""
+"""What all connections of one endpoint share, and the interface of a connection's parts."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 __all__ = ["Change", "Part", "Setup", "Unsent"]
 
 Unsent = Callable[[int], set[int]]
-"""``unsent(frame_type)`` takes back the messages of a type that never left; gives their ids."""
+"""``unsent(frame_type)`` takes back the messages of a type that were not sent, and returns their ids."""
 
 
 class Part(Protocol):
-    """A protocol that stands on a connection: it gets the frames of its family.
+    """A protocol on top of a connection: it gets the frames of its family.
 
     A connection makes a part when it is first asked for, or when the first frame of its family comes.
     """
@@ -50,7 +50,7 @@ class Part(Protocol):
         ...
 
     def on_session_end(self, reason: HeartlineError, unsent: Unsent) -> None:
-        """The session is over: what was in progress ends."""
+        """End what is in progress: the session is over."""
         ...
 
 
@@ -79,8 +79,8 @@ class Setup:
     timer: HeartbeatTimer
     flusher: Flusher
     parts: Mapping[int, Callable[[Core], Part]]
-    """What makes the part of a frame family."""
+    """The function that makes the part of each frame family."""
     hooks: Hooks
     """Observers and middleware."""
     on_change: Callable[[Core, Change, HeartlineError | None], None]
-    """Is told what happens to each connection; with the reason of a loss or an end."""
+    """Called with what happens to each connection, and the reason of a loss or an end."""

@@ -2,8 +2,8 @@
 
 A *connection* begins without a link. Its first link, and each later one, makes it open. A goodbye, by
 either side, makes it leave: nothing new is begun, and the end of the link is the end of the session. When a
-link ends the connection is lost, until another link comes; whether the session goes on there is for the
-session to say. The end can come from anywhere, and nothing follows it.
+link ends the connection is lost, until another link comes; the session decides whether it goes on there. The
+end can come from any state, and nothing follows it.
 
 A *link* joins a session with its stream. While it is up, bytes flow. When the stream is lost it is down,
 and another stream may bring it up again. When the session cannot go on, with this stream or another, it is
@@ -37,7 +37,7 @@ class ConnectionState(enum.Enum):
     LEAVING = "leaving"
     """One side said goodbye; what is in progress may end."""
     LOST = "lost"
-    """No link at the moment; a client tries to get a new one, and its server waits for that."""
+    """No link at the moment; the client tries to get a new one, and the server waits for it."""
     CLOSED = "closed"
     """The end."""
 
@@ -114,9 +114,9 @@ class ConnectionStatistics:
     silence: float
     """Seconds since the last byte was heard."""
     suspicion: float
-    """How suspicious the silence is, in powers of ten: a living peer is silent for so long once in
-    ``10 ** suspicion`` times. 0 when it was just heard, about 6 when it is given up (less if it was always
-    slow), infinite without a link. Seconds in which this side did not listen do not count.
+    """How suspicious the silence is, in powers of ten: a living peer is silent for so long only once in
+    ``10 ** suspicion`` times. 0 when the peer was just heard, about 6 when it is given up (less if it was
+    always slow), infinite without a link. Seconds in which this side did not listen do not count.
     See :ref:`suspicion`."""
     channels: int
     """Open channels beside the default one."""

@@ -1,9 +1,9 @@
 """One timer wheel for the deadlines of all links of an endpoint.
 
-A task that sleeps until the earliest link has something due, never a sleeping task per peer. What a link has
-due only moves away while bytes flow, so each link stands once, in the slot of the time that was last known:
-whoever comes up too early is put into a later slot. After G. Varghese and T. Lauck, "Hashed and Hierarchical
-Timing Wheels", SOSP 1987, with three turns of our own:
+One task sleeps until the earliest link has something due; there is no sleeping task per peer. While bytes
+flow a link's due time only moves away, so each link is in one slot, that of the due time when it was last
+checked. A link that comes up too early is put into a later slot. After G. Varghese and T. Lauck, "Hashed and
+Hierarchical Timing Wheels", SOSP 1987, with three turns of our own:
 
 - A deadline is rounded up to a grain of at most 1/128 of the time until then, so that many links share a
   slot, and a wake-up. Only slots that hold somebody exist; a heap has their times.
@@ -53,7 +53,7 @@ SECOND_LOOK = 4
 tasks and the layers, such as TLS and a WebSocket, on its way to the session."""
 
 LONGEST_WAIT = 2**32
-"""Seconds; whoever has nothing due for longer, or ever, is looked at once in a century."""
+"""Seconds, about a century; a link with nothing due for longer, or ever, is looked at then."""
 
 
 class HeartbeatTimer:
@@ -78,7 +78,7 @@ class HeartbeatTimer:
         self._phase = (self._phase + GOLDEN) % 1.0
         pulse.pace(EARLIEST + self._phase * (LATEST - EARLIEST))
         self._put(link, pulse.next_check, now)
-        # Into a wheel that stood still this leads to a turn at once.
+        # A wheel that stood still turns at once: its next look was due long ago.
         self._scope.deadline = min(self._scope.deadline, self._next_turn())
 
     def discard(self, link: Link) -> None:
@@ -100,7 +100,7 @@ class HeartbeatTimer:
         return min(self._times[0] / TICKS, self._listening.next_look) if self._times else inf
 
     def _put(self, link: Link, due: float, now: float) -> None:
-        """Into the slot of this time, or of the next grain behind it; never one that has begun."""
+        """Put a link into the slot of this time, rounded up to a grain; never into a slot that has begun."""
         reached = int(now * TICKS)
         ticks = ceil(due * TICKS) if due - now < LONGEST_WAIT else reached + LONGEST_WAIT * TICKS
         if ticks <= reached:
@@ -116,7 +116,7 @@ class HeartbeatTimer:
         link.watch = ticks
 
     async def _sweep(self) -> None:
-        """Check whoever has reached its time, letting others run in between."""
+        """Check the links whose time has come, and let other tasks run in between."""
         now = trio.current_time()
         checked = 0
         while self._times and self._times[0] <= now * TICKS:
@@ -134,7 +134,7 @@ class HeartbeatTimer:
             del self._slots[ticks]
 
     async def _look_again(self) -> None:
-        """Who seems to be lost is, unless the readers find something in what this program has received."""
+        """Lose the links that seem lost, unless their readers find bytes that came before now."""
         for _ in range(SECOND_LOOK):
             await trio.lowlevel.checkpoint()
         now = trio.current_time()
@@ -143,7 +143,7 @@ class HeartbeatTimer:
             self._check(self._suspects.popitem()[0], now, final=True)
 
     def _check(self, link: Link, now: float, *, final: bool = False) -> bool:
-        """Put the link where it is due again, or fail it; false if it seems to be lost."""
+        """Put the link into the slot where it is due next, or fail it; ``False`` if it seems to be lost."""
         try:
             due = link.session.check(now)
             link.flush()

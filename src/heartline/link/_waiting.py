@@ -1,8 +1,9 @@
 """Waiting at a link: for room, for the writer, for a stream that takes over.
 
-Those who wait for the same thing stand in a queue. Whenever something may have changed, the first of each
-queue is asked whether it can go on, and only then woken; when it has gone on it wakes the next. So they go
-on in order, as many as there is room for, and a change costs one question per queue, however many wait.
+Tasks that wait for the same thing form a queue. Whenever something may have changed, the condition of the
+first task in each queue is checked, and only if that holds is the task woken; when it has gone on it wakes
+the next. So tasks go on in order, as many as there is room for, and a change costs one check per queue,
+however many tasks wait.
 """
 
 from __future__ import annotations
@@ -38,10 +39,10 @@ class Queues:
     def __init__(self) -> None:
         self._queues: dict[Hashable, _Queue] = {}
 
-    # Ctrl-C must not strike between standing in the queue and sleeping there.
+    # Ctrl-C must not be raised between entering the queue and sleeping there.
     @trio.lowlevel.enable_ki_protection
     async def wait(self, what: Hashable, can_go_on: Callable[[], bool]) -> None:
-        """Stand in the queue for this until ``can_go_on``; cancelling leaves the queue.
+        """Wait in the queue for ``what`` until ``can_go_on()`` is true; cancelling leaves the queue.
 
         Not a checkpoint when nobody waits and it can go on at once.
         """
@@ -54,7 +55,7 @@ class Queues:
         queue[waiter] = None
 
         def abort(_raise_cancel: object) -> trio.lowlevel.Abort:
-            waiter.woken = True  # by Trio, and it leaves the queue when it runs
+            waiter.woken = True  # Trio wakes it, and it leaves the queue when it runs
             return trio.lowlevel.Abort.SUCCEEDED
 
         try:
@@ -71,14 +72,14 @@ class Queues:
                 del self._queues[what]
 
     def wake(self) -> None:
-        """Something may have changed: let the first of each queue go on if it can."""
+        """Let the first task of each queue go on if it can; to be called when something may have changed."""
         for queue in self._queues.values():
             _wake_first(queue)
 
 
 def _wake_first(queue: _Queue) -> None:
     first = next(iter(queue))
-    # One that was woken has not run yet: it stays in front, so that nobody who comes now passes it.
+    # A task that was woken but has not run yet stays in front, so that no newcomer passes it.
     if not first.woken and first.can_go_on():
         first.woken = True
         trio.lowlevel.reschedule(first.task)

@@ -1,7 +1,7 @@
 """The calls of one connection, in both directions.
 
-A waiting caller is a parked task: no event and no channel, the answer wakes it directly. Every pending call
-ends: with an answer, with its caller's cancellation (the peer is told), or with the session.
+A waiting caller is a parked task, which the answer wakes directly, without an event or a channel. Every
+pending call ends: with an answer, with its caller's cancellation (the peer is told), or with the session.
 
 Nothing here grows because a peer misbehaves. It may have ``Limits.calls`` calls in progress, among them those
 whose answers are under way in fragments; as many handlers again may be cleaning up after a cancellation.
@@ -9,8 +9,8 @@ The long arguments of all of them are within a share of ``Limits.memory``. A cal
 to half of it, for the callee counts a call that was cancelled until its handler has ended.
 
 Nothing is begun, and nothing answered, while the peer leaves answers unread: the link takes some small ones,
-and a share of long ones. Meanwhile calls wait before they run, and those that have run
-wait with their result.
+and a share of long ones. Meanwhile calls wait before they run, and those that have run wait with their
+result.
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ _OPEN, _LOST = ConnectionState.OPEN, ConnectionState.LOST
 _UP = LinkState.UP
 
 Turn = tuple[Link, float]
-"""The link by which a call can go now, and the seconds that are left for it."""
+"""The link on which a call can be sent now, and the seconds left until the caller's deadline."""
 
 
 class Calls:
-    """What is called and what is served on one connection."""
+    """The calls that one connection makes and serves."""
 
     __slots__ = ("_core", "_next", "_pending", "_running", "_sent", "_services", "_tasks", "held")
 
@@ -91,7 +91,7 @@ class Calls:
 
     @property
     def call_made(self) -> Tell | None:
-        """Tells observers of a call that has ended."""
+        """The function that tells observers of a call that has ended, if any observer asks for that."""
         return self._core.setup.hooks.tell("call_made")
 
     async def wait_link(self) -> None:
@@ -108,8 +108,8 @@ class Calls:
 
     # The caller's side
 
-    # Between the note that an answer is awaited and the waiting for it nothing may strike, nor between taking
-    # bytes from the session and writing them. Ctrl-C comes out where this waits.
+    # Ctrl-C is raised only where this waits: never between entering the call in _pending and waiting for its
+    # answer, nor between taking bytes from the session and writing them.
     @trio.lowlevel.enable_ki_protection
     async def call(
         self,
@@ -122,9 +122,9 @@ class Calls:
     ) -> Any:
         """Call a method of the peer and wait for its result, converted to the annotation ``returns``.
 
-        The deadline of the scopes around the call travels with it. Every failure is a :class:`CallError`;
-        when the call is cancelled the peer is told, and cancels the method. ``turn`` is for a caller that has
-        waited for it just now.
+        The deadline of the scopes around the call travels with it. Every failure is a :class:`CallError`.
+        Cancelling tells the peer, which cancels the method. ``turn`` is given by a caller that has just
+        waited for it.
         """
         core, pending = self._core, self._pending
         link, timeout = core.link, _time_left()
@@ -154,8 +154,8 @@ class Calls:
         try:
             frame: Frame = await trio.lowlevel.wait_task_rescheduled(abort)
         except (trio.Cancelled, KeyboardInterrupt):
-            # Not in ``abort``: it must not raise, and Trio calls those of many tasks in the order of a set,
-            # which differs from run to run. What goes out on the wire must not depend on it.
+            # Not in ``abort``, which must not raise. Besides, Trio aborts the tasks of a scope in the order
+            # of a set, which differs from run to run; the order of frames on the wire must not.
             if core.link is link:
                 link.put(_CANCEL, 0, number, b"")
                 core.leave_when_idle()
@@ -263,7 +263,7 @@ class Calls:
         kind = frame.type
         if kind in _ANSWERS:
             task = self._pending.pop(frame.id, None)
-            if task is not None:  # otherwise its caller was cancelled, and the answer crossed the CANCEL
+            if task is not None:  # otherwise the caller was cancelled, and the answer crossed the CANCEL
                 trio.lowlevel.reschedule(task, outcome.Value(frame))
                 if self._core.state is ConnectionState.LEAVING:
                     self._core.leave_when_idle()
@@ -277,11 +277,11 @@ class Calls:
             raise RemoteProtocolError(f"{FrameType(kind).name} without a call that streams")
 
     def on_session_end(self, reason: HeartlineError, unsent: Unsent) -> None:
-        """Every call ends: the callers learn what is known, the handlers are cancelled."""
+        """End every call: callers get an error that says what is known, handlers are cancelled."""
         not_sent = unsent(_CALL)
         for number, task in self._pending.items():
             what = Outcome.NOT_SENT if number in not_sent else Outcome.MAYBE_EXECUTED
-            error = CallInterrupted(f"the connection went while it was pending: {reason}", outcome=what)
+            error = CallInterrupted(f"the connection was lost during the call: {reason}", outcome=what)
             error.__cause__ = reason
             trio.lowlevel.reschedule(task, outcome.Error(error))
         self._pending.clear()
@@ -348,7 +348,7 @@ class Calls:
         kwargs: dict[str, Any],
         size: int,
     ) -> None:
-        """The task of one call; it answers unless the caller, or the session, has gone."""
+        """Run one call as a task; no answer is sent when the call was cancelled or the session has ended."""
         fault: Fault | None = None
         result = None
         try:
@@ -366,7 +366,8 @@ class Calls:
                 if not link.clear:
                     await _wait_writable(link, "answers")
         except* Exception as errors:
-            # Errors of cleaning up may stand in a group beside a Cancelled that is not the scope's: that goes on.
+            # Errors of cleaning up may stand in a group beside a Cancelled that is not the scope's, which
+            # goes on.
             fault = fault_of(bound.function, errors)
         finally:
             self._tasks -= 1
@@ -392,12 +393,12 @@ class Calls:
     def _fault(self, number: int, fault: Fault, lane: int = 0) -> None:
         try:
             self._core.require_link().put(_FAULT, lane, number, encode_fault(fault))
-        except LocalProtocolError as error:  # it accepts hardly anything
+        except LocalProtocolError as error:  # the peer's limits are too small even for a FAULT
             self._core.require_link().fail(ConnectionLost(f"the peer cannot be answered: {error}"))
 
 
 def _time_left() -> float:
-    """Seconds until the deadline of the scopes around; in a cancelled one minus infinity."""
+    """Seconds until the deadline of the scopes around; minus infinity in a cancelled scope."""
     deadline = trio.current_effective_deadline()
     return deadline if deadline == math.inf else deadline - trio.current_time()
 
@@ -412,7 +413,7 @@ async def _wait_writable(link: Link, what: str) -> None:
 
 @trio.lowlevel.disable_ki_protection
 def _run_inline(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """A method can be interrupted by Ctrl-C, though what called it must not be torn."""
+    """Run a sync method; Ctrl-C may interrupt the method, unlike the code that calls it."""
     return function(*args, **kwargs)
 
 

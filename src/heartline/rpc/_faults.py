@@ -1,4 +1,4 @@
-"""What went wrong, on its way from the callee to the caller: an exception, a FAULT, an exception again."""
+"""Errors on their way from the callee to the caller: an exception, then a FAULT, then an exception again."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ logger = logging.getLogger("heartline.rpc")
 
 MESSAGE_SIZE = 1024
 NAME_SIZE = 256
-"""Bytes of an error's message and of its type's name that travel: they are for a person, and so a FAULT fits
-in the smallest frame that a peer may ask for."""
+"""Bytes of an error's message and of its type's name that are sent: enough for a person who reads them, and
+few enough for a FAULT to fit into the smallest frame that a peer may ask for."""
 
 _cbor = CborSerializer()
 
@@ -41,11 +41,11 @@ class Fault(msgspec.Struct, frozen=True, omit_defaults=True):
     message: str
     type_name: str = ""
     timeout: float = 0.0
-    """Of kind ``timeout``: the seconds that the callee gave the call."""
+    """For the kind ``timeout``: the seconds that the callee gave the call."""
 
 
 class NotBegun(Overloaded):
-    """Middleware has refused a call for now, before the method ran."""
+    """Middleware has refused a call for the moment, before the method ran."""
 
 
 _KINDS: dict[str, type[CallError]] = {
@@ -58,13 +58,13 @@ _KINDS: dict[str, type[CallError]] = {
 
 
 def fault_of(function: Callable[..., Any], error: Exception) -> Fault:
-    """What the caller is told of an error; the traceback stays in this side's log."""
+    """Return what the caller is told about an error; the traceback stays in this side's log."""
     while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]  # from a nursery in the method, which is not the caller's business
+        error = error.exceptions[0]  # the caller need not know that the method uses a nursery
     if isinstance(error, PermissionError) and error.errno is None:
         return Fault("forbidden", _text(error) or "not allowed")
     if isinstance(error, InvalidArguments):
-        return Fault("arguments", _text(error))  # a value that no annotation can judge
+        return Fault("arguments", _text(error))  # the method refuses a value that fits its annotation
     if isinstance(error, NotBegun):
         return Fault("overloaded", _text(error) or "not now")
     name = type(error).__name__
@@ -82,7 +82,7 @@ def _text(error: Exception) -> str:
 
 
 def encode_fault(fault: Fault) -> bytes:
-    """The payload of a FAULT, its texts shortened and made proper Unicode."""
+    """The payload of a FAULT; its texts are shortened, and made valid Unicode."""
     fields = {
         "kind": fault.kind,
         "message": _shorten(fault.message, MESSAGE_SIZE),
@@ -97,7 +97,7 @@ def _shorten(text: str, size: int) -> str:
 
 
 def error_of(frame: Frame, target: str, timeout: float) -> CallError:
-    """The caller's error for a FAULT, be it malformed."""
+    """The caller's error for a FAULT, even a malformed one."""
     try:
         fault = msgspec.convert(_cbor.decode(frame.payload), Fault)
     except (SerializationError, msgspec.ValidationError) as error:

@@ -1,4 +1,4 @@
-"""Middleware and observers around a method: bound with it once, so that none costs none."""
+"""Wraps middleware and observers around a method, once, so that an endpoint without any pays nothing."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ __all__ = ["hook"]
 
 
 def hook(hooks: Hooks, bound: Bound, name: str) -> Bound:
-    """The bound method inside the middleware, and observers around both.
+    """Return the method wrapped in the middleware, with observers around both.
 
-    A sync method stays one that runs inline, unless there is middleware around it, which may wait.
+    A sync method still runs inline, unless there is middleware, which may wait.
     """
     if hooks.middleware:
         bound = replace(bound, function=_inside(hooks, bound, name), mode=Mode.TASK)
@@ -50,8 +50,8 @@ def _inside(hooks: Hooks, bound: Bound, name: str) -> Callable[..., Awaitable[An
         try:
             return await hooks.around(operation, proceed)
         except Overloaded as error:
-            # Overloaded says that nothing was executed. Afterwards it is an error like any other, perhaps
-            # from a call of the method's own.
+            # Overloaded tells the caller that nothing was executed. Once the method has begun, it is an error
+            # like any other, perhaps from a call that the method made.
             if began:
                 raise
             raise NotBegun(str(error)) from None

@@ -21,7 +21,7 @@ R = TypeVar("R")
 
 
 class Caller(Protocol):
-    """What a proxy stands on."""
+    """What a proxy needs of a connection."""
 
     @property
     def rng(self) -> random.Random:
@@ -35,7 +35,7 @@ class Caller(Protocol):
 
     @property
     def call_made(self) -> Tell | None:
-        """Tells observers of a call that has ended."""
+        """The function that tells observers of a call that has ended, if any observer asks for that."""
         ...
 
     async def wait_link(self) -> None:
@@ -62,10 +62,10 @@ class Caller(Protocol):
 
 
 class RemoteMethod(Generic[P, R], metaclass=NoPublicConstructor):
-    """A method of a remote service, an attribute of a proxy; awaiting a call of it gives its result.
+    """A method of a remote service, an attribute of a proxy; a call of it is awaited and returns the result.
 
-    With a typed proxy the result is converted to the annotation; one that does not fit raises
-    :class:`InvalidArguments`.
+    A typed proxy converts the result to the method's annotation, and raises :class:`InvalidArguments` if the
+    result does not fit.
     """
 
     __slots__ = ("_caller", "_limit", "_name", "_retry", "_returns", "_spec", "_target")
@@ -83,10 +83,11 @@ class RemoteMethod(Generic[P, R], metaclass=NoPublicConstructor):
         return f"<heartline.RemoteMethod {self._name}>"
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Awaitable[R]:
-        """Call it; to be awaited.
+        """Call the method; to be awaited.
 
-        Whatever fails raises a :class:`CallError`. A deadline of the scopes around travels with the call.
-        When it is cancelled the peer is told, and cancels the method; how far that came is not known.
+        Every failure raises a :class:`CallError`, whose ``outcome`` says whether the method may have run. A
+        deadline of the scopes around travels with the call. Cancelling tells the peer, which cancels the
+        method; how far the method came is not known.
         """
         # Not a coroutine of its own: one layer less to resume for each answer.
         if self._retry is None:
@@ -118,14 +119,14 @@ class RemoteMethod(Generic[P, R], metaclass=NoPublicConstructor):
 
 
 class _ObservedMethod(RemoteMethod[P, R]):
-    """A method whose calls observers are told of."""
+    """A remote method that tells observers of its calls."""
 
     __slots__ = ()
 
     async def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call it."""
+        """Call the method, and tell observers how the call ended."""
         tell = self._caller.call_made
-        assert tell is not None, "only then a method is made like this"
+        assert tell is not None, "without observers the proxy makes a RemoteMethod"
         with Watch(tell, self._name):
             return await super().__call__(*args, **kwargs)
 
@@ -135,11 +136,11 @@ def remote(method: Callable[P, Coroutine[Any, Any, R]], /) -> RemoteMethod[P, R]
 @overload
 def remote(method: Callable[P, R], /) -> RemoteMethod[P, R]: ...
 def remote(method: Any, /) -> RemoteMethod[..., Any]:
-    """Tell type checkers that the method of a proxy is one: ``await remote(calculator.add)(1, 2)``.
+    """Tell type checkers that a method is remote, and awaited: ``await remote(calculator.add)(1, 2)``.
 
-    A proxy that was made from a class has that class's type. So a sync method seems not to be awaitable,
-    although every call by a proxy is awaited. The method is returned as it is; raises
-    :class:`ConfigurationError` for one that is not a proxy's.
+    A proxy made from a class has that class's type, so a sync method of it does not look awaitable, although
+    every call through a proxy is awaited. Returns the method unchanged; raises :class:`ConfigurationError`
+    for a method that is not a proxy's.
     """
     if not isinstance(method, RemoteMethod):
         raise ConfigurationError(
@@ -175,7 +176,7 @@ class Proxy(metaclass=NoPublicConstructor):
             spec = self._specs.get(name)
             if spec is None:
                 raise AttributeError(f"service {self._name!r} has no public method {name!r}")
-        # What is built in is no call for observers of calls, as on the side that serves it.
+        # Observers are not told of calls of built-in services, neither here nor where they are served.
         observed = self._caller.call_made is not None and not self._name.startswith("$")
         kind = _ObservedMethod if observed else RemoteMethod
         method: RemoteMethod[..., Any] = kind._create(self._caller, f"{self._name}.{name}", spec, self._retry)

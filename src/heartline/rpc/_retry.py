@@ -12,21 +12,21 @@ __all__ = ["Retry"]
 
 @dataclass(frozen=True, kw_only=True)
 class Retry:
-    """Repeat calls that failed without harm.
+    """Says which failed calls are repeated: those that can be repeated without harm.
 
     A call that was not sent, or that an overloaded peer did not begin, is safe to repeat, and is. One that
     may have been executed is repeated only when its method is declared ``@method(idempotent=True)`` (or the
-    proxy is dynamic and ``idempotent`` is set here). Errors of the method itself are never retried: it ran.
-    Nor are arguments that cannot be sent.
+    proxy is dynamic and ``idempotent`` is set here). Errors of the method itself are never retried, since it
+    ran; nor are calls whose arguments cannot be sent.
 
-    Every attempt but the first waits for a link, for as long as the connection needs to come back: give the
-    call a deadline if somebody waits for it.
+    Every attempt but the first waits for a link, as long as the connection takes to come back: put the call
+    under a deadline if somebody waits for the result. Cancelling ends the attempts.
     """
 
     attempts: int = 3
     """Attempts in all. Three outlast the end of a session and one bad moment of the peer."""
     backoff: Backoff = Backoff(initial=0.1, maximum=5.0)  # noqa: RUF009 - frozen
-    """The delays between attempts: shorter than for connections, somebody waits."""
+    """The delays between attempts: shorter than those between connections, since a caller waits."""
     idempotent: bool = False
     """For proxies made by name, which know no declarations: every method may be repeated."""
 
@@ -39,8 +39,8 @@ class Retry:
             )
 
     def allows(self, error: CallError, *, idempotent: bool) -> bool:
-        """Whether a call that failed so may be made again."""
-        if isinstance(error, InvalidArguments):  # they will not fit better next time
+        """Whether a call that failed with this error may be made again."""
+        if isinstance(error, InvalidArguments):  # the same arguments would fail again
             return False
         if error.outcome is Outcome.NOT_SENT or isinstance(error, Overloaded):
             return True

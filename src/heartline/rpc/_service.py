@@ -1,11 +1,12 @@
-"""Services: which methods of an object can be called, with what, and how they run.
+"""Services: which methods of an object can be called, with which arguments, and how they run.
 
-Public is what the class itself declares: functions defined in the body of the class or of a base that is a
-service too, whose names do not start with an underscore. What else is inherited, attributes of the instance
-and everything dynamic cannot be reached from outside: a call runs the class's function, found beforehand.
+The public methods are those that the class itself declares: functions defined in the body of the class, or of
+a base that is a service too, whose names do not start with an underscore. Other inherited methods, attributes
+of the instance and anything dynamic cannot be reached from outside: a call runs a function of the class that
+was found in advance.
 
 A sync method runs inline, in the tick in which the call arrived: right for what takes microseconds. An async
-one runs in a task of its own, a sync one with ``thread=True`` in a worker thread.
+method runs in a task of its own, a sync method with ``thread=True`` in a worker thread.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class Mode(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MethodOptions:
-    """What :func:`method` was given."""
+    """The arguments of :func:`method`."""
 
     idempotent: bool = False
     timeout: float | None = None
@@ -75,8 +76,9 @@ def service(
 ) -> C | Callable[[C], C]:
     """Declare a class to be a service.
 
-    Its name on the wire is ``name`` or the class's own, followed by ``@version`` if there is one: two
-    versions are two services that can be served side by side.
+    Its name on the wire is ``name``, by default that of the class, followed by ``@version`` if there is one:
+    two versions are two services that can be served side by side. Raises :class:`ConfigurationError` for a
+    name that cannot be used.
     """
 
     def mark(cls: C) -> C:
@@ -101,7 +103,7 @@ def check_name(what: str, name: object, *, dots: bool = False) -> None:
     if not is_name(name, MAX_NAME):
         raise ConfigurationError(f"{what} {name!r}: 1 to {MAX_NAME} printable characters")
     if "." in name and not dots:
-        raise ConfigurationError(f"{what} {name!r}: dots are for what follows it")
+        raise ConfigurationError(f"{what} {name!r} has a dot, which separates a service from its method")
 
 
 def check_service_name(full: str) -> None:
@@ -130,7 +132,8 @@ def method(
 
     ``idempotent``: executing it twice does no harm, so :class:`Retry` may repeat it. ``timeout``: seconds
     after which a call fails with :class:`CallTimeout`, unless the caller's own deadline is earlier.
-    ``thread``: run a sync method in a worker thread, because it blocks or computes for long.
+    ``thread``: run a sync method in a worker thread, because it blocks or computes for long. Raises
+    :class:`ConfigurationError` for what cannot be such a method.
     """
     options = MethodOptions(idempotent=idempotent, timeout=timeout, thread=thread)
     if timeout is not None and not (isinstance(timeout, (int, float)) and timeout > 0):
@@ -157,18 +160,18 @@ class MethodSpec:
     mode: Mode
     signature: inspect.Signature
     positional: Any
-    """The tuple type of a call that gives every parameter by position; ``Any`` where there cannot be one."""
+    """The tuple type of arguments that are all given by position; ``Any`` where there is no such type."""
     count: int
     annotations: dict[str, Any]
     returns: Any
 
     def arguments(self, args: list[Any], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Converted arguments; a :class:`TypeError` or :class:`SerializationError` names the wrong one."""
+        """Convert the arguments; raises :class:`TypeError` or :class:`SerializationError` for a wrong one."""
         if not kwargs and len(args) == self.count and self.positional is not Any:
             try:
                 return convert(args, self.positional), {}
             except SerializationError:
-                pass  # one by one they give the better message
+                pass  # converted one by one, below, the wrong one is named
         bound = self.signature.bind(*args, **kwargs)
         for name, value in bound.arguments.items():
             kind = self.signature.parameters[name].kind
@@ -200,14 +203,14 @@ def describe(cls: type) -> dict[str, MethodSpec]:
         raise ConfigurationError(f"{cls.__qualname__} is not a service: decorate it with @heartline.service")
     specs: dict[str, MethodSpec] | None = cls.__dict__.get(_SPECS)
     if specs is None:
-        # Kept: a server that calls its clients needs it for each of them.
+        # Kept on the class: a server that calls its clients needs the specs for each of them.
         specs = {name: _spec(name, function) for name, function in _public(cls).items()}
         setattr(cls, _SPECS, specs)
     return specs
 
 
 def _public(cls: type) -> dict[str, types.FunctionType]:
-    """What services among the bases declare, as the class has it: overridden by a property it is private."""
+    """The methods that services among the bases declare; one overridden by something else is not public."""
     names = [
         name
         for base in reversed(cls.__mro__)
@@ -251,7 +254,7 @@ _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_O
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
     try:
         return typing.get_type_hints(function, include_extras=True)
-    except Exception as error:  # of annotations that are text: whatever evaluating it raises
+    except Exception as error:  # annotations that are text are evaluated, which may raise anything
         raise ConfigurationError(
             f"{function.__qualname__}: an annotation cannot be resolved ({error}); it must name a type that "
             "the service's module can see when it runs"
@@ -278,11 +281,11 @@ class Bound:
     spec: MethodSpec
     function: Callable[..., Any]
     mode: Mode
-    """How the function runs: as its method was declared, or as what stands around it needs."""
+    """How the function runs: as the method was declared, or as the middleware around it needs."""
 
 
 class ServiceTable:
-    """The services of an endpoint: targets (``Service.method``) and what they run."""
+    """The services of an endpoint: which function each target (``Service.method``) runs."""
 
     def __init__(self, hook: Callable[[Bound, str], Bound] | None = None) -> None:
         self._hook = hook
@@ -302,7 +305,7 @@ class ServiceTable:
         for spec in specs.values():
             target = f"{name}.{spec.name}"
             bound = Bound(spec, types.MethodType(spec.function, instance), spec.mode)
-            # What is built in is no call for those around calls: a subscription has hooks of its own.
+            # Built-in services are not wrapped as calls: a subscription has hooks of its own.
             if self._hook is not None and not name.startswith("$"):
                 bound = self._hook(bound, target)
             self.methods[target.encode()] = bound

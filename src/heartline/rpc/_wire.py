@@ -9,7 +9,7 @@ RESULT
 FAULT
     A CBOR map, always: what went wrong, for the caller's error (see ``_faults.py``).
 CANCEL
-    Empty: the caller does not wait any more.
+    Empty: the caller no longer waits.
 
 The timeout is relative, so the peers' clocks need not agree; transit time makes the callee's deadline a
 little later than the caller's, never earlier.
@@ -30,7 +30,7 @@ CALL_HEAD = struct.Struct("!BBHI")
 _HEAD_SIZE = CALL_HEAD.size
 
 LONGEST_TIMEOUT = 0xFFFFFFFF / 1000
-"""Seconds, 50 days; a deadline beyond does not travel, for it must not come early."""
+"""Seconds, 50 days. A later deadline is not sent: cut to what fits it would come too early."""
 
 
 def encode_call(

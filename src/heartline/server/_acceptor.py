@@ -56,10 +56,10 @@ class Acceptor:
 
     @trio.lowlevel.enable_ki_protection
     async def accept(self, listener: Listener) -> None:
-        """Accept until cancelled, which closes the listener.
+        """Accept streams until cancelled; then the listener is closed.
 
-        An accept that fails is logged, and the next one tried: that stream may have failed, or the system may
-        be short of descriptors. Raises :class:`trio.ClosedResourceError` when somebody closed the listener.
+        An accept that fails is logged and tried again: a single stream may have failed, or the system may be
+        short of descriptors. Raises :class:`trio.ClosedResourceError` when somebody closed the listener.
         """
         async with listener:
             while True:
@@ -77,10 +77,10 @@ class Acceptor:
 
     @trio.lowlevel.enable_ki_protection
     async def serve(self, stream: trio.abc.Stream, url: str) -> None:
-        """The whole life of one accepted stream.
+        """Serve one accepted stream, from its handshake to its end.
 
-        No error gets out of here, be it a peer's, a bug of the stream's own code or one of ours: others live
-        in the same nursery.
+        No error leaves this method, whether a peer, the stream's own code or this server caused it: the tasks
+        of other streams are in the same nursery.
         """
         try:
             admitted = await self._admit(stream, url)
@@ -94,7 +94,7 @@ class Acceptor:
     def _begin(
         self, stream: trio.abc.Stream, core: Core, session: Session, peer: Peer
     ) -> Coroutine[Any, Any, None]:
-        """The life of an admitted stream; to be awaited."""
+        """Serve an admitted stream until it ends; to be awaited."""
         table = self._table
         if core.link is not None:
             return _resume(table, core, core.link, stream, session, peer)
@@ -105,7 +105,7 @@ class Acceptor:
     # The handshake
 
     async def _admit(self, stream: trio.abc.Stream, url: str) -> tuple[Core, Session, Peer] | None:
-        """Shake hands; ``None`` when the peer was refused, or is done."""
+        """Shake hands; ``None`` when the peer was refused, or a dialect has served it."""
         table = self._table
         setup = table.setup
         session = Session(
@@ -126,10 +126,10 @@ class Acceptor:
     async def _shake_hands(
         self, stream: trio.abc.Stream, session: Session, handshake: Handshake, url: str
     ) -> Core | None:
-        """The connection that the stream is for, or ``None`` when a dialect has served it.
+        """Return the connection that the stream is for, or ``None`` when a dialect has served the stream.
 
-        The connection is a new one, welcomed, or one whose session shall go on; that one is welcomed when the
-        stream before has ended. Raises ``Refused``.
+        A new connection has been welcomed. One whose session is to go on is welcomed later, when its former
+        stream has ended. Raises ``Refused``.
         """
         try:
             with handshake.scope:
@@ -149,7 +149,7 @@ class Acceptor:
         except ConnectionLost as error:
             raise Refused(None, str(error)) from None
         except Exception as error:
-            # Nobody is known yet, but the server lives on here too.
+            # As everywhere, a bug met on one stream must not end the server.
             raise Refused(CloseCode.INTERNAL_ERROR, "internal error") from error
         finally:
             self._table.handshakes.end(handshake)
@@ -158,6 +158,7 @@ class Acceptor:
     async def _let_in(
         self, stream: trio.abc.Stream, first: bytes, session: Session, handshake: Handshake
     ) -> Core:
+        """Handle the HELLO of a native client; raises ``Refused``."""
         table = self._table
         hello = await receive_greeting(stream, session, first)
         if hello is None:
@@ -194,10 +195,10 @@ class Acceptor:
     async def _turn_away(
         self, stream: trio.abc.Stream, session: Session, handshake: Handshake | None, refused: Refused
     ) -> None:
-        """Say why, if there is anybody to understand it, and close; all within a second."""
-        self._table.refusals.note(_address(stream, handshake), refused)
+        """Tell the peer why, if it can understand that, and close; all within a second."""
+        self._table.refusals.record(_address(stream, handshake), refused)
         if self._turning_away >= self._table.setup.limits.handshakes:
-            return  # a flood of them is closed without a word: each would cost up to a second
+            return  # in a flood streams are closed without a word: each would take up to a second
         deadline = trio.current_time() + GOODBYE_GRACE
         self._turning_away += 1
         try:
@@ -208,7 +209,7 @@ class Acceptor:
         except Exception:
             logger.warning("the stream of a peer raised while it was turned away", exc_info=True)
         finally:
-            # A transport may have said why by itself, and needs a moment for that to arrive.
+            # A transport may have sent its own reason, which needs a moment to arrive.
             await close_stream(stream, deadline)
             self._turning_away -= 1
 
@@ -224,15 +225,15 @@ def _address(stream: trio.abc.Stream, handshake: Handshake | None) -> str:
 
 
 def _token() -> bytes:
-    """From the system, whatever the endpoint's source of chance: nobody may foresee it."""
+    """A token from the system's random source, whatever the endpoint's ``rng``: nobody may predict it."""
     return random.SystemRandom().randbytes(TOKEN_SIZE)
 
 
 async def _serve(table: Table, core: Core, link: Link) -> None:
-    """Serve a link that is up, and when it is lost wait for the stream that takes over.
+    """Serve a link that is up; when it is lost, wait for the stream that takes over.
 
-    Each stream has its own task, and the session goes from one to the next: the last that holds it ends the
-    connection.
+    Each stream has a task of its own, and the session goes from one task to the next. The last task that
+    holds the session ends the connection.
     """
     reason: HeartlineError = ConnectionClosed(
         "the server has ended", code=CloseCode.GOING_AWAY, by_peer=False
@@ -258,7 +259,7 @@ async def _serve(table: Table, core: Core, link: Link) -> None:
 async def _resume(
     table: Table, core: Core, link: Link, stream: trio.abc.Stream, session: Session, peer: Peer
 ) -> None:
-    """Take the session over from the stream before, and serve it on this one."""
+    """Take the session over from its former stream, and serve it on this one."""
     hello = session.peer
     assert isinstance(hello, Hello)
     assert hello.resume is not None
@@ -269,10 +270,10 @@ async def _resume(
         granted = await handover.request()
         if not granted:
             return
-        if link.failure is not None:  # it was closed here, after it was granted
+        if link.failure is not None:  # this side closed the connection after the session was granted
             _finish(table, core, core.reason or link.failure)
             return
-        if handover.state is HandoverState.WANTED:  # by a newer stream: it is for that one now
+        if handover.state is HandoverState.WANTED:  # a still newer stream has asked: pass the session on
             await handover.grant()
             return
         session.welcome(core.id, token=_token(), resumed=True, received=link.session.received)
@@ -290,6 +291,6 @@ async def _resume(
 
 
 def _finish(table: Table, core: Core, reason: HeartlineError) -> None:
-    """The end of a connection."""
+    """End a connection."""
     core.finish(reason)
     table.unregister(core)

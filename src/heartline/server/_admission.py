@@ -1,10 +1,10 @@
-"""Whom a server lets in, and under which id.
+"""Which clients a server lets in, and under which id.
 
-A name that nobody has is for whoever claims it. One that is in use is for who proves to have it: by what
-``authenticate`` returns, by the token of the session, or by the name that the client made up for itself when
-it began and has told this server alone (``attempt`` in HELLO). Without a proof it stays with the connection
-that has it as long as that is open; a client that was killed and started again is a stranger here, and has to
-wait until the loss of its old link was noticed.
+A name that no connection has goes to the first client that claims it. For a name in use a client needs a
+proof: what ``authenticate`` returns, the token of the session, or the random id that the client made up when
+it started and has told this server alone (``attempt`` in HELLO). Without a proof the name stays with its
+connection as long as that is open. A client that was killed and restarted has no proof, and has to wait until
+the server has noticed the loss of its old link.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ MAX_IDENTITY = 256
 """Characters in an identity: any name or UUID; it stands in every receipt and log line."""
 
 Authenticate = Callable[[Peer], "str | Awaitable[str | None] | None"]
-"""Who the peer is: the id under which it is let in, or ``None`` to take it at its word. Raises
-:class:`PermissionError` to turn it away."""
+"""Returns the id under which the peer is let in, or ``None`` to take the peer at its word. Raises
+:class:`PermissionError` to turn the peer away."""
 
 
 def check_version(hello: Hello) -> None:
@@ -44,7 +44,10 @@ def check_version(hello: Hello) -> None:
 
 
 async def authenticate_peer(hooks: Hooks, authenticate: Authenticate | None, peer: Peer) -> str | None:
-    """The id that the server vouches for; ``None`` if the peer is only taken at its word."""
+    """Return the id that the server vouches for; ``None`` if the peer is only taken at its word.
+
+    Raises ``Refused``.
+    """
     ask = partial(_ask, authenticate, peer)
     try:
         if hooks.middleware:
@@ -75,9 +78,9 @@ async def _ask(authenticate: Authenticate | None, peer: Peer) -> str | None:
 
 
 def find_place(table: Table, hello: Hello, vouched_for: str | None) -> Core | str:
-    """The connection whose session is to go on, or the id for a new one.
+    """Return the connection whose session is to go on, or the id for a new one; raises ``Refused``.
 
-    Nothing may be awaited from here to the registration: what is true now has to hold then.
+    Nothing may be awaited from here to the registration: what is checked here must still be true there.
     """
     identity = hello.identity if vouched_for is None else vouched_for
     if identity is not None and not is_name(identity, MAX_IDENTITY):
@@ -95,22 +98,22 @@ def find_place(table: Table, hello: Hello, vouched_for: str | None) -> Core | st
 
 
 def _check_claim(present: Core, hello: Hello, *, proven: bool) -> None:
-    """Whether this HELLO may claim the name of a connection that is there."""
+    """Raise ``Refused`` unless this HELLO may claim the name of a present connection."""
     attempt, former = hello.attempt, present.attempt
     if attempt is not None and former is not None and hmac.compare_digest(attempt[0], former[0]):
-        if attempt[1] <= former[1]:  # it was long under way
+        if attempt[1] <= former[1]:  # it was delayed, and a later HELLO has overtaken it
             raise Refused(CloseCode.NO_SESSION, "a later HELLO of this client has been answered")
         return
-    # A token is the proof of a session's client, and looked at next.
+    # A HELLO that resumes is proved by its token, which _find_session checks.
     if not proven and hello.resume is None and present.state is ConnectionState.OPEN:
         raise Refused(
             CloseCode.IDENTITY_IN_USE,
-            f"another client is {present.id!r:.80}; try again when that has left, or its loss was noticed",
+            f"another client is {present.id!r:.80}; try again when it has left, or its loss was noticed",
         )
 
 
 def _find_session(core: Core | None, hello: Hello) -> Core:
-    """The connection whose session is to go on; refused unless the token is that session's."""
+    """Return the connection whose session is to go on; raises ``Refused`` unless the token fits."""
     link = core.link if core is not None else None
     if core is None or link is None or link.failure is not None or hello.resume is None:
         raise Refused(CloseCode.NO_SESSION, "there is no such session, or it has ended")

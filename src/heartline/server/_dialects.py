@@ -1,8 +1,8 @@
-"""Other protocols at the same port: a stream's first byte says who serves it.
+"""Other protocols on the same port: the first byte of a stream decides who serves it.
 
 A native stream begins with 0, since no frame is longer than three bytes can say. For other first bytes there
-are *dialects*, each a function that is handed the stream and what was read of it. Those here answer what is
-not spoken at all, in the peer's own protocol, so that it fails at once and says why.
+are *dialects*: functions that get the stream and what was read of it. The dialects here are for protocols
+that this port does not speak: they answer in the peer's own protocol, so that it fails at once and says why.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ TLS_ALERT = bytes([0x15, 3, 1, 0, 2, 2, 40])
 class Visit(metaclass=NoPublicConstructor):
     """A stream that a dialect serves: where it comes from, and how long it may stay.
 
-    Until :meth:`settle` it is a handshake like any other: it has one of ``Limits.handshakes`` places, may
+    Until :meth:`settle` is called it counts as a handshake: it takes one of ``Limits.handshakes`` places, may
     have to make room for a newcomer, and is cut off after ``Limits.handshake_timeout``.
     """
 
@@ -52,19 +52,19 @@ class Visit(metaclass=NoPublicConstructor):
 
     def __init__(self, peer: Peer, handshake: Handshake, handshakes: Handshakes, refusals: Refusals) -> None:
         self.peer: Peer = peer
-        """Without identity and credentials: how a dialect says those is its own business."""
+        """The peer, without identity and credentials: how those are given is up to the dialect."""
         self._handshake = handshake
         self._handshakes = handshakes
         self._refusals = refusals
 
     def settle(self) -> None:
-        """Let the stream stay for as long as the dialect likes: its bounds are the dialect's business now."""
+        """Let the stream stay for as long as the dialect likes, which now has to bound that itself."""
         self._handshake.scope.deadline = float("inf")
         self._handshakes.end(self._handshake)
 
     async def turn_away(self, stream: trio.abc.Stream, answer: bytes, reason: str) -> None:
-        """Note the reason in the log, answer, and let the peer read that; takes a second at most."""
-        self._refusals.note(self.peer.address, Refused(None, reason))
+        """Log the reason, send the answer, and let the peer read it; takes a second at most."""
+        self._refusals.record(self.peer.address, Refused(None, reason))
         with trio.move_on_after(GOODBYE_GRACE):
             await stream.send_all(answer)
             if isinstance(stream, trio.abc.HalfCloseableStream):
@@ -76,7 +76,7 @@ class Visit(metaclass=NoPublicConstructor):
 
 Dialect: TypeAlias = Callable[[trio.abc.Stream, bytes, Visit], Awaitable[None]]
 """``(stream, first, visit)``: serves a stream of which ``first``, one byte or more, was read. When it returns
-the stream is closed. It is cancelled at the end of the server; an error that it raises is logged."""
+the stream is closed. The call is cancelled when the server ends; an error that it raises is logged."""
 
 
 async def answer_http(stream: trio.abc.Stream, first: bytes, visit: Visit) -> None:
@@ -95,14 +95,14 @@ async def answer_http(stream: trio.abc.Stream, first: bytes, visit: Visit) -> No
 
 
 async def answer_tls(stream: trio.abc.Stream, _first: bytes, visit: Visit) -> None:
-    """Tell a TLS client that nobody shakes hands with it here."""
+    """Tell a TLS client that this port speaks no TLS."""
     await visit.turn_away(stream, TLS_ALERT, "it speaks TLS, and this port does not")
 
 
 async def answer_unknown(stream: trio.abc.Stream, first: bytes, visit: Visit) -> None:
-    """Tell whatever it is what this port speaks."""
+    """Tell an unknown client what this port speaks."""
     await visit.turn_away(
-        stream, _explanation(visit), f"it begins with 0x{first[0]:02x}, and nobody here speaks that"
+        stream, _explanation(visit), f"its first byte is 0x{first[0]:02x}, which no dialect serves"
     )
 
 

@@ -1,11 +1,11 @@
 """How a session goes from one stream to the next, on a server.
 
 Each stream has a task of its own. The task that *holds* the session serves it on its stream, and when that
-is lost waits for another one. A new stream that wants the session asks for it: the stream before is lost
-then, if it is not yet, and its task hands the session over as soon as it has let go of the stream. There is
-one request at a time: a newer one voids the one before, and whoever was handed a session that is wanted
-already hands it on at once. A request is withdrawn when its task ends. At the end of the session nobody
-gets it any more.
+is lost waits for another one. The task of a new stream requests the session. That ends the former stream, if
+it has not ended yet, and its task hands the session over as soon as it has let go of the stream. There is one
+request at a time: a newer request replaces an older one, and a task that gets a session which is requested
+again passes it on at once. A request is withdrawn when its task ends. When the session ends, every request
+fails.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ class State(enum.Enum):
     """Where the session of one link stands."""
 
     HELD = "held"
-    """One task has it, nobody else wants it."""
+    """One task has it, and no other wants it."""
     WANTED = "wanted"
-    """One task has it, another one waits for it."""
+    """One task has it, and another waits for it."""
     OVER = "over"
 
 
@@ -64,7 +64,7 @@ class _Request:
 
 
 class Handover:
-    """The session of one link, and who has it."""
+    """Hands the session of one link from task to task."""
 
     __slots__ = ("_link", "_request", "state")
 
@@ -74,7 +74,7 @@ class Handover:
         self.state: State = State.HELD
 
     def _step(self, step: Step, *, granted: bool = False) -> None:
-        """Take a step; it is the end of the request that there was, if there was one."""
+        """Take a step, which ends the present request, if there is one."""
         self.state = TRANSITIONS[self.state, step]
         request, self._request = self._request, None
         if request is not None:
@@ -83,9 +83,9 @@ class Handover:
     # Ctrl-C must not strike between asking and sleeping.
     @trio.lowlevel.enable_ki_protection
     async def request(self) -> bool:
-        """Want the session for another stream; tells whether this task holds it now.
+        """Wait for the session, to go on with it on another stream; tells whether this task holds it now.
 
-        Cancelling withdraws the request. Once that is granted it cannot be cancelled any more.
+        Cancelling withdraws the request. A request that was granted can no longer be cancelled.
         """
         if self.state is State.OVER:
             return False
@@ -95,7 +95,7 @@ class Handover:
         self._link.wake()
 
         def abort(_raise_cancel: object) -> trio.lowlevel.Abort:
-            # At once: until this task runs again, the session could be handed to it.
+            # Here, not after the wait: until this task runs again the session could be granted to it.
             self._request = None
             self._step(Step.WITHDRAW)
             return trio.lowlevel.Abort.SUCCEEDED
@@ -104,7 +104,10 @@ class Handover:
         return request.granted
 
     async def grant(self) -> bool:
-        """Wait for a request, and hand the session over; ``False`` when the session cannot go on."""
+        """Wait for a request, and grant it; ``False`` when the session cannot go on.
+
+        Cancelling leaves the session with this task.
+        """
         try:
             await self._link.wait(self, lambda: self.state is State.WANTED)
         except ConnectionLost:
@@ -113,6 +116,6 @@ class Handover:
         return True
 
     def end(self) -> None:
-        """The session has ended: nothing comes of a request."""
+        """End the session: a request for it fails."""
         if self.state is not State.OVER:
             self._step(Step.END)

@@ -1,8 +1,8 @@
-"""Places for streams that are shaking hands: bounded, shared among hosts, and not for who says nothing.
+"""Places for streams that are shaking hands: bounded, shared among hosts, and not held by silent peers.
 
-Until its greeting is complete a stream has proved nothing. When places run short, all of them or those of one
-host, the oldest such stream makes room for the newcomer: who shakes hands as a client does is done in a round
-trip. A greeting that is complete, and waits for ``authenticate``, is never given up for another one.
+Until its greeting is complete a stream has proved nothing. When places run short, in all or for one host, the
+oldest such stream makes room for the newcomer: an honest client completes its greeting within a round trip. A
+stream whose greeting is complete, and which waits for ``authenticate``, is never given up for another one.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Handshake:
         self.scope: trio.CancelScope = trio.CancelScope(deadline=deadline)
         """The handshake runs in it."""
         self.peer: Peer | None = None
-        """Who it is, once the stream's first bytes have come."""
+        """The peer, once the stream's first bytes have come."""
         self.understood: bool = True
         """Whether the peer would understand a REFUSE."""
         self.evicted: bool = False
@@ -51,7 +51,7 @@ class Handshakes:
         return len(self._all)
 
     def begin(self, stream: trio.abc.Stream) -> Handshake:
-        """A place for this stream; raises ``Refused`` when nobody can make room."""
+        """Give this stream a place; raises ``Refused`` when no other stream can make room."""
         limits, host = self._limits, host_of(stream)
         if host is not None and self._by_host[host] >= limits.handshakes_per_host:
             self._evict_one_of(host)
@@ -64,11 +64,11 @@ class Handshakes:
         return handshake
 
     def complete(self, handshake: Handshake) -> None:
-        """The greeting has come: the place is kept until the peer is judged."""
+        """Keep the place until the peer is judged: the greeting has come."""
         self._incomplete.pop(handshake, None)
 
     def end(self, handshake: Handshake) -> None:
-        """The handshake is over; to end it twice is fine."""
+        """Free the place; doing it twice is fine."""
         if handshake in self._all:
             self._all.discard(handshake)
             self._incomplete.pop(handshake, None)
@@ -77,7 +77,7 @@ class Handshakes:
                 del self._by_host[handshake.host]
 
     def verdict(self, handshake: Handshake) -> Refused:
-        """Why a handshake was cut off."""
+        """Return why a handshake was cut off."""
         if handshake.evicted:
             code, reason = CloseCode.OVERLOADED, "its place was needed for others that shake hands"
         else:
@@ -97,9 +97,10 @@ class Handshakes:
 
 
 def host_of(stream: trio.abc.Stream) -> Hashable:
-    """What counts as one host: an IPv4 address, or the /64 of an IPv6 one, since a single host has all of it.
+    """Return what counts as one host: an IPv4 address, or the /64 network of an IPv6 address.
 
-    ``None`` for what comes from this machine alone, such as a Unix socket, and for unknown kinds of streams.
+    A single host has a whole /64. ``None`` for streams that come from this machine alone, such as Unix
+    sockets, and for unknown kinds of streams.
     """
     inner: object = stream
     while not isinstance(inner, trio.SocketStream):

@@ -1,7 +1,7 @@
 """The lost connections of a server, whose sessions wait for another link.
 
-Each has a place and some memory. When either runs short, the one that was lost first has to go: places and
-memory are for those who are there.
+Each takes a place and some memory. When either runs short, the connection that was lost first is ended:
+clients that are there come first.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ __all__ = ["LostConnections"]
 
 
 class LostConnections:
-    """Those whose links are lost, in the order of their losses, and what their sessions hold."""
+    """The connections without a link, in the order in which they lost it, and what their sessions hold."""
 
     __slots__ = ("_sizes", "held")
 
@@ -35,5 +35,5 @@ class LostConnections:
         return next(iter(self._sizes), None)
 
     def discard(self, core: Core) -> None:
-        """This one has a link again, or has ended."""
+        """Remove a connection that has a link again, or has ended."""
         self.held -= self._sizes.pop(core, 0)

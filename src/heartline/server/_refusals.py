@@ -1,4 +1,4 @@
-"""A line for each refused handshake, and one for many when they come in floods."""
+"""A log line for each refused handshake, and one line for many of them in a flood."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ __all__ = ["Refusals", "Refused"]
 logger = logging.getLogger("heartline.server")
 
 LINES = 20
-"""Refusals in one period that get a line each: all of them on a usual day, and in a flood enough to see what
-kind it is."""
+"""Refusals in one period that get a line each: all of them on a usual day, and enough in a flood to see what
+kind of flood it is."""
 
 PERIOD = 60.0
 """Seconds after which the others are summed up in one line: a flood costs a log about 20 lines a minute."""
@@ -27,9 +27,9 @@ REASON_SIZE = 200
 
 
 class Refused(Exception):
-    """A peer is not let in; with ``code`` ``None`` there is nothing to say to it.
+    """A peer is not let in; with ``code`` ``None`` it is told nothing.
 
-    ``__cause__`` is the error of ours that is to blame, if one is.
+    If an error on this side is to blame, that is the ``__cause__``.
     """
 
     def __init__(self, code: CloseCode | None, reason: str) -> None:
@@ -39,7 +39,7 @@ class Refused(Exception):
 
 
 class Refusals:
-    """The refusals of a server: counted, and logged as far as a log can bear them."""
+    """The refusals of a server: all are counted, and a bounded number is logged."""
 
     def __init__(self, nursery: trio.Nursery, hooks: Hooks) -> None:
         self.count: int = 0
@@ -49,8 +49,8 @@ class Refusals:
         self._lines = 0
         self._unlogged: Counter[str] = Counter()
 
-    def note(self, place: str, refused: Refused) -> None:
-        """The peer at this place was refused; one that just left again is counted only."""
+    def record(self, place: str, refused: Refused) -> None:
+        """Count and log that the peer at this place was refused; one that left by itself is only counted."""
         self.count += 1
         if not refused.reason:
             return
@@ -71,7 +71,7 @@ class Refusals:
         self._unlogged[_name(refused.code)] += 1
 
     async def _sum_up(self) -> None:
-        """Tell of the others when the period is over, or the server ends."""
+        """Log the refusals without a line of their own when the period is over, or the server ends."""
         try:
             await trio.sleep_until(self._since + PERIOD)
         finally:

@@ -1,4 +1,4 @@
-"""The server as users hold it: who is connected, and how to reach one or all of them."""
+"""The server as users see it: its connections, and what reaches one or all of them."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class ServerStatistics:
 
 @dataclass(frozen=True, slots=True)
 class Broadcast:
-    """Whom a broadcast was queued for, and whom it passed by because they have no room."""
+    """How many peers a broadcast was queued for, and which ones it skipped because they have no room."""
 
     sent: int
     skipped: tuple[str, ...]
@@ -93,7 +93,7 @@ class Server(metaclass=NoPublicConstructor):
         self.urls: tuple[str, ...] = urls
         """The addresses it listens on, with real port numbers."""
         self.connections: Mapping[str, Connection] = _Connections(table.cores)
-        """The connections by id, those among them whose link is lost and whose session waits; a view."""
+        """A view of the connections by id, including those whose link is lost and whose session waits."""
         self._table = table
         self._publisher = publisher
         self._announcer = announcer
@@ -104,18 +104,20 @@ class Server(metaclass=NoPublicConstructor):
         return f"<heartline.Server {' '.join(self.urls)} with {len(self.connections)} connections>"
 
     async def send_to(self, connection_id: str, message: Any) -> None:
-        """Send a message to one peer, on its default channel; waits while it has no room.
+        """Send a message to one peer, on its default channel; waits while the peer has no room.
 
-        Raises :class:`LocalProtocolError` when there is no such connection.
+        Raises :class:`LocalProtocolError` when there is no such connection, and what
+        :meth:`Connection.send` raises. Cancelling sends nothing.
         """
         await face_of(self._get_core(connection_id)).send(message)
 
     @trio.lowlevel.enable_ki_protection
     async def broadcast(self, message: Any) -> Broadcast:
-        """Send a message to every peer, encoded once; nobody is waited for.
+        """Send a message to every peer, encoded once, without waiting for any.
 
-        A peer without room for it is passed by, and named in the answer. When this is cancelled half way,
-        some have it.
+        A peer that has no room for the message is skipped, and named in the result. Raises
+        :class:`SerializationError` for a value that cannot be sent. After a cancellation half way the message
+        has been queued for some peers and not for others.
         """
         setup = self._table.setup
         number, payload, flags = encode_message(setup.serializer, message)
@@ -146,28 +148,29 @@ class Server(metaclass=NoPublicConstructor):
     ) -> Receipt:
         """Publish an update of a topic to its subscribers, and keep it in the topic's history.
 
-        An update of a topic with a store is committed first, whatever ``wait`` says: nobody ever knows one
-        that a restart forgets. Neither does ``timeout`` cut that short.
+        If the topic has a store, the update is committed there first, whatever ``wait`` and ``timeout`` say:
+        no subscriber ever sees an update that a restart forgets.
 
         ``key``, text of 1 to 256 characters, makes it safe to repeat a publish whose outcome is not known.
         With a key that is remembered (:attr:`History.keys`) nothing is published, and the receipt is that of
         the update that was.
 
-        ``wait`` is ``None`` (for nothing else), ``"stored"`` (nor this, but the topic must have a store),
-        ``"sent"`` (until it was handed to every subscriber's link) or
-        ``"confirmed"`` (until every subscriber has handled it), for ``timeout`` seconds at most. With a
-        timeout a subscriber whose session ends meanwhile is waited for; without one it is left behind, as it
-        is at the timeout: it catches up from the history when it is back. The timeout, or else half a minute,
-        also bounds the wait for subscribers with the policy ``"block"``, where the topic allows that.
+        ``wait`` is ``None`` (wait for nothing more), ``"stored"`` (the same, for a topic with a store alone),
+        ``"sent"`` (until the update was handed to every subscriber's link) or ``"confirmed"`` (until every
+        subscriber has handled it), for ``timeout`` seconds at most. With a timeout a subscriber whose session
+        ends meanwhile is waited for. Without one, and at the timeout, it is left behind: it catches up from
+        the history when it is back. The timeout, or else half a minute, also bounds the wait for subscribers
+        with the policy ``"block"``, where the topic allows that.
 
-        Returns a :class:`heartline.Receipt` that names who has it and who has not. Raises
-        :class:`SerializationError` for a value that cannot be sent, :class:`LocalProtocolError` for one that
-        is longer than ``Limits.message_size``, :class:`StoreError` when it could not be stored,
-        :class:`KeyReused` for a key that was published with another value, and :class:`ConfigurationError`
-        for a topic beyond ``Limits.topics``.
+        Returns a :class:`heartline.Receipt` that names the subscribers that have the update, and those that
+        have not. Raises :class:`SerializationError` for a value that cannot be sent,
+        :class:`LocalProtocolError` for one that is longer than ``Limits.message_size``, :class:`StoreError`
+        when it could not be stored, :class:`KeyReused` for a key that was published with another value, and
+        :class:`ConfigurationError` for a topic beyond ``Limits.topics``.
 
-        Cancelled before the update has an offset, nothing is published; cancelled later, in the wait for
-        subscribers, it stays published. While the store writes it, this waits for the outcome first.
+        When cancelled before the update has an offset, nothing is published; when cancelled later, in the
+        wait for subscribers, the update stays published. While the store writes it, this waits for the
+        outcome first.
         """
         return await self._publisher.publish(topic, value, key, wait, timeout)
 
@@ -196,7 +199,7 @@ class Server(metaclass=NoPublicConstructor):
         await self._publisher.delete(topic)
 
     def topic_state(self, topic: str) -> Any:
-        """The state of a topic with a :class:`heartline.Fold`, after its newest update; not to be changed.
+        """The state of a topic with a :class:`heartline.Fold`, after its newest update; do not change it.
 
         Raises :class:`PushError` when an update could not be applied to it.
         """
@@ -207,23 +210,25 @@ class Server(metaclass=NoPublicConstructor):
         return self._publisher.subscribers(topic)
 
     def events(self) -> Events[ConnectionEvent]:
-        """What happens on all connections from now on: an async iterator that ends with the server."""
+        """An async iterator of what happens to all connections from now on; ends with the server."""
         return self._announcer.feeds.open(self._table.setup.limits.events)
 
     def messages(self) -> Messages:
-        """The messages of all connections that have no reader of their own; ends with the server.
+        """An async iterator of the messages of all connections without a reader of their own.
 
-        Those that came before this is called are among them. A connection has a reader of its own from the
-        first call of :meth:`Connection.receive` on.
+        It includes messages that arrived before this call, and ends with the server. A connection has a
+        reader of its own from the first call of :meth:`Connection.receive` on.
         """
         return Messages._create(self._inbox)
 
     async def close_connection(
         self, connection_id: str, *, code: int = CloseCode.KICKED, reason: str = "closed by the server"
     ) -> None:
-        """Close a peer's connection; with the default code it does not come back by itself.
+        """Close a peer's connection and wait for its end; with the default code the client stays away.
 
-        One whose link is lost at the moment cannot be told the code, and comes back to a new session.
+        A client whose link is lost at the moment cannot be told the code, and comes back to a new session.
+        Raises :class:`LocalProtocolError` when there is no such connection. Cancelling ends the wait alone:
+        the connection still closes.
         """
         core = self._get_core(connection_id)
         core.close(code, reason)
@@ -232,9 +237,10 @@ class Server(metaclass=NoPublicConstructor):
             await self._table.left.park()
 
     async def drain(self, timeout: float) -> bool:
-        """Let nobody in any more, let what is in progress end within ``timeout`` seconds, then close all.
+        """Refuse new clients, give calls in progress ``timeout`` seconds to end, then close all connections.
 
-        Tells whether everything ended by itself. If it is cancelled the goodbyes stay said.
+        Returns whether all of them ended in time. Cancelling takes nothing back: peers that were told of the
+        end close their connections, and new clients are still refused.
         """
         table = self._table
         table.draining = True
@@ -282,5 +288,5 @@ def _put_long(core: Core, number: int, payload: bytes, flags: int) -> bool:
 def make_server(
     table: Table, urls: tuple[str, ...], publisher: Publisher, announcer: Announcer, inbox: SharedInbox
 ) -> Server:
-    """The server that users hold."""
+    """Make the :class:`Server` of a table."""
     return Server._create(table, urls, publisher, announcer, inbox)

@@ -1,4 +1,4 @@
-"""The engine of a server: who is connected, who is lost and may come back, and who has to go."""
+"""The engine of a server: its connections, those that are lost and may come back, and those that must go."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Table:
         self.cores: dict[str, Core] = {}
         self.lost: LostConnections = LostConnections()
         self.left: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
-        """Wakes who waits for connections to end."""
+        """Where tasks wait for connections to end."""
         self.draining: bool = False
         self.accepted: int = 0
         self.handshakes: Handshakes = Handshakes(setup.limits)
@@ -33,7 +33,7 @@ class Table:
         self._ending = False
 
     def register(self, core: Core) -> None:
-        """Let a connection in; an older one with the same id has to go."""
+        """Let a connection in; an older one with the same id is closed."""
         old = self.cores.pop(core.id, None)
         if old is not None:
             old.close(CloseCode.REPLACED, "a newer connection with the same identity took over")
@@ -41,7 +41,7 @@ class Table:
         self.accepted += 1
 
     def unregister(self, core: Core) -> None:
-        """The connection has ended; a newer one with its id stays."""
+        """Remove a connection that has ended; a newer one with its id stays."""
         if self.cores.get(core.id) is core:
             del self.cores[core.id]
         self.come_back(core)
@@ -51,7 +51,7 @@ class Table:
         self.left.unpark_all()
 
     def handover(self, core: Core, link: Link) -> Handover:
-        """Who has the session of this connection; kept from the first time that somebody else may want it."""
+        """The handover of this connection's session; made when a second stream may want that."""
         handover = self._handovers.get(core)
         if handover is None:
             handover = self._handovers[core] = Handover(link)

@@ -1,4 +1,4 @@
-"""What heartline tests itself with, for you to test with.
+"""The tools that heartline tests itself with, for your own tests.
 
 A simulated world for whole applications, networks in memory, checkers of what was seen, and checks for
 transports and stores.

@@ -1,4 +1,4 @@
-"""Checkers of bounds: what a receiver holds, and what is left when everything is over."""
+"""Checkers of bounds: how much a receiver holds, and what is left when everything has ended."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ class CreditChecker:
 
 @final
 class LeakChecker:
-    """Tasks, and whatever else is counted, are no more at the end than they were at the beginning.
+    """There are no more tasks, or other counted things, at the end than there were at the beginning.
 
-    ``counters`` are functions that count something, by the name that a violation shall tell. Trio's living
+    ``counters`` are functions that count something, by the name to show in a violation. Trio's living
     tasks (``tasks``) are always among them. The beginning is when the checker is made; it must be within a
     run of Trio.
     """
@@ -57,7 +57,7 @@ class LeakChecker:
         self._before = self._count()
 
     def grown(self) -> dict[str, tuple[int, int]]:
-        """What is more than at the beginning: then, and now."""
+        """The counts that have grown since the beginning: their values then and now."""
         now = self._count()
         return {name: (before, now[name]) for name, before in self._before.items() if now[name] > before}
 

@@ -1,4 +1,4 @@
-"""A checker of calls: each ends, and what the caller is told is what the callee did."""
+"""A checker of calls: every call ends, and the caller is told the truth about what the callee did."""
 
 from __future__ import annotations
 

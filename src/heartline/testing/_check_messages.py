@@ -1,7 +1,7 @@
 """Checkers of what is delivered: confirmed, in order, without a silent gap, never an older version.
 
-Each is fed with what a test observes, in the order in which it happened, and raises at once. What names a
-receiver, a stream or an item can be anything hashable.
+A test tells a checker what it observes, in the order in which it happens, and the checker raises at once. The
+names of receivers, streams and items can be anything hashable.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class DeliveryChecker:
 
 @final
 class OrderChecker:
-    """Numbers of a stream come one after the other: none twice, none older, and none missing silently.
+    """The numbers of a stream come one after the other: none twice, none out of order, no silent gap.
 
     A stream begins with the first number that is observed, or where :meth:`begin` says.
     """

@@ -34,5 +34,5 @@ class NodeClock:
         return EPOCH + self.offset + now * self.rate
 
     def stretch(self, seconds: float) -> float:
-        """What is ``seconds`` by this clock, in seconds of the world."""
+        """Convert ``seconds`` of this clock to seconds of the world."""
         return seconds / self.rate

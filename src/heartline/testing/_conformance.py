@@ -1,8 +1,8 @@
-"""What heartline relies on in a transport, as checks that any author of one can run.
+"""What heartline relies on in a transport, as checks that the author of any transport can run.
 
 They build on Trio's own (:func:`trio.testing.check_two_way_stream`) and add what a connection that lives for
-days depends on: nothing lost by cancelling, back pressure, an end that comes after the data and wakes whoever
-waits, no task that outlives what it is for.
+days depends on: cancelling loses nothing, there is back pressure, the end comes after the data and wakes
+every task that waits, and no task outlives what it serves.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ async def check_stream(make_pair: MakePair, make_clogged: MakePair | None = None
     ``make_pair`` is called many times, with a context whose nursery is for the tasks that the transport
     needs; ``dataclasses.replace`` adds a TLS context or options. It returns two fresh connected streams,
     opening handshakes done. If they are half-closeable, that is checked too. ``make_clogged`` returns a pair
-    with no room to send a single byte in either direction; without it, what Trio asks of such streams is not
+    that has no room for a single byte in either direction; without it, Trio's rules for such streams are not
     checked. Run this on the real clock or on one that jumps by itself, while nobody else starts tasks.
 
     The first rule that is broken raises ``AssertionError``, or lets the stream's own error out.
@@ -246,7 +246,7 @@ async def _check_cancelled_accept(listener: Listener, connect: Connect) -> None:
 
 
 async def _check_close_wakes_accept(listener: Listener, connect: Connect) -> None:
-    """Closing wakes whoever accepts, may be repeated, and nobody can connect after it."""
+    """Closing wakes a task in ``accept``, may be repeated, and nobody can connect after it."""
 
     async def expect_closed() -> None:
         with _expecting(trio.ClosedResourceError, "accept on a listener closed meanwhile"):

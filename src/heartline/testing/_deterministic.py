@@ -16,7 +16,7 @@ __all__ = ["deterministic"]
 
 @contextmanager
 def deterministic(seed: str) -> Iterator[None]:
-    """Within the block, whatever ``trio.run`` and ``random`` do follows from ``seed``.
+    """Within the block, everything that ``trio.run`` and ``random`` do follows from ``seed``.
 
     Trio wakes the tasks of one tick in an arbitrary order on purpose. For tests it has a private switch that
     sorts them before it shuffles, and a private source for the shuffle: both are set here and put back

@@ -46,7 +46,7 @@ class _File:
         self.size = len(durable) + sum(len(data) for _, data in self.writes)
 
     def torn(self, budget: int) -> bytes:
-        """What is found if only so many bytes of the writes had reached the platter, in order."""
+        """The content if only this many bytes of the writes, in order, had reached the platter."""
         found = self.durable
         for replaces, data in self.writes:
             if budget <= 0:
@@ -64,10 +64,10 @@ class Disk:
     the node crashes, what was written since is lost, or a prefix of it survives; the seed decides. A program
     whose node has crashed gets :exc:`OSError` (``EIO``) from its disk. All files together have at most
     64 MiB, beyond which writing raises :exc:`OSError` (``ENOSPC``). To test a store without a world, make a
-    disk of your own with a source of chance, and call :meth:`crash`.
+    disk of your own with a random source, and call :meth:`crash`.
 
-    There is no error for a file that is missing: :meth:`read` gives empty bytes. Which files there are tells
-    :attr:`names`, a property and not a method.
+    A missing file is no error: :meth:`read` returns empty bytes for it. The property :attr:`names` lists the
+    files.
     """
 
     def __init__(self, rng: random.Random, *, check_power: Callable[[], None] = lambda: None) -> None:
@@ -86,7 +86,7 @@ class Disk:
         return self._files[name].content() if name in self._files else b""
 
     def write(self, name: str, data: bytes) -> None:
-        """Put ``data`` in the place of what the file holds."""
+        """Replace the content of the file with ``data``."""
         self._write(name, data, replaces=True)
 
     def append(self, name: str, data: bytes) -> None:

@@ -27,8 +27,8 @@ PIECE_SIZE = 16 * 1024
 class Flow:
     """Pieces with the moment (in the wire's time) at which each is there.
 
-    The last one may be empty, which is the end, or ``None``: the sender is gone without one. There is no task
-    that moves them: who receives sleeps until the next one is due.
+    The last piece may be empty, which is the end of the stream, or ``None``: the sender is gone without an
+    end. No task moves the pieces: the receiver sleeps until the next one is due.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Flow:
         return self._back.is_past(self._refused)
 
     async def wait_room(self, room: int, over: Callable[[], bool]) -> None:
-        """Return when ``room`` bytes fit, or there is no use in waiting: ``over()``, or refused."""
+        """Return when ``room`` bytes fit, or waiting is of no use: ``over()`` is true, or it is refused."""
         await self._wait(
             lambda: self.room >= room or self.refused or over(), lambda: self._back.due(self._refused)
         )
@@ -80,8 +80,8 @@ class Flow:
         """Send ``data``, for which there is room."""
         self.held += len(data)
         while data and not self._deaf:
-            # Half goes on in one piece, as most writes do. A tenth is cut to crumbs, since whoever puts
-            # messages together is wrong there first.
+            # Half goes on in one piece, as most writes do. A tenth is cut into crumbs, where code that puts
+            # messages together fails first.
             chance, size = self._rng.random(), min(PIECE_SIZE, len(data))
             if chance < 0.5:
                 size = self._rng.randint(1, min(size, 16) if chance < 0.1 else size)
@@ -114,7 +114,7 @@ class Flow:
         return bool(self._pieces) and self._wire.is_past(self._pieces[0][0])
 
     async def wait_readable(self, over: Callable[[], bool]) -> None:
-        """Return when a piece or the end is there, or there is no use in waiting: ``over()``."""
+        """Return when a piece or the end is there, or waiting is of no use: ``over()`` is true."""
         await self._wait(lambda: self.readable or over(), self._next_due)
 
     def take(self, most: int | None) -> bytes | None:
@@ -145,7 +145,7 @@ class Flow:
     # What can happen to it.
 
     def lose(self, *, now: bool = False) -> None:
-        """Lose what is under way and unread, but for a prefix of it; ``now``: that is there at once.
+        """Lose what is under way and unread, except for a prefix, which with ``now`` arrives at once.
 
         The sender is not told: what it had sent counts against its room for ever.
         """

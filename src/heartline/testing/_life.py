@@ -12,10 +12,10 @@ __all__ = ["Life", "current_life", "live"]
 
 
 class Held(Protocol):
-    """What a life holds in the world outside, and loses with it."""
+    """Something that a life holds in the world outside, and loses when it ends."""
 
     def cut(self, owner: Life, *, silent: bool) -> None:
-        """Take it from its dead owner; ``silent`` if nobody is told."""
+        """Take this from its dead owner; with ``silent`` nobody is told."""
         ...
 
 
@@ -39,7 +39,7 @@ class Life:
             raise OSError(errno.EIO, f"the node {self.node!r} has crashed")
 
     def end(self, *, silent: bool) -> None:
-        """Nothing leaves from here any more; then cancel whatever runs."""
+        """Let nothing leave from here any more; then cancel everything that runs."""
         self.alive = False
         held = list(self.held)
         for thing in held:
@@ -48,7 +48,7 @@ class Life:
         self.scope.cancel()
 
     def tell(self) -> None:
-        """Let those who were not told of the end know: the system is back, and does not know them."""
+        """Tell peers that do not know of the end yet: the system is back, and does not know them."""
         for thing in self.left:
             thing.cut(self, silent=False)
         self.left.clear()

@@ -38,7 +38,7 @@ class Link:
     ) -> None:
         """Set seconds of latency, the most seconds that jitter adds, and bytes per second (or ``inf``).
 
-        What is ``None`` stays as it is. It holds for bytes sent from now on.
+        A value of ``None`` changes nothing. The new values hold for bytes that are sent from now on.
         """
         for name, value, least in (("latency", latency, 0.0), ("jitter", jitter, 0.0)):
             if value is not None and not least <= value < math.inf:
@@ -62,7 +62,7 @@ class Link:
             wire.stall()
 
     def clog(self, seconds: float, direction: tuple[str, str] | None = None) -> None:
-        """Let nothing pass for so many seconds; then all of it goes on."""
+        """Let nothing pass for this many seconds; then all of it goes on."""
         wires = self._chosen(direction)
         self._route.log(f"clog for {seconds:g} s", direction)
         for wire in wires:
@@ -85,7 +85,7 @@ class Link:
             connection.reset()
 
     def half_open(self, believer: str | None = None) -> None:
-        """Let every connection be gone for one end, while the other, the ``believer``, does not notice.
+        """End every connection for one end, while the other, the ``believer``, does not notice.
 
         The believer gets no error and no bytes any more; what it sends vanishes, until its buffer is full and
         it waits. The other end gets :exc:`trio.BrokenResourceError`. By default the seed chooses.

@@ -56,8 +56,8 @@ class WorldNetwork:
     def listen(self, name: str = "", *, backlog: int) -> Listener:
         """Listen under ``name`` on the node that calls, by default under a fresh one.
 
-        Beyond ``backlog`` connections that wait for ``accept``, one more is like a lost packet, as with a
-        listening socket.
+        When ``backlog`` connections wait for ``accept``, the packet of one more is lost, as with a listening
+        socket.
         """
         life = self._caller()
         if not name:
@@ -89,11 +89,11 @@ class WorldNetwork:
         raise TimeoutError(errno.ETIMEDOUT, f"no answer within {patience:g} s")
 
     def forget(self, name: str) -> None:
-        """Nobody listens there any more."""
+        """Forget a listener that has closed."""
         del self._listeners[name]
 
     async def _shake_hands(self, life: Life, host: Host, route: Route, name: str) -> WorldStream | None:
-        """A packet there and an answer back; ``None`` if that is a refusal."""
+        """Send a packet there and wait for the answer; ``None`` if that is a refusal."""
         while True:
             await _travel(route, life.node, host.name)
             listener = self._listeners.get(name)
@@ -145,7 +145,7 @@ class _WorldListener(trio.abc.Listener[WorldStream]):
         return await self._waiting.receive()
 
     async def aclose(self) -> None:
-        """Listen no more, and hang up on those who were not accepted."""
+        """Stop listening, and hang up on connections that were not accepted."""
         if self._open:
             for _ in range(self._backlog.statistics().current_buffer_used):
                 self._waiting.receive_nowait().close()

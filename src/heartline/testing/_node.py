@@ -22,16 +22,16 @@ Program = Callable[..., Awaitable[object]]
 class Node:
     """A machine of a world with one program on it; get one from :meth:`World.node`.
 
-    Whatever the program starts in its nurseries belongs to the node. What must not survive a crash, it makes
-    itself; what must, is on its ``disk``.
+    Everything that the program starts in its nurseries belongs to the node. State that must not survive a
+    crash the program makes itself; state that must survive is on the ``disk``.
 
     ``clock`` is the node's own, drawn from the seed. Trio has one clock in a run, so a node cannot have a
     different ``trio.current_time()``. It need not: where a monotonic clock begins has no meaning, so only its
-    *rate* can show, and that is had by giving the program's durations (heartbeats, backoffs, deadlines)
-    through :meth:`stretch`, and sleeping with :meth:`sleep`. Wall clocks, which do have a meaning, are read
+    *rate* can show. To get that, pass the program's durations (heartbeats, backoffs, deadlines) through
+    :meth:`stretch`, and sleep with :meth:`sleep`. Wall clocks, which do have a meaning, are read
     with :meth:`time`.
 
-    ``rng`` is a source of chance for the program, ``disk`` what it has in place of files.
+    ``rng`` is a random source for the program, ``disk`` what the program has in place of files.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Node:
 
     @property
     def crashed(self) -> bool:
-        """Whether it crashed, and was not started since."""
+        """Whether the node has crashed, and was not started since."""
         return self._crashed
 
     def time(self) -> float:
@@ -76,7 +76,7 @@ class Node:
         await trio.sleep(self.stretch(seconds))
 
     def stretch(self, seconds: float) -> float:
-        """What is ``seconds`` by the node's clock, in seconds of the world, which are Trio's."""
+        """Convert ``seconds`` of the node's clock to seconds of the world, which are Trio's."""
         return self.clock.stretch(seconds)
 
     def start(self, program: Program, *args: Any) -> None:
@@ -103,7 +103,7 @@ class Node:
         self.disk.crash()
 
     def restart(self) -> None:
-        """Start the program again that was started last, after a crash if it still runs."""
+        """Start the last program again; if it still runs, crash the node first."""
         if self._program is None:
             raise ConfigurationError(f"node {self.name!r} has no program to restart; start() one")
         self.crash()
@@ -127,7 +127,7 @@ class Node:
             if life.alive:
                 self._note(self.name, "fails")
                 raise
-            # What a program says whose node has crashed, nobody hears.
+            # Errors of a program whose node has crashed do not count: nobody hears them.
         finally:
             if life.alive:
                 self._note(self.name, "ends")

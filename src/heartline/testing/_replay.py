@@ -30,7 +30,7 @@ def _origin() -> str:
     """The commit of heartline's source, if it is a checkout, and the version if not."""
     root = Path(__file__).parents[3]
     command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude=*"]
-    # Installed packages can lie within somebody else's checkout, whose commits say nothing of heartline.
+    # An installed package may lie in somebody else's checkout, whose commits say nothing about heartline.
     if (root / ".git").exists() and (root / "src" / "heartline").is_dir():
         try:
             found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)

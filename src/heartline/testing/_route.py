@@ -52,7 +52,7 @@ class Route:
         return connection
 
     def log(self, what: str, direction: tuple[str, str] | None = None) -> None:
-        """Note what happens here."""
+        """Note an event of this route in the trace."""
         way = " - ".join(self.ends) if direction is None else " -> ".join(direction)
         self._trace.add(self._clock(), "network", f"{way}: {what}")
 
@@ -83,16 +83,16 @@ class Connection:
             life.held[self] = None
 
     def reset(self) -> None:
-        """Both ends learn that it is gone."""
+        """Tell both ends that the connection is gone."""
         for stream in self.streams:
             stream.break_off()
 
     def half_open(self, believer: str) -> None:
-        """All but the believer's end are gone."""
+        """End the connection for all but the believer."""
         self.streams[self._lives[0].node == believer].vanish()
 
     def cut(self, owner: Life, *, silent: bool) -> None:
-        """One of the two lives is over."""
+        """End the connection: one of the two lives is over."""
         stream = self.streams[owner is not self._lives[0]]
         stream.vanish()
         if not silent:

@@ -1,4 +1,4 @@
-"""What heartline relies on in a store, as checks that any author of one can run."""
+"""What heartline relies on in a store, as checks that the author of any store can run."""
 
 from __future__ import annotations
 
@@ -29,8 +29,9 @@ LONG = 4 * 1024 * 1024
 async def check_store(open_store: OpenStore) -> None:
     """Check a store.
 
-    ``open_store(name)`` returns a store, to be entered, on the place of that name: empty for a new name, with
-    all that was committed there for one that is used again. Run this on the real clock.
+    ``open_store(name)`` returns a store, to be entered, at the place of that name: an empty one for a new
+    name, and for a name that was used before one with all that was committed there. Run this on the real
+    clock.
 
     The first rule that is broken raises ``AssertionError``, or lets the store's own error out.
     """

@@ -81,19 +81,19 @@ class WorldStream(trio.abc.HalfCloseableStream):
             self._on_close()
 
     def break_off(self) -> None:
-        """The connection is gone, and this end learns it now; it may still read what had come."""
+        """Tell this end that the connection is gone; it may still read what had come."""
         if not self.broken:
             self.broken = True
             self._incoming.lose(now=True)
             self._outgoing.changed.unpark_all()
 
     def vanish(self) -> None:
-        """This end is gone, and the other is not told; it may still get what was under way."""
+        """End this end without telling the other, which may still get what was under way."""
         self.break_off()
         self._outgoing.lose()
 
     def abort(self) -> None:
-        """This end has vanished, and now the other is told."""
+        """Tell the other end that this one has vanished."""
         self._outgoing.abort()
         self._incoming.refuse()
 

@@ -22,11 +22,11 @@ T = TypeVar("T")
 
 @contextmanager
 def inline_threads(rng: random.Random) -> Iterator[None]:
-    """Within the block, ``trio.to_thread.run_sync`` calls the function in place, a drawn while later.
+    """Within the block, ``trio.to_thread.run_sync`` calls the function in place, after a random delay.
 
     A thread would take real time, which no seed repeats and in which the virtual clock runs ahead. A function
-    that calls back by :mod:`trio.from_thread` does not work here. In a node that has crashed meanwhile the
-    function is not called, but :exc:`OSError` raised.
+    that calls back by :mod:`trio.from_thread` does not work here. On a node that has crashed meanwhile the
+    function is not called, and :exc:`OSError` is raised instead.
     """
     module: Any = importlib.import_module("trio.to_thread")
     real = module.run_sync

@@ -6,4 +6,4 @@ __all__ = ["Violation"]
 
 
 class Violation(AssertionError):
-    """A promise was broken; the message says which one, by whom and when it was seen."""
+    """A promise was broken; the message says which promise, what broke it, and when that was seen."""

@@ -64,7 +64,7 @@ class Wire:
         return self._clock() < self._resumes
 
     def stall(self, seconds: float = math.inf) -> None:
-        """Let nothing pass for so many seconds, or until :meth:`heal`."""
+        """Let nothing pass for this many seconds, or until :meth:`heal`."""
         self._mark = self.now()
         self._resumes = max(self._resumes, self._clock() + seconds)
         self._wake()

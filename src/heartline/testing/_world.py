@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 
 class NotConverged(AssertionError):
-    """Something that was bound to happen did not happen in time; the message says what was seen last."""
+    """Something that had to happen did not happen in time; the message says what was seen last."""
 
 
 @final
@@ -44,8 +44,8 @@ class World:
     """Nodes, the links between them and what goes wrong there, in virtual time, all drawn from ``seed``.
 
     Programs use ``memory://`` URLs and know nothing of the world. In one run of :meth:`run` the same seed and
-    the same programs do the same, to the last bit, in this process and in any other: whatever is found can be
-    looked at again. That holds as long as the programs take chance from ``random`` or their node, and do
+    the same programs do the same, to the last bit, in this process and in any other, so a failure can be seen
+    again. That holds as long as the programs take random numbers from ``random`` or their node, and do
     not use real sockets, real time, ``trio.Path``, ``os.urandom`` or the order of sets. In place of a thread
     ``trio.to_thread.run_sync`` calls its function some milliseconds of the world later.
 
@@ -118,11 +118,11 @@ class World:
             link.heal()
 
     async def heal_and_settle(self, condition: Callable[[], object], *, within: float) -> None:
-        """End every fault, and demand that ``condition()`` becomes true within so many seconds of the world.
+        """End every fault, and require ``condition()`` to become true within this many seconds of the world.
 
         Links are healed, and nodes that crashed are started again. A condition that raises
-        :class:`AssertionError` is not true yet; what it says is part of the :exc:`NotConverged` that is
-        raised in the end.
+        :class:`AssertionError` is not true yet; its message becomes part of the :exc:`NotConverged` that is
+        raised when the time is up.
         """
         self.heal_all()
         for node in self.nodes.values():
@@ -150,7 +150,7 @@ class World:
     def log(self, *what: object) -> None:
         """Note in the trace what the program of this node has done; words are joined by spaces.
 
-        Do not note what differs from run to run, such as an ``id()`` or the order of a set.
+        Do not log what differs from run to run, such as an ``id()`` or the order of a set.
         """
         self._note((current_life() or self._outside).node, " ".join(map(str, what)))
 

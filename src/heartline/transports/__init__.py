@@ -39,12 +39,13 @@ __all__ = [
 
 
 async def open_stream(url: str, context: TransportContext) -> trio.abc.Stream:
-    """Connect to ``url`` and return the stream, its transport's own handshake (TLS, WebSocket) done.
+    """Connect to ``url`` and return the stream, after the transport's own handshake (TLS, WebSocket).
 
     ``context.tls`` is for ``tls://`` and ``wss://``; ``None`` there means ``ssl.create_default_context()``,
-    which reads the system's certificates each time: who reconnects often makes a context once.
+    which reads the system's certificates each time: a client that reconnects often should make a context
+    once.
 
-    There is no timeout: put the call into a cancel scope. Cancelled, it leaves neither a socket nor a task
+    There is no timeout: put the call into a cancel scope. Cancelling leaves neither a socket nor a task
     behind.
 
     Raises :class:`~heartline.errors.ConfigurationError`, before any I/O, for a bad URL or a TLS context that
@@ -66,7 +67,7 @@ async def open_listeners(url: str, context: TransportContext) -> list[Listener]:
 
     Raises :class:`~heartline.errors.ConfigurationError`, before any I/O, for a bad URL or a TLS context that
     does not fit it; :class:`~heartline.errors.ConnectionFailed`, caused by the system's error, if the address
-    is taken or not ours.
+    is taken, or is not one of this machine. Cancelling leaves no socket behind.
     """
     transport = find(url)
     try:
@@ -82,7 +83,7 @@ def _failed(verb: str, url: str, error: Exception) -> ConnectionFailed:
 
 
 def _root(error: BaseException) -> BaseException:
-    """The system's own error, below the ones in which Trio wraps it."""
+    """The system's own error, inside those in which Trio wraps it."""
     cause = error.__cause__
     if isinstance(cause, BaseExceptionGroup) and len(cause.exceptions) == 1:
         return cause.exceptions[0]

@@ -1,4 +1,4 @@
-"""What a transport is given beside the URL: a nursery to live in, TLS, and options."""
+"""What a transport gets beside the URL: a nursery for its tasks, a TLS context, and options."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ class TransportOptions:
     """
 
     backlog: int = 4096
-    """Connections that wait for ``accept``; one more has to try again, over TCP after a second. A whole fleet
-    may come back at once after an outage. The system may lower it (on Linux to ``net.core.somaxconn``, by
-    default this number); at most 65,535."""
+    """Connections that may wait for ``accept``; one more has to try again, over TCP after a second. A whole
+    fleet may come back at once after an outage. The system may lower it (on Linux to ``net.core.somaxconn``,
+    by default this number); at most 65,535."""
 
     reuse_port: bool = False
-    """Whether several servers may listen on one TCP port (``SO_REUSEPORT``), and the system shares the
-    connections out: for a process per core. If one did so by mistake, half of its clients would be
-    served by the other; and the session of a lost connection is known to one server only, so a client that
-    comes back often has to begin a new one."""
+    """Whether several servers may listen on one TCP port (``SO_REUSEPORT``), among which the system
+    distributes the connections: for a process per core. Off by default: a second server that is started by
+    mistake would take half of the clients. Besides, only one server knows the session of a lost connection,
+    so a client that comes back often has to begin a new one."""
 
     allowed_origins: Collection[str] = ()
     """Sites whose pages may connect to a ``ws://`` or ``wss://`` listener from a browser, as browsers name
-    them: ``["https://app.example.org"]``, or ``"*"`` for all. By default none may, since any page that
-    somebody opens could otherwise use whatever that person's machine and network can reach. Programs
-    that are no browsers send no origin, and are let in."""
+    them: ``["https://app.example.org"]``, or ``"*"`` for all. By default none may, since any page that a
+    person opens could otherwise use everything that this person's machine and network can reach. Programs
+    other than browsers send no origin, and are let in."""
 
     def __post_init__(self) -> None:
         if type(self.backlog) is not int or not 0 < self.backlog <= _MAX_BACKLOG:
@@ -65,14 +65,15 @@ class TransportOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class TransportContext:
-    """Where the streams and listeners of one endpoint live, and what they are made with."""
+    """The nursery of the streams and listeners of one endpoint, and the settings that they are made with."""
 
     nursery: trio.Nursery
-    """For the tasks that a transport needs. They end with it, if not before with their stream or listener. A
-    task that raises ends the endpoint: what concerns one stream should break that stream instead."""
+    """For the tasks that a transport needs. They end with the nursery, or earlier, with their stream or
+    listener. A task that raises ends the endpoint: an error of one stream should break that stream
+    instead."""
 
     tls: ssl.SSLContext | None = None
-    """For schemes that encrypt; the others refuse one."""
+    """The TLS context, for schemes that encrypt; the others refuse it."""
 
     options: TransportOptions = field(default_factory=TransportOptions)
 

@@ -1,4 +1,4 @@
-"""The one thing that heartline asks of a listener beyond Trio's: that it knows its URL."""
+"""What heartline needs of a listener beyond Trio's interface: that it knows its URL."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Listener"]
 
 @final
 class Listener(trio.abc.Listener[trio.abc.Stream]):
-    """Any Trio listener, with the ``url`` at which it can really be reached (port 0 replaced).
+    """Any Trio listener, with the ``url`` at which it can be reached (with the real port in place of 0).
 
     Errors of the inner listener's ``accept`` pass through, so that a server can deal with a lack of file
     descriptors.
@@ -22,7 +22,10 @@ class Listener(trio.abc.Listener[trio.abc.Stream]):
         self.url = url
 
     async def accept(self) -> trio.abc.Stream:
-        """Wait for a connection; a handshake of its transport happens later, at the stream's first I/O."""
+        """Wait for a connection; the transport's handshake happens later, at the stream's first I/O.
+
+        Cancelling loses no connection.
+        """
         stream: trio.abc.Stream = await self._inner.accept()
         return stream
 

@@ -39,10 +39,10 @@ class StreamInfo:
 
 
 def describe(stream: trio.abc.Stream) -> StreamInfo:
-    """What ``stream`` knows of its peer, at once; a handshake (TLS, WebSocket) adds to it when it is done.
+    """Return what ``stream`` knows of its peer now; a handshake (TLS, WebSocket) that ends later adds to it.
 
-    A stream can tell it itself, with a method ``describe_peer() -> StreamInfo``. One that has no such method,
-    but wraps another as its ``transport_stream``, knows what that one knows.
+    A stream can have a method ``describe_peer() -> StreamInfo``. A stream without that method which wraps
+    another one as its ``transport_stream`` knows what the inner stream knows.
     """
     describe_peer = getattr(stream, "describe_peer", None)
     if describe_peer is not None:
@@ -64,7 +64,7 @@ def _with_certificate(info: StreamInfo, stream: trio.SSLStream[Any]) -> StreamIn
     except trio.NeedHandshakeError:
         return info
     if not certificate:
-        return info  # none was given, or (an empty dict) nobody has verified it
+        return info  # the peer gave none, or (an empty dict) it was not verified
     return replace(info, certificate=certificate, certificate_der=stream.getpeercert(binary_form=True))
 
 

@@ -1,7 +1,7 @@
 """Which transport serves which URL scheme.
 
-The table is the one piece of module-level state in heartline: like the codecs of the standard library it is
-process-wide, only ever grows, and is reached through functions alone.
+The table belongs to the whole process, like that of serializers and the codecs of the standard library: it
+only ever grows, and is reached through functions alone.
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ _transports: dict[str, Transport] = {}
 
 
 def register(scheme: str, *, open_stream: OpenStream, open_listeners: OpenListeners) -> None:
-    """Let URLs that start with ``scheme://`` be served by these two functions, for the whole process.
+    """Let these two functions serve URLs that start with ``scheme://``, for the whole process.
 
-    Both take a URL and a :class:`TransportContext`. A package can do without this call: an entry point in the
-    group ``heartline.transports``, named like the scheme, that leads to a module (or any object) with these
-    two functions is loaded when its scheme is first used.
+    Both take a URL and a :class:`TransportContext`. A package can do without this call: it declares an entry
+    point in the group ``heartline.transports``, named like the scheme, that leads to a module (or any object)
+    with these two functions. It is loaded when its scheme is first used.
 
     Raises :class:`~heartline.errors.ConfigurationError` for a bad scheme, or one that is taken.
     """
@@ -68,7 +68,7 @@ def register(scheme: str, *, open_stream: OpenStream, open_listeners: OpenListen
 
 
 def find(url: str) -> Transport:
-    """The transport of a URL's scheme, loaded from its entry point if need be."""
+    """Return the transport of a URL's scheme, loaded from its entry point if necessary."""
     scheme, _ = split_scheme(url)
     if scheme not in _transports:
         _load(scheme)

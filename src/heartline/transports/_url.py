@@ -1,4 +1,4 @@
-"""Transport URLs, parsed strictly: what is not understood is refused, nothing is guessed or repaired."""
+"""Parses transport URLs strictly: what is not understood is refused, nothing is guessed or repaired."""
 
 from __future__ import annotations
 

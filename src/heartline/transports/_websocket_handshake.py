@@ -1,4 +1,4 @@
-"""The opening handshake of a WebSocket, over any stream: wsproto knows the rules, this moves the bytes."""
+"""The opening handshake of a WebSocket, over any stream: wsproto knows the rules, this module moves bytes."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from heartline.transports._url import NetworkURL
 from heartline.transports._websocket_request import UpgradeRequest, read_request
 
 SUBPROTOCOL = "heartline"
-"""Offered by clients, chosen by servers if offered: a client of another make need not know it."""
+"""Offered by clients, and chosen by servers if offered: other clients need not know it."""
 
 _STATUS = {
     "Request method must be GET": 405,
     "Missing header, 'Connection: Upgrade'": 426,
     "Missing header, 'Upgrade: websocket'": 426,
 }
-"""The status for what wsproto refuses, where it is too general itself."""
+"""The status for requests that wsproto refuses, where its own status is too general."""
 
 _FIELDS = {
     405: ("Allow: GET", "Connection: close"),
     426: ("Upgrade: websocket", "Sec-WebSocket-Version: 13", "Connection: Upgrade, close"),
 }
-"""What the answer with a status has to say beside its body."""
+"""The header lines that an answer with this status needs."""
 
 Write = Callable[[bytes], Awaitable[None]]
 
 
 def begin_request(target: NetworkURL) -> tuple[wsproto.WSConnection, bytes]:
-    """A client's protocol state and the bytes of its request: made before any I/O, as they may be refused."""
+    """A client's protocol state and the bytes of its request, made before any I/O: a bad URL raises here."""
     protocol = wsproto.WSConnection(ConnectionType.CLIENT)
     request = Request(host=target.authority, target=target.path, subprotocols=[SUBPROTOCOL])
     try:
@@ -49,7 +49,7 @@ def begin_request(target: NetworkURL) -> tuple[wsproto.WSConnection, bytes]:
 async def await_acceptance(
     protocol: wsproto.WSConnection, inner: trio.abc.Stream, write: Write, *, request: bytes
 ) -> None:
-    """Send the request and read the answer; ``trio.BrokenResourceError`` if it is not the upgrade."""
+    """Send the request and read the answer; raises ``trio.BrokenResourceError`` if it is not the upgrade."""
     await write(request)
     try:
         event = await _next_event(protocol, inner)
@@ -70,10 +70,10 @@ async def answer_request(
     path: str,
     options: TransportOptions,
 ) -> UpgradeRequest:
-    """Read the client's request and accept it; one that may not have what it asks for gets a 4xx.
+    """Read the client's request and accept it, or answer it with a 4xx status.
 
-    Cancelled while reading, it can be called again. Raises ``trio.BrokenResourceError`` for a request that
-    was turned down.
+    When it was cancelled while reading it can be called again. Raises ``trio.BrokenResourceError`` for a
+    request that was turned down.
     """
     try:
         event = await _next_event(protocol, inner)
@@ -106,8 +106,8 @@ async def _next_event(protocol: wsproto.WSConnection, inner: trio.abc.Stream) ->
 
 
 async def _reject(write: Write, status: int, reason: str) -> NoReturn:
-    """Answer in HTTP, and raise; not by way of wsproto, which cannot answer every request that it refuses."""
-    # What was asked with another method, such as HEAD, may not be answered with a body.
+    """Answer in HTTP, and raise; written by hand, as wsproto cannot answer every request that it refuses."""
+    # The answer to another method than GET, such as HEAD, may have to be without a body.
     body = b"" if status == 405 else f"This port speaks WebSocket: {reason}\n".encode()
     lines = [
         f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",

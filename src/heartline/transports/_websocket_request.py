@@ -17,12 +17,12 @@ class UpgradeRequest:
 
     @property
     def origin(self) -> str | None:
-        """The site whose page asks; only browsers send it, and no page can make it up."""
+        """The site whose page asks. Only browsers send it, and a page cannot forge it."""
         return self.headers.get("origin")
 
 
 def read_request(event: Request) -> UpgradeRequest:
-    """What stood in the request; wsproto takes some headers out of the others, they go back here."""
+    """Return the path and headers of a request, including the headers that wsproto has taken out."""
     headers = {"host": event.host}
     for taken, values in (
         ("sec-websocket-protocol", event.subprotocols),

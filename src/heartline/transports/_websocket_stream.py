@@ -32,7 +32,7 @@ RECEIVE_SIZE = 64 * 1024
 """Bytes to read at once, as Trio's sockets do."""
 
 PATIENCE = 1.0
-"""Seconds that a pong or a close may wait for room to be sent: it is a courtesy, not worth more."""
+"""Seconds that a pong or a close may wait for room to be sent: it is a courtesy, and worth no longer wait."""
 
 CLEAN_CLOSES = {CloseReason.NORMAL_CLOSURE, CloseReason.GOING_AWAY, CloseReason.NO_STATUS_RCVD}
 
@@ -68,7 +68,7 @@ class WebSocketStream(trio.abc.Stream):
         self._torn = False
         """Half a frame was written: nothing may follow it."""
         self._owed: Pong | CloseConnection | None = None
-        """An answer that waits for its turn."""
+        """A pong or close that waits to be sent."""
         self._receiving = ConflictDetector("another task is receiving on this WebSocketStream")
         self._sending = ConflictDetector("another task is sending on this WebSocketStream")
         self._frames = trio.Lock()
@@ -92,7 +92,7 @@ class WebSocketStream(trio.abc.Stream):
             self._digest()  # the peer's first frames may have come along
 
     def describe_peer(self) -> StreamInfo:
-        """What the stream below knows of the peer; on a server's side also its request, once it has come."""
+        """What the stream below knows of the peer; on a server also the client's request, once it came."""
         info = describe(self.transport_stream)
         if self._request is None:
             return info
@@ -145,8 +145,8 @@ class WebSocketStream(trio.abc.Stream):
     async def aclose(self) -> None:
         """Tell the peer, if there is room for it within :data:`PATIENCE`, and close the stream below.
 
-        The peer's own close is not awaited: it may never read again. Only one whose handshake failed has
-        :data:`PATIENCE` to take the answer.
+        The peer's own close is not awaited: the peer may never read again. Only a peer whose handshake failed
+        has :data:`PATIENCE` to take the answer.
         """
         if self._protocol.state in OPEN_STATES and not isinstance(self._owed, CloseConnection):
             self._owed = CloseConnection(code=CloseReason.NORMAL_CLOSURE)
@@ -157,7 +157,7 @@ class WebSocketStream(trio.abc.Stream):
             if self._handshake is not None and self._outgoing_end is not None and not self._torn:
                 await self._linger()
         finally:
-            await self.transport_stream.aclose()  # cancelled, a stream still closes: Trio asks that of each
+            await self.transport_stream.aclose()  # Trio's rule: a stream closes even when cancelled
 
     async def _linger(self) -> None:
         """Let the peer read why it was turned down.
@@ -181,7 +181,7 @@ class WebSocketStream(trio.abc.Stream):
             raise trio.BrokenResourceError(self._outgoing_end)
 
     def _feed(self, data: bytes | bytearray) -> bool:
-        """Take in what was received; true if it asked for an answer."""
+        """Process what was received; true if it needs an answer."""
         owed_before = self._owed
         if data:
             self._protocol.receive_data(bytes(data))
@@ -204,7 +204,7 @@ class WebSocketStream(trio.abc.Stream):
 
     def _on_close(self, event: CloseConnection) -> None:
         if self._protocol.state is ConnectionState.OPEN:
-            # wsproto tells in this way, too, that it could not read on.
+            # In this way wsproto also tells that it cannot read on.
             self._refuse(event.code, f"the peer broke the WebSocket protocol: {event.reason}")
             return
         self._owed = event.response()
@@ -225,7 +225,7 @@ class WebSocketStream(trio.abc.Stream):
         return taken
 
     async def _answer(self) -> None:
-        """Send the pong or close that is owed, if the way is free; if not, the next ``send_all`` will.
+        """Send the pong or close that is owed, if nobody is sending; if not, the next ``send_all`` sends it.
 
         It waits neither for this side's own ``send_all`` nor long for the peer: two ends that stop reading
         until they have written can wait for each other forever.
@@ -237,11 +237,11 @@ class WebSocketStream(trio.abc.Stream):
                 with trio.move_on_after(PATIENCE) as patience:
                     await self.transport_stream.wait_send_all_might_not_block()
                 if not patience.cancelled_caught:
-                    # Shielded: to cancel a receive_some must not tear a frame. There is room, so it is short.
+                    # Shielded: a cancelled receive_some must not tear a frame. There is room, so it is short.
                     with trio.move_on_after(PATIENCE, shield=True):
                         await self._write_owed()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass  # whoever uses the stream next is told; a peer that closed and left was owed nothing
+            pass  # the next use of the stream raises it; a peer that closed and left was owed nothing
 
     async def _write_owed(self) -> None:
         owed, self._owed = self._owed, None

@@ -1,4 +1,4 @@
-"""Two tasks on one end of a stream are a bug of the caller: it is told so, rather than given mixed bytes."""
+"""Detects two tasks on one end of a stream, a bug of the caller, which would otherwise get mixed bytes."""
 
 from __future__ import annotations
 

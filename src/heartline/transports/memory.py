@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 BUFFER_SIZE = 64 * 1024
-"""Bytes in flight in one direction: one read of a socket, so tests meet the back pressure of a network."""
+"""Bytes in flight in one direction: as much as one read of a socket, so that tests meet back pressure."""
 
 
 class _Pipe:
@@ -52,14 +52,14 @@ class _Pipe:
         self.changed.unpark_all()
 
     async def wait_data(self) -> None:
-        """Return when there are bytes, or never will be."""
+        """Return when there are bytes, or no more will come."""
         if self.buffer or self.sender_done or self.receiver_gone:
             await trio.lowlevel.checkpoint()
         while not (self.buffer or self.sender_done or self.receiver_gone):
             await self.changed.park()
 
     async def wait_room(self, room: int) -> None:
-        """Return when ``room`` bytes fit, or nobody will ever take them."""
+        """Return when ``room`` bytes fit, or nobody will take them any more."""
         if self._has(room):
             await trio.lowlevel.checkpoint()
         while not self._has(room):
@@ -129,7 +129,7 @@ class MemoryStream(trio.abc.HalfCloseableStream):
         await trio.lowlevel.checkpoint()
 
     def close(self) -> None:
-        """What ``aclose`` does, where nothing can be awaited."""
+        """Do what ``aclose`` does, for places where nothing can be awaited."""
         self._closed = True
         self._outgoing.end_sending()
         self._incoming.end_receiving()
@@ -142,7 +142,7 @@ class MemoryStream(trio.abc.HalfCloseableStream):
 
 
 def memory_pair(*, buffer_size: int = BUFFER_SIZE) -> tuple[MemoryStream, MemoryStream]:
-    """Two connected streams; in each direction ``buffer_size`` bytes, at least 1, fit until sending waits."""
+    """Make two connected streams; sending waits while ``buffer_size`` bytes (at least 1) wait to be read."""
     if buffer_size < 1:
         raise ConfigurationError(f"buffer_size: {buffer_size} bytes cannot carry anything; give at least 1")
     there, back = _Pipe(buffer_size), _Pipe(buffer_size)
@@ -167,7 +167,7 @@ class _MemoryListener(trio.abc.Listener[MemoryStream]):
         await trio.lowlevel.checkpoint()
 
     def _hang_up(self) -> None:
-        """Close what nobody accepted: who connected, or is about to, sees the end of the stream."""
+        """Close the connections that nobody accepted: their peers see the end of the stream."""
         try:
             while True:
                 self._waiting.receive_nowait().close()
@@ -177,7 +177,7 @@ class _MemoryListener(trio.abc.Listener[MemoryStream]):
 
 @final
 class MemoryNetwork:
-    """A name space of memory listeners, one per ``trio.run`` for ``memory://`` URLs, or your own.
+    """A name space of memory listeners; each ``trio.run`` has one for ``memory://`` URLs, others are yours.
 
     ``buffer_size`` is in bytes, for each direction of each connection.
     """
@@ -190,7 +190,7 @@ class MemoryNetwork:
     def listen(self, name: str = "", *, backlog: int = TransportOptions.backlog) -> Listener:
         """Listen under ``name``, by default a fresh one; ``ConnectionFailed`` if it is taken.
 
-        ``connect`` waits when ``backlog`` connections wait for ``accept``.
+        While ``backlog`` connections wait for ``accept``, further calls of ``connect`` wait too.
         """
         if not name:
             name = next(fresh for n in self._numbers if (fresh := f"auto-{n}") not in self._listeners)
@@ -210,7 +210,7 @@ class MemoryNetwork:
 
 
 class Network(Protocol):
-    """What ``memory://`` URLs lead to: a name space of listeners."""
+    """The interface of what ``memory://`` URLs lead to: a name space of listeners."""
 
     def listen(self, name: str = "", *, backlog: int) -> Listener:
         """Listen under ``name``, by default a fresh one; ``ConnectionFailed`` if it is taken."""

@@ -51,7 +51,7 @@ async def _listen(host: str, port: int, options: TransportOptions) -> list[trio.
             except OSError as error:
                 if error.errno != errno.EAFNOSUPPORT:
                     raise
-                unsupported = error  # of a name's addresses, those of one family are enough
+                unsupported = error  # the addresses of the other family are enough
                 continue
             undo.callback(listening.close)
             _configure(listening, options)
@@ -65,7 +65,7 @@ async def _listen(host: str, port: int, options: TransportOptions) -> list[trio.
 
 
 def _configure(listening: trio.socket.SocketType, options: TransportOptions) -> None:
-    # A server that is started again must not wait until the old connections of its port are forgotten.
+    # A server that is restarted must not wait until the system has forgotten the port's old connections.
     listening.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_REUSEADDR, 1)
     if options.reuse_port:
         listening.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_REUSEPORT, 1)
@@ -81,8 +81,8 @@ def _ports(listeners: list[trio.SocketListener]) -> set[int]:
 async def _share_a_port(
     listeners: list[trio.SocketListener], host: str, options: TransportOptions
 ) -> list[trio.SocketListener]:
-    # Port 0 gave each address a port of its own, but one URL can name only one. One of them is very likely
-    # free on the other addresses too; it can be taken only after it was let go.
+    # Port 0 gave each address a port of its own, but a URL can name only one port. One of these ports is very
+    # likely free on the other addresses too. To take it there, all sockets are closed first.
     candidates = _ports(listeners)
     for listener in listeners:
         listener.socket.close()

@@ -3,7 +3,7 @@
 The streams are ``https_compatible``, in Trio's words: closing sends no ``close_notify``, and its absence is
 an ordinary end of stream. Heartline says goodbye in its own protocol (a cut connection is resumed, not
 believed to be over), so nothing is lost by that, and closing waits neither for a peer that does not read nor
-for a handshake that never ends. Whoever uses such a stream for another protocol must mark its end there.
+for a handshake that never ends. Another protocol over such a stream must mark its end by itself.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["open_listeners", "open_stream"]
 
 
 async def open_stream(url: str, context: TransportContext) -> trio.SSLStream[trio.SocketStream]:
-    """Connect to ``tls://host:port`` and shake hands; the certificate must be ``host``'s."""
+    """Connect to ``tls://host:port`` and shake hands; the certificate must be the one of ``host``."""
     target = parse_network(url, listening=False)
     return await connect(target, client_context(context.tls))
 
@@ -36,10 +36,11 @@ async def open_listeners(url: str, context: TransportContext) -> list[Listener]:
 
 
 async def connect(target: NetworkURL, tls: ssl.SSLContext) -> trio.SSLStream[trio.SocketStream]:
-    """A TLS stream to a target, shaken hands."""
+    """Open a TLS stream to a target, with the handshake done."""
     inner = await trio.open_tcp_stream(target.host, target.port)
     try:
-        # A scope (%eth0) or the root's dot are for reaching the host; certificates do not name them.
+        # A scope (%eth0) and the final dot of a name help to reach the host, but no certificate contains
+        # them.
         name = target.host.partition("%")[0].rstrip(".")
         stream = trio.SSLStream(inner, tls, server_hostname=name, https_compatible=True)
         await stream.do_handshake()
@@ -55,7 +56,7 @@ def wrap_listener(listener: trio.SocketListener, tls: ssl.SSLContext) -> trio.SS
 
 
 def client_context(tls: ssl.SSLContext | None) -> ssl.SSLContext:
-    """The given context, if it is one for clients; by default one that trusts the system's authorities."""
+    """Check that the given context is one for clients; without one, make one that trusts the system's CAs."""
     if tls is None:
         return ssl.create_default_context()
     _check_context(tls, unfit=ssl.PROTOCOL_TLS_SERVER, right="ssl.create_default_context()")
@@ -63,7 +64,7 @@ def client_context(tls: ssl.SSLContext | None) -> ssl.SSLContext:
 
 
 def server_context(url: str, tls: ssl.SSLContext | None) -> ssl.SSLContext:
-    """The given context, if it is one for servers."""
+    """Check that there is a context, and that it is one for servers."""
     right = "ssl.create_default_context(ssl.Purpose.CLIENT_AUTH) with load_cert_chain()"
     if tls is None:
         raise ConfigurationError(f"tls: listening on {url!r} needs a certificate; pass {right}")

@@ -22,7 +22,7 @@ MAX_PATH = 107 if sys.platform == "linux" else 103
 """Bytes of a path: ``sun_path`` of the system's ``sockaddr_un``, less its closing NUL."""
 
 MODE = 0o600
-"""Only the owner may connect: who wants more opens the directory's or the file's permissions on purpose."""
+"""Only the owner may connect; to let others in, change the permissions of the file on purpose."""
 
 
 def parse_path(url: str) -> str:
@@ -50,7 +50,8 @@ async def open_stream(url: str, context: TransportContext) -> trio.SocketStream:
     try:
         stream.socket.getpeername()
     except OSError:
-        # A full backlog answers a non-blocking connect with EAGAIN: it looks like "in progress", but is not.
+        # With a full backlog a non-blocking connect fails with EAGAIN, which looks like "in progress" to
+        # Trio.
         stream.socket.close()
         raise BlockingIOError(errno.EAGAIN, "the listener's backlog is full") from None
     return stream
@@ -65,7 +66,7 @@ async def open_listeners(url: str, context: TransportContext) -> list[Listener]:
 
 
 class _UnixListener(trio.abc.Listener[trio.SocketStream]):
-    """A socket listener that takes its file away when it closes."""
+    """A socket listener that removes its file when it closes."""
 
     def __init__(self, path: str, backlog: int) -> None:
         self._path = path
@@ -76,21 +77,22 @@ class _UnixListener(trio.abc.Listener[trio.SocketStream]):
         return await self._inner.accept()
 
     async def aclose(self) -> None:
-        # The file goes first: while this socket still answers, no other process takes it for stale and puts
-        # its own in that place. Whatever else is there by now (the file was replaced by hand) stays.
+        # The file is removed first: while this socket still answers, no other process takes the file for
+        # stale and puts its own in its place. If another file is there by now, it stays.
         if self._inner.socket.fileno() != -1 and _identity(self._path) == self._file:
             os.unlink(self._path)
         await self._inner.aclose()
 
 
 def _bind(path: str, backlog: int) -> socket.socket:
-    # None of this blocks, so it is done in one go: a cancelled or interleaved start leaves nothing half made.
+    # None of this blocks, so it is done without a checkpoint: a start that is cancelled leaves nothing half
+    # made.
     with ExitStack() as undo:
         listening = undo.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
         _remove_stale(path)
         listening.bind(path)
         undo.callback(os.unlink, path)
-        # Between bind and listen nobody can connect, so the permissions are never wider than they say.
+        # Between bind and listen nobody can connect, so nobody gets in before the permissions are set.
         os.chmod(path, MODE)
         listening.listen(backlog)
         undo.pop_all()
@@ -105,7 +107,7 @@ def _remove_stale(path: str) -> None:
     if not stat.S_ISSOCK(found.st_mode):
         raise FileExistsError(errno.EEXIST, "a file that is not a socket is in the way", path)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)  # a full backlog would block, and means somebody is there
+        probe.setblocking(False)  # with a full backlog, which means that a server lives, this would block
         try:
             probe.connect(path)
         except ConnectionRefusedError:

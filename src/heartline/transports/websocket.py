@@ -1,7 +1,8 @@
 """``ws://host[:port][/path]`` and ``wss://``: binary WebSocket messages as a byte stream.
 
-A browser lets the page of any site connect, and names the site: pages of those in
-``TransportOptions.allowed_origins`` alone are let in. Everybody else is judged by credentials, as always.
+A browser lets the page of any site connect, and names the site: only pages of the sites in
+``TransportOptions.allowed_origins`` are let in. Other programs are judged by their credentials, as on any
+transport.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""CBOR from a peer: cbor2 without what a peer must not be able to ask for.
+"""Decodes CBOR from a peer: cbor2 without the features that a peer must not be able to use.
 
 No trailing bytes, no indefinite lengths, bounded nesting, map keys text or bytes only (a peer cannot craft
 colliding hashes from them) and no duplicates, and of the semantic tags only the cheap and harmless ones (date
@@ -46,7 +46,7 @@ _SHORT: Final = 4096
 
 
 def loads(data: bytes) -> Any:
-    """The value of exactly these bytes; whatever is wrong raises :class:`ValueError` or cbor2's errors.
+    """Return the value of exactly these bytes; raises :class:`ValueError` or an error of cbor2.
 
     ``cbor2.loads`` says nothing about bytes behind the value, and the decoder that can be asked costs a
     microsecond more than a small value itself. So a short value is decoded as the first of a pair whose
@@ -63,7 +63,7 @@ def loads(data: bytes) -> Any:
 
 
 def loads_with(data: bytes, tag_hook: Callable[[Any, bool], Any]) -> Any:
-    """Like :func:`loads`, with a function that gives the value of a tag."""
+    """Like :func:`loads`, with a function that returns the value of a tag."""
     decoder = _decoder(io.BytesIO(data), max_depth=MAX_DEPTH, tag_hook=tag_hook)
     value = decoder.decode()
     try:

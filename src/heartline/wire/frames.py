@@ -70,7 +70,7 @@ CONTROL_TYPES = frozenset(t for t in FrameType if t < FrameType.OPEN)
 
 
 class Frame(msgspec.Struct, frozen=True, gc=False):
-    """One frame; ``payload`` is whole, its length is not limited here but by :class:`FrameDecoder`.
+    """One complete frame; :class:`FrameDecoder` limits the length of its ``payload``, this class does not.
 
     A struct of msgspec because it is made once per frame: 0.05 µs, a fifth of a named tuple.
     """
@@ -91,12 +91,12 @@ def _mask(frame_type: int) -> int:
 
 
 TURN = 1024
-"""Frames that one :meth:`FrameDecoder.feed` gives: a millisecond or two of work, while a read of empty frames
-could bring twenty times as many."""
+"""Frames that one :meth:`FrameDecoder.feed` returns: a millisecond or two of work. A read of empty
+frames could bring twenty times as many."""
 
 _MAX_CHUNKS = 1024
-"""Pieces of an incomplete frame before they are joined: a peer that drips single bytes costs no more memory
-than their number, and joining so rarely costs no time worth counting."""
+"""Pieces of an incomplete frame before they are joined: this bounds the memory for a peer that sends single
+bytes, and joining so rarely takes hardly any time."""
 
 # One look-up per frame on the hot path instead of several comparisons.
 _FORBIDDEN_FLAGS = bytes(_mask(t) for t in range(256))
@@ -124,10 +124,10 @@ class FrameDecoder:
     """Turns a byte stream, cut or coalesced anywhere, into frames.
 
     It holds at most one incomplete frame, whose length is checked as soon as its header is there, and does
-    linear work however the stream is cut. The first error is final: the frames before it are given, then
+    linear work however the stream is cut. The first error is final: the frames before it are returned, then
     every further :meth:`feed` raises it.
 
-    At most ``TURN`` frames are given at a time. When there may be :attr:`more`, feed it nothing to get them.
+    At most ``TURN`` frames are returned at a time. When there may be :attr:`more`, feed ``b""`` to get them.
     """
 
     __slots__ = ("_buffered", "_chunks", "_error", "_max_payload", "_need", "_offset", "more")
@@ -153,7 +153,7 @@ class FrameDecoder:
         return self._buffered
 
     def feed(self, data: bytes) -> list[Frame]:
-        """The frames that these bytes complete, in order; raises :class:`RemoteProtocolError`."""
+        """Return the frames that these bytes complete, in order; raises :class:`RemoteProtocolError`."""
         if self._error is not None:
             raise self._error
         if self._chunks:

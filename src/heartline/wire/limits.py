@@ -22,7 +22,7 @@ _SECONDS = frozenset({"handshake_timeout", "resume_window"})
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What this side accepts from a peer and holds for it.
+    """What this side accepts from a peer, and holds in memory for it.
 
     The limits that the peer must know to keep (frame, message, memory, window, calls, channels) travel in the
     handshake.
@@ -30,8 +30,8 @@ class Limits:
     """
 
     frame_size: int = 256 * KIB
-    """Bytes of payload in one frame. A frame is the unit of taking turns, so it stays well under a
-    millisecond of loopback time. At most 16 MiB - 1: the first byte of a native stream is zero."""
+    """Bytes of payload in one frame. Messages take turns frame by frame, so a frame should take well under a
+    millisecond over loopback. At most 16 MiB - 1: the first byte of a native stream is zero."""
 
     message_size: int = 64 * MIB
     """Bytes of one message put together from fragments: a model of 16 million float32 numbers."""
@@ -43,10 +43,10 @@ class Limits:
     fifth holds what has a setting of its own."""
 
     window: int = 256 * KIB
-    """Bytes a channel may hold that its reader has not taken: enough for a full loopback pipe."""
+    """Bytes that may wait on a channel for its reader: enough to keep a loopback connection busy."""
 
     handshake_timeout: float = 10.0
-    """Seconds from the link's opening to the end of the handshake; a silent peer costs no longer."""
+    """Seconds from the opening of the link to the end of the handshake; then a silent peer is dropped."""
 
     calls: int = 1024
     """Calls in progress that the peer may have here; one more is answered with ``Overloaded``."""
@@ -55,18 +55,19 @@ class Limits:
     """Channels that the peer has open, beside the default one; each may hold a ``window``."""
 
     events: int = 256
-    """Events kept for an :meth:`events` reader that lags; beyond, the oldest are dropped and counted."""
+    """Events kept for a reader of :meth:`events` that falls behind; the oldest beyond that are dropped and
+    counted."""
 
     write_buffer: int = 1 * MIB
-    """Bytes waiting for a slow peer before senders and publishers wait and broadcasts pass it by."""
+    """Bytes that wait for a slow peer before senders and publishers wait, and broadcasts skip the peer."""
 
     resume_window: float = 60.0
     """Seconds for which a session outlives its link, if the peer agrees to as many; 0: not at all. A minute
     outlasts a router's restart and a change of networks."""
 
     replay_buffer: int = 4 * MIB
-    """Bytes sent that the peer has not confirmed, kept to be sent again; when they are reached nothing new is
-    sent. The write that reaches them may go beyond by its small frames and one fragment. Enough for
+    """Bytes sent that the peer has not confirmed, kept to be sent again; at the limit nothing new is
+    sent. The write that reaches this limit may exceed it by its small frames and one fragment. Enough for
     300 Mbit/s over a round trip of 100 ms."""
 
     lost_buffer: int = 256 * MIB
@@ -74,18 +75,18 @@ class Limits:
     of clients that leave large transfers behind must not fill the memory for a window."""
 
     handshakes: int = 256
-    """Streams of one server that are shaking hands; for one more the oldest whose greeting is not complete
-    makes room. A handshake takes a round trip, so this many let thousands in per second, and silent peers
-    hold no more than these, and nobody else up."""
+    """Streams of one server that are shaking hands; for one more, the oldest whose greeting is not
+    complete makes room. A handshake takes a round trip, so this many let in thousands of clients per second;
+    silent peers take no more places than these, and hold nobody else up."""
 
     handshakes_per_host: int = 128
-    """Those of them that may come from one IP address (of IPv6: from one /64). Half, so that no host alone
-    has them all, and one that stands for a whole fleet, such as a proxy, has enough. Streams that have no
-    such address, as those of Unix sockets, do not count."""
+    """Streams that may shake hands at once from one IP address (for IPv6: from one /64). Half of
+    ``handshakes``, so that no host alone can take all places, and one host that stands for many clients, such
+    as a proxy, has enough. Streams without an IP address, such as Unix sockets, do not count."""
 
     connections: int = 10_000
-    """Connections of one server; at 10 KiB each, while they are idle, it is 100 MiB, and below the usual
-    descriptor limit. Lost ones whose sessions wait count too, but make room for whoever comes."""
+    """Connections of one server: 100 MiB at 10 KiB for an idle one, and below the usual limit of descriptors.
+    Lost connections whose sessions wait count too, but make room for new clients."""
 
     subscriptions: int = 1024
     """Subscriptions of one peer to topics of this side; one more is refused. Each may have a window of 256

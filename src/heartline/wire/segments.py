@@ -82,7 +82,8 @@ def unwrap(payload: bytes, start: int = 0) -> tuple[bytes, list[Segment]]:
         raise SerializationError("malformed envelope of raw segments: its header does not fit its length")
     inner = bytes(payload[position : position + inner_length])
     position += inner_length
-    # One writable copy of nothing: a bytearray (a message put together from fragments) is viewed as it is.
+    # Views need a writable buffer: a bytearray (a message made of fragments) is used as it is, bytes are
+    # copied.
     buffer = memoryview(payload if isinstance(payload, bytearray) else bytearray(payload))
     segments: list[Segment] = []
     for dtype, shape in shapes:

@@ -11,7 +11,7 @@ TEXT_SIZE = 1024
 
 
 def printable(text: str, size: int = TEXT_SIZE) -> str:
-    """A text, shortened, with escapes for what is not printable, such as newlines and terminals' sequences.
+    """Shorten a text, and escape what is not printable, such as newlines and a terminal's control sequences.
 
     A line stays a line, and no peer can forge another one or move a terminal's cursor.
     """

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import cbor2
 import outcome
@@ -29,7 +29,7 @@ class Link:
     def __init__(self, stream: trio.SocketStream, methods: dict[str, Callable[..., Any]]) -> None:
         self._stream = stream
         # Trio's socket has no synchronous send and recv; the plain one underneath is already non-blocking.
-        self._socket = stream.socket._sock
+        self._socket = cast(Any, stream.socket)._sock
         self._methods = methods
         self._out: list[bytes] = []
         self._writer: trio.lowlevel.Task | None = None
@@ -156,7 +156,8 @@ def load_rpc(report: Callable[[object], None], port: int, plan: list[tuple[int, 
             await trio.testing.wait_all_tasks_blocked()
 
             async def add(a: int, b: int) -> int:
-                return await link.call("add", a, b)
+                total: int = await link.call("add", a, b)
+                return total
 
             report([await trio_load(add, in_flight, seconds) for in_flight, seconds in plan])
             nursery.cancel_scope.cancel()

@@ -6,6 +6,7 @@ import gc
 import socket
 import time
 from collections.abc import Awaitable, Callable
+from typing import Any, cast
 
 import trio
 
@@ -56,7 +57,7 @@ def serve_broadcast(report: Report, subscribers: int, count: int) -> None:
             frame = HEADER.pack(len(message), PUSH, 0, 0, 0) + message
             for stream in streams:
                 try:
-                    sent = stream.socket._sock.send(frame)
+                    sent = cast(Any, stream.socket)._sock.send(frame)
                 except BlockingIOError:
                     sent = 0
                 if sent < len(frame):

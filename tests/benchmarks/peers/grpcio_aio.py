@@ -67,7 +67,8 @@ def load_rpc(report: Callable[[object], None], port: int, plan: list[tuple[int, 
             )
 
             async def add(a: int, b: int) -> int:
-                return (await method(Operands(a=a, b=b))).value
+                total: int = (await method(Operands(a=a, b=b))).value
+                return total
 
             report([await asyncio_load(add, in_flight, seconds) for in_flight, seconds in plan])
 

@@ -78,7 +78,7 @@ def load_rpc(report: Report, url: str, plan: list[tuple[int, float]]) -> None:
 
     async def main() -> None:
         async with heartline.open_connection(url) as connection:
-            add = connection.service(Adder).add
+            add = heartline.remote(connection.service(Adder).add)
             report([await trio_load(add, in_flight, seconds) for in_flight, seconds in plan])
 
     trio.run(main)

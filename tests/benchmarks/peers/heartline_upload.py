@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import trio
 
@@ -49,7 +49,7 @@ def load_upload(report: Report, url: str, size: int, count: int) -> None:
         calls: list[float] = []
         pings: list[float] = []
         async with heartline.open_connection(url) as connection:
-            add = connection.service(Adder).add
+            add = heartline.remote(connection.service(Adder).add)
             over = trio.Event()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_call, add, over, calls)
@@ -72,10 +72,10 @@ async def _upload(connection: heartline.Connection, message: bytes, count: int) 
             raise AssertionError("the server received something else")
 
 
-async def _call(add: Callable[..., object], over: trio.Event, delays: list[float]) -> None:
+async def _call(add: Callable[..., Awaitable[object]], over: trio.Event, delays: list[float]) -> None:
     while not over.is_set():
         start = time.perf_counter()
-        await add(1, 2)  # type: ignore[misc]
+        await add(1, 2)
         delays.append(time.perf_counter() - start)
         await trio.sleep(PAUSE)
 

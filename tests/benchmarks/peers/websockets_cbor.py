@@ -23,6 +23,7 @@ def serve_rpc(report: Callable[[object], None]) -> None:
     async def handle(connection: ServerConnection) -> None:
         with contextlib.suppress(ConnectionClosed):
             async for message in connection:
+                assert isinstance(message, bytes)
                 number, method, args = cbor2.loads(message)
                 await connection.send(cbor2.dumps((number, METHODS[method](*args))))
 
@@ -42,16 +43,17 @@ def load_rpc(report: Callable[[object], None], port: int, plan: list[tuple[int, 
         async with connect(f"ws://127.0.0.1:{port}", compression=None, proxy=None) as connection:
             waiting: dict[int, asyncio.Future[int]] = {}
             numbers = itertools.count()
-            loop = asyncio.get_running_loop()
 
             async def receive() -> None:
                 async for message in connection:
+                    assert isinstance(message, bytes)
                     number, result = cbor2.loads(message)
                     waiting.pop(number).set_result(result)
 
             async def add(a: int, b: int) -> int:
                 number = next(numbers)
-                waiting[number] = future = loop.create_future()
+                future: asyncio.Future[int] = asyncio.Future()
+                waiting[number] = future
                 await connection.send(cbor2.dumps((number, "add", (a, b))))
                 return await future
 

@@ -63,7 +63,8 @@ def test_a_tag_that_is_not_harmless_is_refused(value: Any) -> None:
 
 
 def test_no_tag_but_date_time_and_uuid_is_accepted() -> None:
-    contents = [cbor2.dumps(v) for v in (1, 1.5, b"", bytes(16), "", "2020-01-01", [], [1, 2], {}, None)]
+    values: list[Any] = [1, 1.5, b"", bytes(16), "", "2020-01-01", [], [1, 2], {}, None]
+    contents = [cbor2.dumps(value) for value in values]
     contents.append(cbor2.dumps("2020-01-01T00:00:00Z"))
     accepted = set()
     for tag in [*range(1200), 1040, 43000, 43001, 55799, 65535]:

@@ -1,4 +1,4 @@
-"""From what a serializer gave to what an annotation asks for."""
+"""Converts what a serializer returned to the type that an annotation asks for."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def convert(value: Any, target: Any) -> Any:
     except msgspec.ValidationError as error:
         raise SerializationError(str(error)) from None
     except Exception as error:
-        # From the annotation's own code: a list cannot be in a set, a class raises while it is made.
+        # The annotation's own code raised: a list cannot be in a set, or a class refuses its arguments.
         raise SerializationError(f"cannot make this a {target}: {error}") from error
 
 

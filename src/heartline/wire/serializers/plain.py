@@ -1,4 +1,4 @@
-"""What all serializers agree on: which values can be sent, and as what."""
+"""The rules that all serializers share: which values can be sent, and in which form."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a serializer is, and the table of those that this process knows."""
+"""The interface of a serializer, and the table of serializers that this process knows."""
 
 from __future__ import annotations
 
@@ -55,9 +55,9 @@ registered: Final[dict[str | int, Serializer]] = {}
 def register_serializer(serializer: Serializer) -> None:
     """Make a serializer known to this process, under its name and its content id.
 
-    A table for the whole process, as the one of URL schemes in :mod:`heartline.transports` and Python's own
-    of codecs: a name means the same everywhere. Raises :class:`ConfigurationError` when the name or id is
-    taken or the id is not in 1 to 255.
+    The table belongs to the whole process, like that of URL schemes in :mod:`heartline.transports` and
+    Python's own table of codecs: a name means the same everywhere. Raises :class:`ConfigurationError` when
+    the name or id is taken or the id is not in 1 to 255.
     """
     if not 1 <= serializer.content_id <= 255:
         raise ConfigurationError(f"serializer {serializer.name!r}: content_id must be 1 to 255")
@@ -79,7 +79,7 @@ def get_serializer(key: str | int) -> Serializer:
 
 
 def unknown(key: str | int) -> str:
-    """What to say of a name or content id that is not in the table."""
+    """The text of the error for a name or content id that is not in the table."""
     known = ", ".join(sorted({serializer.name for serializer in registered.values()}))
     return f"serializer {key!r} is not known; registered: {known}"
 
