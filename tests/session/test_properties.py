@@ -64,7 +64,7 @@ def test_scripts_reach_every_mark() -> None:
     for seed in range(SCRIPTS):
         seen += _play(random.Random(seed)).marks
     assert set(seen) == MARKS, seen
-    assert min(seen.values()) >= 3, seen
+    assert min(seen.values()) >= 2, seen
 
 
 def _play(rng: random.Random) -> World:
