@@ -15,7 +15,7 @@ from trio.testing import MockClock
 
 import heartline
 from heartline import Backoff, Connection, Limits, Server
-from heartline.errors import Overloaded
+from heartline.errors import CallTimeout, Outcome, Overloaded
 from heartline.rpc import Calls
 from heartline.wire import Flag, Frame, FrameType
 
@@ -53,6 +53,10 @@ class Store:
         self.begun += 1
         await self.open.wait()
         return len(value)
+
+    @heartline.method(timeout=1)
+    async def keep_a_second(self, value: bytes) -> None:
+        await trio.sleep_forever()
 
     def give(self, size: int) -> bytes:
         self.begun += 1
@@ -155,6 +159,9 @@ class TestArguments:
                 with trio.move_on_after(1) as scope:
                     await client.service("Store").keep(bytes(900 * KIB))
                 assert scope.cancelled_caught
+                with pytest.raises(CallTimeout) as caught:
+                    await client.service(Store).keep_a_second(bytes(900 * KIB))
+                assert caught.value.outcome is Outcome.NOT_SENT
                 await settle()
                 assert there.begun == 1
                 there.open.set()

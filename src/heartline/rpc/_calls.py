@@ -51,8 +51,9 @@ _ANSWERS = (_RESULT, _FAULT)
 _OPEN, _LOST = ConnectionState.OPEN, ConnectionState.LOST
 _UP = LinkState.UP
 
-Turn = tuple[Link, float]
-"""The link on which a call can be sent now, and the seconds left until the caller's deadline."""
+Turn = tuple[Link, float, bytes, int]
+"""The link on which a call can be sent now, the seconds left until the caller's deadline, its payload and
+flags."""
 
 
 class Calls:
@@ -128,23 +129,22 @@ class Calls:
         """
         core, pending = self._core, self._pending
         link, timeout = core.link, _time_left()
-        if turn is not None:
-            link, timeout = turn
-        elif (
+        if turn is None and (
             link is None
             or timeout <= 0
             or core.state is not _OPEN
             or not link.clear
             or len(pending) >= link.peer_limits.calls
         ):
-            link, timeout = await self._wait_turn(name)
-        try:
+            turn = await self._wait_turn(name, target, args, kwargs)
+        if turn is not None:
+            link, timeout, payload, flags = turn
+        else:
+            assert link is not None
             payload, flags = encode_call(core.setup.serializer, target, args, kwargs, timeout)
-        except SerializationError as error:
-            raise InvalidArguments(f"{name} was not called: {error}", outcome=Outcome.NOT_SENT) from error
+            if len(payload) > SMALL_CALL:
+                await self._wait_share(link, name, len(payload))
         size = len(payload)
-        if size > SMALL_CALL:
-            await self._wait_share(link, name, size)
         number = self._send(link, name, payload, flags)
 
         def abort(_raise_cancel: object) -> trio.lowlevel.Abort:
@@ -190,13 +190,15 @@ class Calls:
         """:meth:`call` with a timeout of its own, in seconds, beside the caller's deadline."""
         what = Outcome.NOT_SENT
         with trio.move_on_after(limit):
-            turn = await self._wait_turn(name)
+            turn = await self._wait_turn(name, target, args, kwargs)
             what = Outcome.MAYBE_EXECUTED
             return await self.call(name, target, args, kwargs, returns, turn)
         raise CallTimeout(f"{name} did not answer", timeout=limit, outcome=what)
 
-    async def _wait_turn(self, name: str) -> Turn:
-        """Wait for room; returns the link, and the seconds that are left of the caller's deadline.
+    async def _wait_turn(
+        self, name: str, target: bytes, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Turn:
+        """Wait for room.
 
         Raises :class:`CallInterrupted` when there is no session, or none for new calls.
         """
@@ -204,7 +206,10 @@ class Calls:
             link = await self._wait_room(name)
             timeout = _time_left()
             if timeout > 0:
-                return link, timeout
+                payload, flags = encode_call(self._core.setup.serializer, target, args, kwargs, timeout)
+                if len(payload) > SMALL_CALL:
+                    await self._wait_share(link, name, len(payload))
+                return link, timeout, payload, flags
             await trio.lowlevel.checkpoint()  # raises Cancelled, unless the deadline was moved just now
 
     async def _wait_room(self, name: str) -> Link:

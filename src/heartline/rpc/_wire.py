@@ -21,7 +21,7 @@ import math
 import struct
 from typing import Any
 
-from heartline.errors import RemoteProtocolError
+from heartline.errors import InvalidArguments, Outcome, RemoteProtocolError, SerializationError
 from heartline.wire import Serializer, encode_body
 
 __all__ = ["CALL_HEAD", "decode_call", "encode_call"]
@@ -36,10 +36,14 @@ LONGEST_TIMEOUT = 0xFFFFFFFF / 1000
 def encode_call(
     serializer: Serializer, target: bytes, args: tuple[Any, ...], kwargs: dict[str, Any], timeout: float
 ) -> tuple[bytes, int]:
-    """The payload and the flags of a CALL; raises :class:`SerializationError`."""
+    """The payload and the flags of a CALL; raises :class:`InvalidArguments`."""
     milliseconds = max(1, math.ceil(timeout * 1000)) if timeout < LONGEST_TIMEOUT else 0
     head = CALL_HEAD.pack(serializer.content_id, 1 if kwargs else 0, len(target), milliseconds)
-    return encode_body(serializer, [args, kwargs] if kwargs else args, head + target)
+    try:
+        return encode_body(serializer, [args, kwargs] if kwargs else args, head + target)
+    except SerializationError as error:
+        why = f"{target.decode()} was not called: {error}"
+        raise InvalidArguments(why, outcome=Outcome.NOT_SENT) from error
 
 
 def decode_call(payload: bytes) -> tuple[bytes, float, bool, int, int]:
