@@ -153,8 +153,8 @@ class Connection(metaclass=NoPublicConstructor):
         """A subscription to a topic of the peer, to be entered with ``async with``.
 
         ``type`` is the type to which the values of updates are converted, by the rules for arguments of
-        calls. ``since`` says where to begin: ``None`` from now on, ``"newest"`` with the newest update that is
-        retained, ``"oldest"`` with the oldest, ``"snapshot"`` with the state, or after a
+        calls. ``since`` says where to begin: ``None`` from now on, ``"newest"`` with the newest update that
+        is retained, ``"oldest"`` with the oldest, ``"snapshot"`` with the state, or after a
         :class:`heartline.Position`.
 
         ``policy`` says what happens when this side does not keep up:
