@@ -99,7 +99,7 @@ async def follow(connection: heartline.Connection) -> list[int]:
     async with connection.subscribe("price", since="oldest") as updates:
         async for update in updates:
             if isinstance(update, heartline.Gap):
-                print("--- some ticks are gone for good:", update, flush=True)
+                print(f"--- ticks {update.first} to {update.last} are gone for good", flush=True)
                 continue
             age = trio.current_time() - update.value["time"]
             late = f"  ({age:.1f} s late)" if age > INTERVAL else ""

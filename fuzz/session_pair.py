@@ -18,7 +18,7 @@ import pytest
 from heartline.errors import LocalProtocolError
 from heartline.session import GoAway, Heartbeat, Hello, Role, Session, State, Welcome
 from heartline.session.messages import render
-from heartline.session.outbox import FRAGMENT_SIZE, MESSAGE_COST
+from heartline.session.outbox import FRAGMENT_SIZE, MESSAGE_COST, STREAMS
 from heartline.session.replay import SMALL
 from heartline.session.session import Event
 from heartline.wire import CONTROL_TYPES, HEADER_SIZE, Flag, Frame, FrameDecoder, FrameType, Limits
@@ -185,6 +185,7 @@ class Side:
 
     def put(self, frame: Frame) -> None:
         before = self.session.outbox.size
+        may_borrow = not self.session._lanes.loan_awaited  # who waits longest for a loan is believed here
         try:
             self.session.send(frame.type, frame.channel, frame.id, frame.payload, frame.flags)
         except LocalProtocolError:
@@ -192,15 +193,16 @@ class Side:
             assert self.session.outbox.size == before
             return
         assert len(frame.payload) <= self.peer.limits.message_size
-        self._note_put(frame)
+        self._note_put(frame, may_borrow=may_borrow)
 
-    def _note_put(self, frame: Frame) -> None:
+    def _note_put(self, frame: Frame, *, may_borrow: bool = True) -> None:
         key = key_of(frame)
         if frame.type in (FrameType.OPEN, FrameType.CALL) and frame.channel:
             self._add(frame, ours=True)
         if is_end(frame):
             self.lanes[frame.channel].ending = True
-        if key not in self.waiting and len(frame.payload) <= self.fragment and self._may_be_paid(frame):
+        may_be_paid = self._may_be_paid(frame) and (may_borrow or not self._loan(frame))
+        if key not in self.waiting and len(frame.payload) <= self.fragment and may_be_paid:
             self._pay(frame)
             self._is_ready(frame)
         else:
@@ -213,7 +215,23 @@ class Side:
             self._end_left(frame.channel)
 
     def _may_be_paid(self, frame: Frame) -> bool:
-        return frame.type != FrameType.DATA or self.credit[frame.channel] > 0
+        if frame.type != FrameType.DATA:
+            return True
+        loan, share = self._loan(frame), self.peer.limits.share
+        return self.credit[frame.channel] > 0 and (
+            not loan or not self.borrowed or self.borrowed + loan <= share
+        )
+
+    def _loan(self, frame: Frame) -> int:
+        """What a message has to borrow from the account of all lanes."""
+        if frame.type != FrameType.DATA:
+            return 0
+        return max(0, len(frame.payload) + MESSAGE_COST - self.credit[frame.channel])
+
+    @property
+    def borrowed(self) -> int:
+        """Credit that this side has spent beyond its windows."""
+        return sum(max(0, -credit) for credit in self.credit.values())
 
     def _pay(self, frame: Frame) -> None:
         if frame.type == FrameType.DATA:
@@ -322,6 +340,7 @@ class Side:
 
     def _free(self, number: int) -> None:
         del self.lanes[number], self.credit[number]
+        self.inbox.pop(number, None)
         self.told.pop(number, None)
 
     def leave(self) -> None:
@@ -385,7 +404,10 @@ class Side:
             taken += size_of(fragment)
             self._cut(fragment)
         if taken < budget or len(frames) == small:
-            assert not any(map(self._could_go, self.heads)), "something could have gone"
+            waiting = [message for message in self.heads if not self._could_go(message)]
+            assert not any(self._could_go(m) and not self._gives_way(m, waiting) for m in self.heads), (
+                "something could have gone"
+            )
 
     def _keep(self, frames: list[Frame], small: int) -> None:
         only_small = len(frames) == small
@@ -418,9 +440,24 @@ class Side:
     def _could_go(self, message: Waiting) -> bool:
         if message.started:
             return True
-        streams = sum(m.started for m in self.heads)
-        full = self._is_long(message) and streams >= self.peer.limits.streams
-        return self._may_be_paid(message.frame) and not full
+        return self._may_be_paid(message.frame) and self._has_room(message)
+
+    def _has_room(self, message: Waiting) -> bool:
+        """Whether the peer has room for the half of it."""
+        begun = [len(m.frame.payload) for m in self.heads if m.started]
+        if not self._is_long(message) or not begun:
+            return True
+        return len(begun) < STREAMS and sum(begun) + len(message.frame.payload) <= self.peer.limits.share
+
+    def _gives_way(self, message: Waiting, waiting: list[Waiting]) -> bool:
+        """Whether it needs what another one waits for, and may have to stay behind it."""
+        if message.started:
+            return False
+        return any(
+            (self._is_long(message) and not self._has_room(other))
+            or (self._loan(message.frame) > 0 and self._loan(other.frame) > 0)
+            for other in waiting
+        )
 
     def _is_long(self, message: Waiting) -> bool:
         return len(message.frame.payload) > self.fragment
@@ -620,9 +657,27 @@ class Side:
         for kind in (FrameType.CALL, FrameType.DATA, FrameType.PUSH):
             assert session.outbox.unsent(kind) == self._unsent(kind)
         queued = [message.frame for queue in self.waiting.values() for message in queue]
+        assert session.outbox.held == session.outbox.size + sum(message.taken for message in self.heads)
+        assert session.outbox.asked_for == sum(
+            len(frame.payload) for frame in queued if frame.type in (*_ANSWERS, FrameType.PUSH)
+        )
+        self._check_bounds()
         assert session.outbox.answers == sum(frame.type in _ANSWERS for frame in queued)
         assert session.outbox.small == self.said + sum(map(size_of, self.ready))
         assert session.outbox.waiting == len(self.ready) + len(self.heads)
+
+    def _check_bounds(self) -> None:
+        """What the peer made this side hold is counted, and within its share."""
+        session, share = self.session, self.limits.share
+        assert session._lanes.unread == sum(
+            length + MESSAGE_COST
+            for number, lengths in self.inbox.items()
+            if not number or number in self.lanes
+            for length in lengths
+        )
+        assert session._assembly.size <= share
+        windows = (1 + len(self.lanes)) * self.limits.window
+        assert session._lanes.unread <= windows + max(share, self.limits.message_size + MESSAGE_COST)
 
     def _unsent(self, kind: FrameType) -> set[int]:
         queued = [m.frame for queue in self.waiting.values() for m in queue if not m.started]

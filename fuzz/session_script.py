@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from fuzz.session_pair import BURST, World
 from heartline.session.outbox import FRAGMENT_SIZE, MESSAGE_COST
 from heartline.wire import Flag, Frame, FrameType, Limits
+from heartline.wire.limits import SHARES, SMALL_CALL
 
 KIB = 1024
 
@@ -236,12 +237,16 @@ commands: st.SearchStrategy[Command] = st.one_of(_put, _data, _take, _arrive, _r
 
 
 def _limits(
-    frame_size: int, messages: int, streams: int, window: int, channels: int, resume: float, replay: int
+    frame_size: int, messages: int, more: int, window: int, channels: int, resume: float, replay: int
 ) -> Limits:
+    buffer = KIB
+    settled = (channels + 1) * window + SMALL_CALL + replay + buffer
     return Limits(
         frame_size=frame_size,
         message_size=frame_size * messages,
-        streams=streams,
+        memory=SHARES * max(settled, frame_size * messages + more),
+        calls=1,
+        write_buffer=buffer,
         window=window,
         channels=channels,
         resume_window=resume,
@@ -253,7 +258,7 @@ limits = st.builds(
     _limits,
     st.sampled_from([2 * KIB, 3000, FRAGMENT_SIZE, 256 * KIB]),
     st.sampled_from([1, 3, 100]),
-    st.sampled_from([1, 2, 8]),
+    st.sampled_from([0, 0, 10 * KIB, 10_000 * KIB]),
     st.sampled_from([1, WINDOW, WINDOW, 256 * KIB]),
     st.sampled_from([1, 2, 256]),
     st.sampled_from([60.0, 60.0, 60.0, 0.0]),

@@ -23,7 +23,16 @@ class Place(NamedTuple):
     limits: Limits
 
 
-LIMITS = Limits(frame_size=300, message_size=600, streams=2, window=200)
+LIMITS = Limits(
+    frame_size=300,
+    message_size=600,
+    memory=5 * 10_000,
+    window=200,
+    calls=1,
+    channels=4,
+    write_buffer=1000,
+    replay_buffer=2000,
+)
 """Small, so that a short stream goes beyond them."""
 
 PLACES = [Place(role, state, LIMITS) for role in Role for state in State]

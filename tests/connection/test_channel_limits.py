@@ -26,7 +26,8 @@ async def test_numbers_are_free_again_when_both_are_done(autojump_clock: MockClo
             ours, theirs = await pair_of_channels(client, there, str(number))
             assert number_of(ours) % 2 == 1
             await ours.send(number)
-            await (ours if number % 2 else theirs).aclose()
+            for channel in (ours, theirs) if number % 2 else (theirs, ours):
+                await channel.aclose()
             await settle()
 
 

@@ -128,7 +128,7 @@ async def test_closed_here() -> None:
 @pytest.mark.parametrize("window", [1, 1 << 30])
 async def test_closing_wakes_who_waits_here(window: int, autojump_clock: MockClock) -> None:
     """Be it for credit, or for a peer that does not read."""
-    raw = {"limits": Limits(window=window)}
+    raw = {"limits": Limits(window=window, memory=1 << 42)}
     async with open_to_raw(raw=raw, limits=Limits(write_buffer=100_000)) as (client, _peer):
         ours = await client.open_channel("x")
         with trio.move_on_after(1) as scope:
@@ -257,21 +257,36 @@ async def test_credit_is_given_for_what_is_read_and_no_more(autojump_clock: Mock
         assert given[-1] == 5 * (100 + MESSAGE_COST) + 50 + MESSAGE_COST
 
 
-async def test_reading_what_an_ended_channel_left_pays_nobody() -> None:
-    """Its number may be another channel's by then."""
+async def test_an_ended_channel_keeps_its_number_until_it_is_read() -> None:
+    """What is not read is held for the peer: it cannot open others beyond its limit meanwhile."""
     async with open_to_raw() as (connection, peer):
-        await peer.send(opened(2), data(b"old", channel=2))
+        await peer.send(opened(2), data(b"one", channel=2), data(b"two", channel=2))
         old = await connection.accept_channel()
         await peer.send(Frame(CLOSE, channel=2))
+        await settle()
+        assert await old.receive() == b"one"
+        await connection.send(b"marker")
+        assert [event.payload for event in await peer.events()] == [b"marker"]
+        assert connection.statistics().held >= len(b"two")
+        assert await old.receive() == b"two"
         assert [event.type for event in await peer.events()] == [CLOSE]
         await peer.send(opened(2), data(b"new", channel=2))
         new = await connection.accept_channel()
-        assert await old.receive() == b"old"
+        with pytest.raises(trio.EndOfChannel):
+            await old.receive()
         await old.aclose()
         await connection.send(b"marker")
         assert [event.payload for event in await peer.events()] == [b"marker"]
         assert FrameType.CREDIT not in peer.kinds()
         assert await new.receive() == b"new"
+
+
+async def test_closing_an_ended_channel_frees_what_nobody_read() -> None:
+    async with open_to_raw() as (connection, peer):
+        await peer.send(opened(2), data(b"one", channel=2), Frame(CLOSE, channel=2))
+        await (await connection.accept_channel()).aclose()
+        assert [event.type for event in await peer.events()] == [CLOSE]
+        assert link_of(connection).session._lanes.unread == 0
 
 
 # The link

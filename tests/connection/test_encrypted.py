@@ -71,7 +71,9 @@ async def test_a_certificate_that_is_not_trusted(contexts: tuple[ssl.SSLContext,
 async def test_a_peer_that_never_reads(contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
     with no_leaks(), trio.fail_after(PATIENCE):
         async with heartline.open_server("tls://127.0.0.1:0", tls=contexts[0], heartbeat=QUIET) as server:
-            peer = await RawPeer.join(server.urls[0], tls=contexts[1], limits=Limits(window=1 << 30))
+            peer = await RawPeer.join(
+                server.urls[0], tls=contexts[1], limits=Limits(window=1 << 30, memory=1 << 42)
+            )
             (connection,) = server.connections.values()
             with trio.move_on_after(0.05):
                 while True:

@@ -26,7 +26,8 @@ from heartline import (
     Lost,
     RemoteProtocolError,
 )
-from heartline.wire import Frame, FrameType
+from heartline.rpc._wire import encode_call
+from heartline.wire import CborSerializer, Frame, FrameType
 from tests.patience import PATIENCE
 
 from ..engine import core_of
@@ -191,7 +192,7 @@ async def filled(connection: Connection) -> None:
 async def test_a_peer_that_never_reads_costs_the_grace(
     way: str, seconds: float, autojump_clock: MockClock
 ) -> None:
-    raw = {"limits": Limits(window=1 << 30)}
+    raw = {"limits": Limits(window=1 << 30, memory=1 << 42)}
     with no_leaks():
         async with open_to_raw(raw=raw) as (sacrifice, peer):
             await filled(sacrifice)
@@ -225,7 +226,7 @@ async def test_leaving_beside_a_peer_that_never_reads(way: str, autojump_clock: 
     with no_leaks():
         with trio.CancelScope() as scope:
             async with heartline.open_server(url, heartbeat=QUIET) as server:
-                peer = await RawPeer.join(server.urls[0], limits=Limits(window=1 << 30))
+                peer = await RawPeer.join(server.urls[0], limits=Limits(window=1 << 30, memory=1 << 42))
                 await filled(next(iter(server.connections.values())))
                 start = trio.current_time()
                 if way == "cancelled":
@@ -239,7 +240,7 @@ async def test_leaving_beside_a_peer_that_never_reads(way: str, autojump_clock: 
 async def test_the_same_with_sockets(kind: str, tmp_path: Path) -> None:
     with no_leaks(), trio.fail_after(PATIENCE):
         async with heartline.open_server(url_of(kind, tmp_path), heartbeat=QUIET) as server:
-            peer = await RawPeer.join(server.urls[0], limits=Limits(window=1 << 30))
+            peer = await RawPeer.join(server.urls[0], limits=Limits(window=1 << 30, memory=1 << 42))
             (connection,) = server.connections.values()
             with trio.move_on_after(0.05):
                 while True:
@@ -331,6 +332,47 @@ async def test_it_is_closed_at_once_in_every_state(
         assert trio.current_time() == start
         if state is not ConnectionState.LOST:
             assert other.state is not ConnectionState.OPEN
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        Frame(FrameType.OPEN, channel=1, payload=b"x"),
+        Frame(FrameType.CALL, payload=encode_call(CborSerializer(), b"X.y", (), {}, 1.0)[0]),
+    ],
+    ids=["OPEN", "CALL"],
+)
+async def test_what_was_read_before_the_end_and_not_handled_is_void(
+    last: Frame, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """More frames came in one read than are handled in one go, and meanwhile the connection is closed."""
+    async with heartline.open_server("memory://", heartbeat=QUIET) as server:
+        peer = await RawPeer.join(server.urls[0], identity="me")
+        connection = server.connections["me"]
+
+        async def close() -> None:
+            await connection.receive()
+            await trio.aclose_forcefully(connection)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(close)
+            await settle()
+            await peer.send(*[data(b"x")] * 1000, last)
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+@pytest.mark.parametrize("side", ["client", "server"])
+async def test_a_connection_without_a_session_is_not_open(side: str, autojump_clock: MockClock) -> None:
+    """It is closed in the moment in which its link is lost: who waits for a link has to wait indeed."""
+    async with open_pair() as (client, there, _):
+        core = core_of(client if side == "client" else there)
+        assert core.link is not None
+        core.link.lose(ConnectionLost("the heartbeat met silence"))
+        core.close(CloseCode.NORMAL, "closed here")
+        assert core.link is None
+        assert core.state is ConnectionState.LOST
+        with pytest.raises(ConnectionClosed, match="closed here"):
+            await core.wait_open()
 
 
 async def test_a_goodbye_is_answered_and_what_follows_is_read(autojump_clock: MockClock) -> None:

@@ -226,7 +226,7 @@ async def test_a_peer_that_confirms_nothing_has_senders_wait_and_heartbeats_go_o
     autojump_clock: MockClock,
 ) -> None:
     limits = Limits(replay_buffer=200_000, write_buffer=50_000)
-    raw = Limits(resume_window=60, window=1 << 30)
+    raw = Limits(resume_window=60, window=1 << 30, memory=1 << 42)
     async with (
         open_to_keeper(raw=raw, beat=BRISK, limits=limits) as (client, peer),
         trio.open_nursery() as nursery,

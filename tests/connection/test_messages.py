@@ -161,7 +161,10 @@ async def test_a_blocked_sender_learns_of_the_links_end(autojump_clock: MockCloc
 
 async def test_a_peer_that_does_not_read_holds_a_bounded_backlog(autojump_clock: MockClock) -> None:
     limits = Limits(write_buffer=200_000)
-    async with open_to_raw(limits=limits, raw={"limits": Limits(window=1 << 30)}) as (connection, _peer):
+    async with open_to_raw(limits=limits, raw={"limits": Limits(window=1 << 30, memory=1 << 42)}) as (
+        connection,
+        _peer,
+    ):
         with trio.move_on_after(5):
             while True:
                 await connection.send(bytes(10_000))

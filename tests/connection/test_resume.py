@@ -452,7 +452,7 @@ async def test_a_server_that_was_restarted_does_not_know_the_session(autojump_cl
 
 
 async def test_who_sends_waits_when_the_replay_buffer_is_full(autojump_clock: MockClock) -> None:
-    limits = Limits(replay_buffer=10_000, window=1 << 20, write_buffer=20_000)
+    limits = Limits(replay_buffer=10_000, window=1 << 20, write_buffer=20_000, channels=10)
     late = {"reconnect": Backoff(initial=30, maximum=30), "rng": Highest()}
     async with resuming(limits=limits, **late) as (client, there, _):
         cut(there)
@@ -470,7 +470,7 @@ async def test_who_sends_waits_when_the_replay_buffer_is_full(autojump_clock: Mo
 
 
 async def test_what_is_confirmed_is_not_kept(autojump_clock: MockClock) -> None:
-    limits = Limits(replay_buffer=1 << 20, window=1 << 20)
+    limits = Limits(replay_buffer=1 << 20, window=1 << 20, channels=10)
     async with resuming(limits=limits) as (client, there, _):
         for _ in range(200):
             await client.send(bytes(100_000))

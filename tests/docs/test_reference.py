@@ -15,8 +15,19 @@ from heartline.link import _goodbye
 from heartline.push import _journal, _keys, _publisher, _served, _sqlite
 from heartline.rpc import _faults, _service, _wire
 from heartline.server import _acceptor, _admission, _refusals
-from heartline.session import TRANSITIONS, Role, State, Step, heartbeat, lanes, messages, outbox, reports
-from heartline.wire import cbor, segments, text
+from heartline.session import (
+    TRANSITIONS,
+    Role,
+    State,
+    Step,
+    assembly,
+    heartbeat,
+    lanes,
+    messages,
+    outbox,
+    reports,
+)
+from heartline.wire import cbor, limits, segments, text
 from tests.docs.snippets import DOCS
 from tests.public import PUBLIC_MODULES
 
@@ -69,6 +80,9 @@ BOUNDS = {
     "smallest `frame_size` that a peer may announce": messages.SMALLEST_FRAME,
     "shortest heartbeat timeout": heartbeat.SHORTEST_TIMEOUT,
     "fragment of a long message": outbox.FRAGMENT_SIZE,
+    "long messages that this side has under way": outbox.STREAMS,
+    "payload of a call whose arguments are not counted": limits.SMALL_CALL,
+    "bytes that a message in part counts at least": assembly.LEAST_HALF,
     "small frames waiting for a peer that does not read, beyond `Limits.write_buffer`": outbox.STUCK_LIMIT,
     "bytes received that call for an ACK, at most": reports.ACK_SIZE,
     "channels, and calls that stream, that one side has open, whatever the peer allows": lanes.MOST_LANES,

@@ -25,7 +25,7 @@ from heartline.wire import FrameType
 from tests.connection.helpers import QUIET, settle
 
 CALL = FrameType.CALL
-LARGE = Limits(resume_window=0, write_buffer=1 << 26)
+LARGE = Limits(resume_window=0, write_buffer=1 << 26, memory=1 << 30)
 
 
 def sessions() -> tuple[Session, Session]:

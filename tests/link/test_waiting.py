@@ -209,7 +209,7 @@ async def test_a_crowd_of_senders_is_woken_one_by_one(end: str, autojump_clock: 
 
 async def test_a_large_read_lets_as_many_go_on_as_there_is_room_for(autojump_clock: MockClock) -> None:
     """And no more: the rest wait in their order."""
-    limits = Limits(window=1 << 30, write_buffer=50_000)
+    limits = Limits(window=1 << 30, write_buffer=50_000, memory=1 << 42)
     sent: list[int] = []
     async with open_pair(limits=limits) as (client, there, _), trio.open_nursery() as nursery:
         paused = trio.Event()

@@ -301,6 +301,22 @@ class TestErrors:
             await trio.sleep(1)
             assert await client.service("Fails").fine() == 1
 
+    async def test_an_error_while_cleaning_up_does_not_join_that_of_the_block(
+        self, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async def call(url: str) -> None:
+            async with heartline.open_connection(url, heartbeat=QUIET, reconnect=None) as client:
+                with pytest.raises(CallInterrupted):
+                    await client.service("Fails").in_cleanup()
+
+        async with trio.open_nursery() as nursery:
+            with pytest.raises(KeyError, match="of the block"):
+                async with heartline.open_server("memory://", services=[Fails()], heartbeat=QUIET) as server:
+                    nursery.start_soon(call, server.urls[0])
+                    await settle()
+                    raise KeyError("of the block")
+        assert "Fails.in_cleanup raised ValueError" in caplog.text
+
     @pytest.mark.parametrize("name", ["inline", "task"])
     async def test_an_exit_is_the_services_own_will(self, name: str) -> None:
         """SystemExit is no answer to a caller: it ends the endpoint, as it ends any Trio program."""

@@ -74,7 +74,7 @@ BAD = {
     "identity of control characters": (hello(identity="a\nb"), CloseCode.PROTOCOL_ERROR),
     "no patience": (hello(heartbeat_timeout=0.0), CloseCode.PROTOCOL_ERROR),
     "no window": (
-        hello(limits=PeerLimits(frame_size=1, message_size=1, streams=0, window=0, calls=0, channels=0)),
+        hello(limits=PeerLimits(frame_size=1, message_size=1, memory=0, window=0, calls=0, channels=0)),
         CloseCode.PROTOCOL_ERROR,
     ),
 }

@@ -39,7 +39,9 @@ async def bystander(channels: int = 256, **server: Any) -> AsyncIterator[tuple[S
     options = {"services": [Echo()]} | server
     async with open_clients("other", server=options) as (open_server, (other,)):
         peer = await RawPeer.join(
-            open_server.urls[0], identity="naughty", limits=Limits(channels=channels, resume_window=0)
+            open_server.urls[0],
+            identity="naughty",
+            limits=Limits(channels=channels, memory=1 << 42, resume_window=0),
         )
         yield open_server, peer, open_server.connections["naughty"]
         assert await other.service(Echo).echo("fine") == "fine"
@@ -59,7 +61,7 @@ OFFENCES = {
     "malformed CONFIRM": [Frame(FrameType.CONFIRM)],
     "more than the window": [data(bytes(260_000))] * 3,
     "an endless message": [data(bytes(250_000), flags=Flag.MORE)] * 300,
-    "too many halves": [data(b"x", number=n, flags=Flag.MORE) for n in range(9)],
+    "too many halves": [data(b"x", number=n, flags=Flag.MORE) for n in range(80_000)],
     "an empty fragment": [data(b"x", flags=Flag.MORE), data(b"", flags=Flag.MORE)],
 }
 

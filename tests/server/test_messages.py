@@ -101,7 +101,10 @@ async def test_broadcast_of_what_cannot_be_encoded(autojump_clock: MockClock) ->
 @pytest.mark.parametrize("size", [1000, 100_000])
 async def test_a_slow_peer_is_passed_by_and_named(size: int, autojump_clock: MockClock) -> None:
     """It does not receive, so its credit runs out; the others get everything."""
-    async with open_clients("quick", "slow", limits=Limits(window=500_000)) as (server, (quick, slow)):
+    async with open_clients("quick", "slow", limits=Limits(window=500_000, channels=10)) as (
+        server,
+        (quick, slow),
+    ):
         skipped = 0
         for number in range(1000):
             message = number.to_bytes(4, "big") + bytes(size)
@@ -125,7 +128,7 @@ async def test_a_slow_peer_is_passed_by_and_named(size: int, autojump_clock: Moc
 async def test_a_peer_that_does_not_read_is_passed_by(autojump_clock: MockClock) -> None:
     """Endless credit, but its link is full: memory is bounded by the write buffer."""
     async with open_clients("fine", server={"limits": Limits(write_buffer=100_000)}) as (server, (fine,)):
-        await RawPeer.join(server.urls[0], identity="stuck", limits=Limits(window=1 << 30))
+        await RawPeer.join(server.urls[0], identity="stuck", limits=Limits(window=1 << 30, memory=1 << 42))
         for _ in range(100):
             told = await server.broadcast(bytes(20_000))
             assert len(await fine.receive()) == 20_000
@@ -384,7 +387,7 @@ async def test_statistics_are_snapshots(autojump_clock: MockClock) -> None:
 
 async def test_the_backlog_is_what_waits(autojump_clock: MockClock) -> None:
     async with heartline.open_server("memory://", heartbeat=QUIET) as server:
-        peer = await RawPeer.join(server.urls[0], identity="p", limits=Limits(window=1 << 30))
+        peer = await RawPeer.join(server.urls[0], identity="p", limits=Limits(window=1 << 30, memory=1 << 42))
         connection = server.connections["p"]
         for _ in range(8):
             await connection.send(bytes(50_000))

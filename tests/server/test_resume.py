@@ -14,7 +14,8 @@ import heartline
 from heartline import CloseCode, Connection, ConnectionState, Limits, Peer, Server
 from heartline.session import Refuse, Role, Session, Welcome
 from heartline.session.messages import VERSION, Hello, PeerLimits, render
-from heartline.wire import Frame, FrameType, encode
+from heartline.wire import Flag, Frame, FrameType, encode
+from tests.engine import link_of
 from tests.opening import open_stream
 
 from ..connection.helpers import QUIET, RawPeer, data, settle
@@ -347,11 +348,11 @@ async def test_who_was_lost_first_makes_room_for_a_newcomer(autojump_clock: Mock
 
 
 async def test_what_lost_sessions_hold_is_bounded(autojump_clock: MockClock) -> None:
-    limits = Limits(lost_buffer=100_000, window=1 << 20)
+    limits = Limits(lost_buffer=100_000, window=1 << 20, channels=10)
     async with guarded(limits=limits) as (server, _, _):
         for number in range(10):
             peer = await RawPeer.join(
-                server.urls[0], identity=f"lost {number}", limits=Limits(window=1 << 20)
+                server.urls[0], identity=f"lost {number}", limits=Limits(window=1 << 20, channels=10)
             )
             await server.connections[f"lost {number}"].send(bytes(30_000))
             await settle()
@@ -362,6 +363,56 @@ async def test_what_lost_sessions_hold_is_bounded(autojump_clock: MockClock) -> 
         assert {name for name in server.connections if name.startswith("lost")} == {
             f"lost {number}" for number in (7, 8, 9)
         }
+
+
+async def test_halves_and_what_is_unread_count_for_lost_sessions(autojump_clock: MockClock) -> None:
+    """Uploads that were cut off in the middle."""
+    async with guarded(limits=Limits(lost_buffer=1_000_000)) as (server, _, _):
+        for number in range(10):
+            peer = await RawPeer.join(server.urls[0], identity=f"lost {number}", limits=LIMITS)
+            await peer.send(data(bytes(150_000)))
+            for _ in range(2):
+                await peer.send(Frame(FrameType.CALL, Flag.MORE, id=1, payload=bytes(100_000)))
+            await settle()
+            cut(peer)
+            await settle()
+            lost = [one for one in server.connections.values() if one.state is ConnectionState.LOST]
+            assert sum(one.statistics().held for one in lost) <= 1_000_000
+            assert server.statistics().held >= 350_000 * len(lost)
+        assert {name for name in server.connections if name.startswith("lost")} == {"lost 8", "lost 9"}
+
+
+async def test_a_session_that_is_over_holds_nothing(autojump_clock: MockClock) -> None:
+    """Not even until somebody collects the garbage."""
+    async with guarded(limits=LIMITS) as (server, peer, connection):
+        await peer.send(Frame(FrameType.CALL, Flag.MORE, id=1, payload=bytes(100_000)))
+        await connection.send(bytes(200_000))
+        await settle()
+        session = link_of(connection).session
+        cut(peer)
+        await settle()
+        assert session.held > 300_000
+        await trio.sleep(LIMITS.resume_window + 1)
+        assert connection.state is ConnectionState.CLOSED
+        assert session.held == 0
+        del server
+
+
+async def test_what_lost_sessions_hold_counts_as_it_grows(autojump_clock: MockClock) -> None:
+    """Those that were lost first end, though it is another one that grows; what shrank counts no more."""
+    limits = Limits(lost_buffer=300_000, write_buffer=1 << 20)
+    async with guarded(limits=limits) as (server, _, _):
+        for name in ("first", "second", "third"):
+            peer = await RawPeer.join(server.urls[0], identity=name, limits=LIMITS)
+            if name == "first":
+                await peer.send(data(bytes(150_000)))
+            cut(peer)
+            await settle()
+        for count in range(1, 4):
+            await server.connections["third"].send(bytes(60_000))
+            await settle()
+            assert ("first" in server.connections) == (count < 3)
+        assert {"second", "third"} <= set(server.connections)
 
 
 @pytest.mark.parametrize("way", ["kick", "drain", "replace"])

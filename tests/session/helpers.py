@@ -5,8 +5,16 @@ from __future__ import annotations
 from heartline.session import Heartbeat, Hello, Role, Session, Welcome
 from heartline.session.session import Event
 from heartline.wire import Frame, FrameDecoder, FrameType, Limits, encode
+from heartline.wire.limits import SHARES
 
 BURST = 256 * 1024
+
+
+def frugal(share: int, **limits: int) -> Limits:
+    """Limits that hold so many bytes of each kind, and messages of that length."""
+    settled = {"channels": 2, "window": 1000, "calls": 1, "replay_buffer": 1000, "write_buffer": 1000}
+    sizes = {"frame_size": min(65536, share), "message_size": share, "memory": SHARES * share}
+    return Limits(**{**sizes, **settled, **limits})
 
 
 def taken(session: Session, *, budget: int = BURST, now: float = 0.0) -> list[Frame]:

@@ -36,7 +36,7 @@ def test_control_leaves_first_whatever_is_queued(
     queued: list[tuple[FrameType, int]], takes: int, replay_buffer: int
 ) -> None:
     """Also with nothing confirmed, when as much is kept as may be."""
-    client, server = pair(Limits(replay_buffer=replay_buffer), Limits())
+    client, server = pair(Limits(replay_buffer=replay_buffer, memory=1 << 36), Limits())
     for number, (kind, length) in enumerate(queued):
         client.send(kind, 0, number, bytes(length))
     for _ in range(takes):
@@ -60,7 +60,7 @@ def test_long_messages_take_turns_with_each_other_and_with_the_small_ones(
     parts: list[int], small: list[int]
 ) -> None:
     """However many small ones come: all of them leave with the next write, and a fragment behind them."""
-    client, _ = pair(Limits(resume_window=0), Limits(streams=8))
+    client, _ = pair(Limits(resume_window=0), Limits(memory=1 << 30))
     for number, count in enumerate(parts):
         client.send(CALL, 0, number, bytes(count * FRAGMENT_SIZE))
     sent: Counter[int] = Counter()
@@ -96,7 +96,7 @@ actions = st.lists(
 def test_credit_is_exact_whatever_is_read_when(
     plan: list[tuple[str, int]], channel: int, window: int
 ) -> None:
-    sender, receiver = pair(Limits(replay_buffer=1 << 30), Limits(window=window))
+    sender, receiver = pair(Limits(replay_buffer=1 << 30, memory=1 << 36), Limits(window=window))
     if channel:
         sender.send(FrameType.OPEN, channel, 0, b"")
         move(sender, receiver)
@@ -157,7 +157,7 @@ def test_credit_for_more_than_was_spent_is_refused(window: int, lengths: list[in
 
 def arrived(replay_buffer: int, length: int) -> Any:
     """What a server says of itself after a message of this length from a client that keeps so much."""
-    client, server = pair(Limits(replay_buffer=replay_buffer), Limits())
+    client, server = pair(Limits(replay_buffer=replay_buffer, memory=1 << 36), Limits())
     client.send(CALL, 0, 1, bytes(length))
     move(client, server, budget=1 << 30)
     return names(taken(server))

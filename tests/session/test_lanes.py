@@ -193,7 +193,7 @@ def test_a_lane_takes_its_place_until_both_ends_have_left() -> None:
 def test_numbers_go_round(role: Role, first: int) -> None:
     """Past those that are in use, and never back to one that was just free."""
     lanes = Lanes(role, Limits())
-    lanes.agree(PeerLimits.of(Limits(channels=0xFFFF)))
+    lanes.agree(PeerLimits.of(Limits(channels=0xFFFF, window=1)))
     seen = [lanes.next_number() for _ in range(2)]
     assert seen == [first, first + 2]
     lanes.send(OPEN, first)
@@ -206,7 +206,7 @@ def test_numbers_go_round(role: Role, first: int) -> None:
 
 def test_half_of_the_numbers_is_open_at_a_time() -> None:
     lanes = Lanes(Role.CLIENT, Limits())
-    lanes.agree(PeerLimits.of(Limits(channels=0xFFFF)))
+    lanes.agree(PeerLimits.of(Limits(channels=0xFFFF, window=1)))
     for _ in range(MOST_LANES):
         lanes.send(OPEN, lanes.next_number())
     with pytest.raises(LocalProtocolError, match=r"Limits\.channels"):

@@ -9,12 +9,14 @@ import pytest
 from fuzz.session_states import Place, greeting, session_at
 from heartline.errors import ConnectionLost, LocalProtocolError, RemoteProtocolError
 from heartline.session import Role, Session, State
+from heartline.session.assembly import LEAST_HALF
 from heartline.session.messages import CONFIRMATION
-from heartline.session.outbox import FRAGMENT_SIZE, MESSAGE_COST, STUCK_LIMIT
+from heartline.session.outbox import FRAGMENT_SIZE, MESSAGE_COST, STREAMS, STUCK_LIMIT
 from heartline.wire import HEADER_SIZE, Flag, Frame, FrameType, Limits
-from tests.session.helpers import BURST, give, move, names, pair, taken
+from tests.session.helpers import BURST, frugal, give, move, names, pair, taken
 
-LIMITS = Limits(frame_size=2048, message_size=5000, streams=3, window=1000, write_buffer=100_000)
+LIMITS = frugal(15_000, replay_buffer=6000, frame_size=2048, message_size=5000)
+SMALL_FRAMES = LIMITS.write_buffer + STUCK_LIMIT
 HUGE = 2**64 - 1
 
 
@@ -63,16 +65,26 @@ def test_an_endless_message_is_ended() -> None:
     assert session.received <= 7
 
 
-def test_streams() -> None:
+def test_halves_together() -> None:
     session = server()
-    give(session, part(1), part(2), part(3), part(2))
-    give(session, Frame(FrameType.CALL, 0, 0, 9, b"whole"), data(10))
-    with pytest.raises(RemoteProtocolError, match=r"more than 3 messages in fragments .*\(Limits.streams\)"):
-        give(session, part(4))
+    for number in range(3):
+        give(session, part(number, 2000), part(number, 2000))
+    give(session, part(3, 2000), Frame(FrameType.CALL, 0, 0, 9, b"whole"), data(10))
+    with pytest.raises(RemoteProtocolError, match=r"halves of 4 messages .* 15000 bytes \(Limits.memory\)"):
+        give(session, part(0, 1000), part(3, 1))
     session = server()
-    give(session, part(1), part(2), part(3))
+    for number in range(3):
+        give(session, part(number, 2000), part(number, 2000))
     assert len(give(session, Frame(FrameType.CALL, 0, 0, 1, b"end"))) == 1
-    assert give(session, part(4)) == [], "one that ended leaves its place"
+    assert give(session, part(4, 2000), part(4, 2000)) == [], "one that ended leaves its place"
+
+
+def test_short_halves_cost_more_than_their_bytes() -> None:
+    session = server()
+    fit = LIMITS.share // LEAST_HALF
+    give(session, *map(part, range(fit)), part(0))
+    with pytest.raises(RemoteProtocolError, match=rf"halves of {fit + 1} messages .* \(Limits.memory\)"):
+        give(session, part(fit))
 
 
 def test_fragments_are_told_apart_by_type_channel_and_id() -> None:
@@ -209,7 +221,7 @@ def test_a_message_size_below_the_size_of_a_frame() -> None:
     """No settings of ours say so, but a peer may."""
     client, _ = pair(Limits(), Limits())
     client.outbox.open(
-        type(client.outbox.limits)(frame_size=5000, message_size=10, streams=1, window=1, calls=1, channels=1)
+        type(client.outbox.limits)(frame_size=5000, message_size=10, memory=50, window=1, calls=1, channels=1)
     )
     with pytest.raises(LocalProtocolError, match="accepts 10 bytes"):
         client.send(FrameType.CALL, 0, 1, bytes(11))
@@ -223,17 +235,132 @@ def test_fragments_fit_the_peers_frames_and_take_turns(frame_size: int) -> None:
     assert max(len(frame.payload) for frame in frames) == min(frame_size, FRAGMENT_SIZE)
 
 
-def test_no_more_streams_than_the_peer_accepts() -> None:
+@pytest.mark.parametrize(("length", "together"), [(5000, 3), (4999, 3), (2500, 6), (2100, 7)])
+def test_no_more_halves_than_the_peer_holds(length: int, together: int) -> None:
     client, peer = pair(Limits(), LIMITS)
     for number in range(10):
-        client.send(FrameType.CALL, 0, number, bytes(5000))
+        client.send(FrameType.CALL, 0, number, bytes(length))
     arrived = []
     under_way: set[int] = set()
+    most = 0
     while frames := taken(client, budget=1):
         under_way = {f.id for f in frames if f.flags & Flag.MORE} | under_way - {f.id for f in frames}
-        assert len(under_way) <= LIMITS.streams
+        most = max(most, len(under_way))
         arrived += give(peer, *frames)
+    assert most == together
     assert len(arrived) == 10
+
+
+def test_as_many_streams_as_are_useful() -> None:
+    client, _ = pair(Limits(), Limits())
+    for number in range(STREAMS + 1):
+        client.send(FrameType.CALL, 0, number, bytes(300_000))
+    assert {f.id for _ in range(2 * STREAMS) for f in taken(client, budget=1)} == set(range(STREAMS))
+
+
+def test_a_long_message_is_not_passed_by_shorter_ones() -> None:
+    """As the halves of others end there would always be room for another short one."""
+    client, _ = pair(Limits(resume_window=0), LIMITS)
+    client.send(FrameType.CALL, 0, 0, bytes(2100))
+    for number in range(1, 30):
+        client.send(FrameType.CALL, 0, number, bytes(5000 if number == 7 else 2100))
+    first = [f.id for _ in range(60) for f in taken(client, budget=1) if f.flags & Flag.MORE]
+    assert first.index(7) < first.index(8)
+
+
+# Beyond the windows
+
+
+def lanes(share: int = 10_000) -> tuple[Session, Session, list[int]]:
+    """A client that sends, a server where nobody reads, and three lanes with windows of 1,000 bytes."""
+    client, peer = pair(Limits(), frugal(share, message_size=share))
+    numbers = [0]
+    for _ in range(2):
+        numbers.append(client.next_channel())
+        client.send(FrameType.OPEN, numbers[-1], 0, b"")
+    move(client, peer)
+    return client, peer, numbers
+
+
+def test_what_exceeds_the_windows_is_bounded_together() -> None:
+    client, peer, (zero, one, two) = lanes()
+    client.send(FrameType.DATA, zero, 0, bytes(7000))
+    client.send(FrameType.DATA, one, 0, bytes(5000))
+    client.send(FrameType.DATA, two, 0, bytes(900))
+    assert [f.channel for f in taken(client)] == [zero, two], "what fits in its window needs no loan"
+    client, peer, (zero, one, two) = lanes()
+    client.send(FrameType.DATA, zero, 0, bytes(7000))
+    move(client, peer)
+    client.send(FrameType.DATA, one, 0, bytes(5000))
+    assert move(client, peer) == []
+    peer.consume(zero, 7000)
+    move(peer, client)
+    assert len(move(client, peer)) == 1
+
+
+def test_one_message_may_always_borrow() -> None:
+    client, peer, (zero, one, two) = lanes()
+    client.send(FrameType.DATA, zero, 0, bytes(900))
+    client.send(FrameType.DATA, zero, 0, bytes(10_000))
+    client.send(FrameType.DATA, one, 0, bytes(1100))
+    events = move(client, peer)
+    assert sum(len(event.payload) for event in events if isinstance(event, Frame)) == 10_900
+    assert move(client, peer) == []
+    client.send(FrameType.DATA, two, 0, bytes(960))
+    assert len(move(client, peer)) == 1
+
+
+def test_who_waits_to_borrow_is_not_passed_by_others() -> None:
+    """Two lanes in use would always owe something, and a third one with a long message never go."""
+    client, peer, (zero, one, two) = lanes()
+    client.send(FrameType.DATA, zero, 0, bytes(2500))
+    client.send(FrameType.DATA, two, 0, bytes(10_000))
+    arrived = [frame.channel for frame in move(client, peer)]
+    for _ in range(10):
+        client.send(FrameType.DATA, one, 0, bytes(1500))
+        arrived += [frame.channel for frame in move(client, peer)]
+    assert arrived == [zero]
+    peer.consume(zero, 2500)
+    move(peer, client)
+    assert [frame.channel for frame in move(client, peer)] == [two, one]
+
+
+@pytest.mark.parametrize("kind", [FrameType.CLOSE, FrameType.RESET])
+def test_a_lane_that_has_ended_owes_nothing(kind: FrameType) -> None:
+    client, peer, (zero, one, two) = lanes()
+    client.send(FrameType.DATA, one, 0, bytes(10_000))
+    client.send(FrameType.DATA, two, 0, bytes(10_000))
+    client.send(FrameType.CLOSE, one, 0, b"")
+    assert len(move(client, peer)) == 2
+    peer.send(kind, one, 0, b"")
+    move(peer, client)
+    assert [frame.channel for frame in move(client, peer)] == [two]
+    peer.consume(two, 10_000)
+    assert peer.held == peer.replay.size
+    del zero
+
+
+def test_the_end_of_a_lane_that_is_said_last_lets_another_one_borrow() -> None:
+    client, peer, (_, one, two) = lanes()
+    client.send(FrameType.DATA, one, 0, bytes(10_000))
+    peer.send(FrameType.CLOSE, one, 0, b"")
+    move(peer, client)
+    client.send(FrameType.DATA, two, 0, bytes(10_000))
+    client.send(FrameType.CLOSE, one, 0, b"")
+    events = move(client, peer) + move(client, peer)
+    assert [frame.channel for frame in events] == [one, one, two]
+
+
+def test_a_peer_that_borrows_too_much() -> None:
+    session = server()
+    give(session, *_long(0, 5000), *_long(1, 5000), *_long(2, 5000))
+    with pytest.raises(RemoteProtocolError, match=r"beyond the windows of all channels \(Limits.memory\)"):
+        give(session, Frame(FrameType.OPEN, 0, 3), *_long(3, 5000))
+
+
+def _long(channel: int, length: int) -> list[Frame]:
+    rest = length % 2000 or 2000
+    return [*[data(2000, channel, Flag.MORE)] * ((length - rest) // 2000), data(rest, channel)]
 
 
 def test_no_message_without_credit() -> None:
@@ -337,7 +464,7 @@ def test_credit_of_channels_that_are_not_open_is_void() -> None:
 def test_a_peer_that_does_not_read_small_frames_is_given_up() -> None:
     session = server()
     answer = bytes(60_000)
-    fit = (LIMITS.write_buffer + STUCK_LIMIT) // (HEADER_SIZE + len(answer))
+    fit = SMALL_FRAMES // (HEADER_SIZE + len(answer))
     for number in range(fit):
         session.send(FrameType.RESULT, 0, number, answer)
     with pytest.raises(ConnectionLost, match=r"the peer does not read: 8\d{6} bytes of small frames"):
@@ -348,7 +475,7 @@ def test_a_long_message_on_its_way_is_no_excuse() -> None:
     session = server()
     session.send(FrameType.RESULT, 0, 0, bytes(20 * 2**20))
     session.take(0, 0.0)
-    fit = (LIMITS.write_buffer + STUCK_LIMIT) // (HEADER_SIZE + 60_000)
+    fit = SMALL_FRAMES // (HEADER_SIZE + 60_000)
     for number in range(1, fit + 1):
         session.send(FrameType.RESULT, 0, number, bytes(60_000))
     with pytest.raises(ConnectionLost, match="the peer does not read"):
@@ -364,7 +491,7 @@ def test_long_messages_alone_do_not_mean_that_a_peer_is_stuck() -> None:
 
 
 def test_who_waits_for_room_may_fill_the_write_buffer() -> None:
-    generous = Place(Role.SERVER, State.OPEN, Limits(write_buffer=20 * 2**20))
+    generous = Place(Role.SERVER, State.OPEN, Limits(write_buffer=20 * 2**20, memory=2**30))
     session = session_at(generous)
     for number in range(300):
         session.send(FrameType.CALL, 0, number, bytes(60_000))

@@ -53,7 +53,7 @@ def test_everything_in_a_greeting_arrives() -> None:
     limits = Limits(
         frame_size=5000,
         message_size=6000,
-        streams=3,
+        memory=500_000_000,
         window=700,
         calls=9,
         channels=4,
@@ -66,7 +66,9 @@ def test_everything_in_a_greeting_arrives() -> None:
     (hello,) = give(server, *taken(client))
     assert hello == Hello(
         version=VERSION,
-        limits=PeerLimits(frame_size=5000, message_size=6000, streams=3, window=700, calls=9, channels=4),
+        limits=PeerLimits(
+            frame_size=5000, message_size=6000, memory=500_000_000, window=700, calls=9, channels=4
+        ),
         heartbeat_timeout=9.0,
         identity="who",
         credentials={"token": b"\x00secret"},

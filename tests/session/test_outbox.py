@@ -8,10 +8,15 @@ from heartline.session import Session
 from heartline.session.messages import CONFIRMATION
 from heartline.session.outbox import FRAGMENT_SIZE, MESSAGE_COST
 from heartline.wire import HEADER_SIZE, Flag, Frame, FrameType, Limits, encode
-from tests.session.helpers import give, move, names, pair, taken
+from tests.session.helpers import frugal, give, move, names, pair, taken
 
 LONG = bytes(3 * FRAGMENT_SIZE)
 TWO_PARTS = bytes(2 * FRAGMENT_SIZE)
+ONE_HALF = frugal(len(LONG))
+"""Of two long messages only one can be under way."""
+
+DEFAULT = Limits()
+
 STEP = 1
 """A budget of a byte: one fragment per take."""
 
@@ -81,8 +86,8 @@ def test_a_key_keeps_its_order() -> None:
     ]
 
 
-def test_who_waits_for_a_stream_is_not_overtaken_by_newcomers() -> None:
-    session = client(streams=1)
+def test_who_waits_for_room_is_not_overtaken_by_newcomers() -> None:
+    session, _ = pair(Limits(resume_window=0), ONE_HALF)
     say(session, 0, TWO_PARTS)
     taken(session, budget=STEP)
     say(session, 1, TWO_PARTS)
@@ -126,7 +131,7 @@ def test_credit_is_for_whole_messages() -> None:
 
 def waiting_on_a_channel() -> tuple[Session, Session]:
     """The client has messages on channel 1 for which there is no credit."""
-    sender, receiver = pair(Limits(), Limits(window=1, streams=1))
+    sender, receiver = pair(Limits(), frugal(len(LONG), window=1))
     sender.send(FrameType.OPEN, 1, 0, b"name")
     for _ in range(3):
         sender.send(FrameType.DATA, 1, 0, b"data")
@@ -163,9 +168,9 @@ def test_a_channel_that_ended_in_its_turn_leaves_nothing_behind() -> None:
     assert not sender.has_output
 
 
-def half_sent(**limits: int) -> tuple[Session, Session]:
+def half_sent(limits: Limits = DEFAULT) -> tuple[Session, Session]:
     """The client has sent one fragment of a message on channel 1, and has another message behind it."""
-    sender, receiver = pair(Limits(), Limits(**limits))
+    sender, receiver = pair(Limits(), limits)
     sender.send(FrameType.OPEN, 1, 0, b"")
     sender.send(FrameType.DATA, 1, 0, LONG)
     sender.send(FrameType.DATA, 1, 0, b"not begun")
@@ -174,8 +179,8 @@ def half_sent(**limits: int) -> tuple[Session, Session]:
 
 
 def test_an_end_at_once_comes_in_the_place_of_the_rest_of_a_message() -> None:
-    """Whoever waited for its stream comes behind the end: until then the peer has the half."""
-    sender, receiver = half_sent(streams=1)
+    """Whoever waited for its room comes behind the end: until then the peer has the half."""
+    sender, receiver = half_sent(ONE_HALF)
     say(sender, 1, TWO_PARTS)
     assert taken(sender, budget=STEP) != [], "the fragment before the last"
     sender.break_off(FrameType.RESET, 1, payload=b"enough")
@@ -207,7 +212,7 @@ def test_a_long_answer_that_began_to_leave_is_the_end() -> None:
 
 
 def test_a_long_answer_that_waits_is_taken_back() -> None:
-    session, _ = pair(Limits(), Limits(streams=1))
+    session, _ = pair(Limits(), ONE_HALF)
     give(session, Frame(FrameType.CALL, 0, 2, 7))
     say(session, 1, LONG)
     taken(session, budget=STEP)
@@ -220,8 +225,8 @@ def test_a_long_answer_that_waits_is_taken_back() -> None:
 
 
 def test_before_a_long_end_a_message_goes_to_its_own() -> None:
-    """It is in fragments too, and the half before it would take its stream."""
-    sender, receiver = pair(Limits(), Limits(streams=1))
+    """It is in fragments too, and the half before it would take its room."""
+    sender, receiver = pair(Limits(), ONE_HALF)
     give(sender, Frame(FrameType.CALL, 0, 2, 7))
     sender.send(FrameType.DATA, 2, 0, LONG)
     taken(sender, budget=STEP)
@@ -280,7 +285,7 @@ def test_what_the_peer_cannot_have_seen() -> None:
 
 
 def test_what_stands_behind_a_message_that_was_taken_back_is_not_held_up() -> None:
-    session = client(streams=1)
+    session, _ = pair(Limits(resume_window=0), ONE_HALF)
     say(session, 1, LONG)
     taken(session, budget=STEP)
     say(session, 2, LONG)

@@ -142,7 +142,7 @@ class Model:
             taken = taken[len(frame) :]
 
 
-PEER = PeerLimits(frame_size=50, message_size=10_000, streams=2, window=1, calls=1, channels=1)
+PEER = PeerLimits(frame_size=50, message_size=10_000, memory=50_000, window=1, calls=1, channels=1)
 
 _messages = st.lists(
     st.tuples(st.integers(0, 3), st.sampled_from([0, 1, 20, 100, 250])), min_size=1, max_size=6
@@ -158,7 +158,7 @@ _steps = st.one_of(
 @given(st.lists(_steps, max_size=30))
 def test_whatever_is_kept_dropped_and_taken(steps: list[tuple[str, object, object]]) -> None:
     """Chunks as an outbox makes them, of small frames and of fragments of 50 bytes."""
-    replay, model, outbox = Replay(500), Model(), Outbox(10**6, Lanes(Role.CLIENT, Limits()))
+    replay, model, outbox = Replay(500), Model(), Outbox(Limits(), Lanes(Role.CLIENT, Limits()))
     outbox.open(PEER)
     for what, one, two in steps:
         if what == "keep" and not model.again:

@@ -16,6 +16,16 @@ FIELDS = [field.name for field in dataclasses.fields(Limits)]
 SECONDS = ("handshake_timeout", "resume_window")
 WHOLE = [name for name in FIELDS if name not in SECONDS]
 
+SMALL = {
+    "frame_size": 5000,
+    "message_size": 5000,
+    "channels": 2,
+    "window": 100,
+    "calls": 1,
+    "replay_buffer": 100,
+    "write_buffer": 100,
+}
+
 
 @pytest.mark.parametrize("name", [name for name in FIELDS if name != "resume_window"])
 def test_nothing_is_no_bound(name: str) -> None:
@@ -39,7 +49,7 @@ def test_counts_are_whole_numbers(name: str, value: Any) -> None:
         Limits(**{name: value})
 
 
-@pytest.mark.parametrize("name", sorted({*WHOLE} - {"frame_size", "message_size"}))
+@pytest.mark.parametrize("name", sorted({*WHOLE} - {"frame_size", "message_size", "memory"}))
 def test_one_is_enough(name: str) -> None:
     assert getattr(Limits(**{name: 1}), name) == 1
 
@@ -64,6 +74,22 @@ def test_a_message_holds_at_least_one_frame() -> None:
     assert Limits(frame_size=5, message_size=5).message_size == 5
     with pytest.raises(ConfigurationError, match=r"message_size \(4\) must be at least frame_size \(5\)"):
         Limits(frame_size=5, message_size=4)
+
+
+def test_each_share_of_the_memory_holds_a_message() -> None:
+    small = Limits(memory=25_000, **SMALL)
+    assert (small.share, small.message_size) == (5000, 5000)
+    with pytest.raises(ConfigurationError, match=r"memory \(24999\) .* 5 times message_size \(5000\)"):
+        Limits(memory=24_999, **SMALL)
+
+
+@pytest.mark.parametrize("name", ["channels", "window", "calls", "replay_buffer", "write_buffer"])
+def test_one_share_of_the_memory_holds_what_has_a_setting(name: str) -> None:
+    settings = {**SMALL, "calls": 4, "replay_buffer": 999, "write_buffer": 1}
+    settled = 3 * 100 + 4 * 4096 + 1000
+    assert Limits(memory=5 * settled, **settings).share == settled
+    with pytest.raises(ConfigurationError, match=rf"at least 5 times the \d+ bytes of .*{name}"):
+        Limits(memory=5 * settled, **{**settings, name: settings[name] + 1})
 
 
 def test_limits_are_made_once_and_by_name() -> None:

@@ -2,9 +2,10 @@
 
 Channel 0 is always open. Another one is opened by an OPEN frame with its name; clients take odd numbers,
 servers even ones. Either side ends a channel with CLOSE: what it sent before arrives, then the other side's
-``receive`` ends; RESET ends it at once. The other side answers with a CLOSE of its own as soon as its
-application has accepted the channel, and once both have been sent the number is free again. So a peer that
-opens and closes channels keeps at most ``Limits.channels`` of them open here, even if nobody accepts them.
+``receive`` ends; RESET ends it at once. The side that did not begin the end answers CLOSE by itself, as
+soon as its application has accepted the channel and read what came on it, and when both have gone the number
+is free again. So a peer that opens and closes channels holds no more of them here than ``Limits.channels``,
+nor of their messages, whoever is slow to accept or to read.
 """
 
 from __future__ import annotations
@@ -146,6 +147,8 @@ class Channel(trio.abc.Channel[Any], metaclass=NoPublicConstructor):
         frame, owed = self._inbox.popleft()
         if owed:
             self._give_credit(frame)
+        if self._ended:
+            self._channels._forget_if_over(self)
         return frame
 
     def _put_back(self, frame: Frame) -> None:
@@ -166,14 +169,15 @@ class Channel(trio.abc.Channel[Any], metaclass=NoPublicConstructor):
                 frame, owed = self._inbox.popleft()
                 if owed:
                     self._give_credit(frame)
-            if not self._ended:
+            if self._ended:
+                self._channels._forget_if_over(self)
+            else:
                 self._channels._say_closed(self._number)
             self._lot.unpark_all()
         await trio.lowlevel.checkpoint()
 
     def _give_credit(self, frame: Frame) -> None:
-        # After the end the number may belong to another channel, which must not get this credit.
-        if not self._ended:
+        if self._channels.has(self):  # otherwise the number may be another channel's
             self._core.require_link().give_credit(self._number, len(frame.payload))
 
     # The session's side
@@ -230,8 +234,7 @@ class Channels:
                 raise self._gone
             await self._lot.park()
         channel = self._incoming.popleft()
-        if channel._ended and self._gone is None:
-            self._forget(channel)
+        self._forget_if_over(channel)
         return channel
 
     def _say_closed(self, number: int) -> None:
@@ -273,12 +276,17 @@ class Channels:
             reason = printable(frame.payload[:RESET_REASON_SIZE].decode(errors="replace"))
             broken = ConnectionLost(f"the peer reset channel {channel.name!r}: {reason}")
         channel._end(broken)
-        if channel not in self._incoming:
-            self._forget(channel)
+        self._forget_if_over(channel)
 
-    def _forget(self, channel: Channel) -> None:
-        """Free the number of a channel that both ends are done with."""
-        # Drop first what waits for credit that will not come; then CLOSE goes behind what was sent.
+    def has(self, channel: Channel) -> bool:
+        """Whether the channel's number is its own."""
+        return self._gone is None and self._open.get(channel._number) is channel
+
+    def _forget_if_over(self, channel: Channel) -> None:
+        """The peer has ended the channel; once it was accepted and read here too, its number is free."""
+        if not (channel._ended and self.has(channel)) or channel._inbox or channel in self._incoming:
+            return
+        # First forget what waits for credit that will not come, then say CLOSE behind the rest.
         self.core.require_link().abandon_lane(channel._number)
         self._say_closed(channel._number)
         self._said_closed.discard(channel._number)

@@ -40,6 +40,9 @@ class Lanes:
             self._channels = Channels(self._core)
         return self._channels
 
+    held: ClassVar[int] = 0
+    """The session counts unread messages, for their credit."""
+
     def on_frame(self, frame: Frame) -> None:
         """Handle a frame of the lane family."""
         if frame.channel:

@@ -113,7 +113,9 @@ class Core:
         return part
 
     def handle(self, events: list[Event]) -> None:
-        """Hand the events of a read to the parts."""
+        """Hand out what has come in; it is void when the session has ended while it waited for its turn."""
+        if self.link is None:
+            return
         parts = self._parts
         for event in events:
             if type(event) is Frame:
@@ -129,6 +131,12 @@ class Core:
     def idle(self) -> bool:
         """Whether no part has anything in progress that a drain should wait for."""
         return all(part.idle for part in self._parts.values())
+
+    @property
+    def held(self) -> int:
+        """Bytes that this connection holds: in its session, its stream and its parts."""
+        link = self.link
+        return (link.held if link is not None else 0) + sum(part.held for part in self._parts.values())
 
     def spawn(self, function: Callable[..., Awaitable[None]], *args: Any) -> None:
         """Run a handler in the endpoint's nursery; it must not let an error escape."""
@@ -192,6 +200,7 @@ class Core:
             frames_received=session.received if session else 0,
             backlog=link.backlog if link else 0,
             unconfirmed=session.replay.size if session else 0,
+            held=self.held,
             round_trip=session.pulse.rtt if session else None,
             silence=now - session.pulse.heard if session else float("inf"),
             suspicion=session.pulse.suspicion(now) if session else float("inf"),
@@ -312,6 +321,8 @@ class Core:
         link, self.link = self.link, None
         if link is None:
             return
+        if self.state is _OPEN or self.state is _LEAVING:
+            self._step(ConnectionStep.LINK_DOWN)
         self._goodbye = None
         self.reason = reason
         for part in self._parts.values():
@@ -323,6 +334,7 @@ class Core:
             link.wake()
         else:
             link.fail(reason)
+            link.session.let_go()
 
     def finish(self, reason: HeartlineError) -> None:
         """End the connection: no further link will come."""

@@ -77,6 +77,7 @@ class Link:
         "descriptor",
         "failure",
         "loss",
+        "on_growth",
         "on_room",
         "owner",
         "peer_limits",
@@ -104,7 +105,9 @@ class Link:
         self.watch: int = -1
         """The heartbeat timer's number for this link."""
         self.on_room: Callable[[Link], None] | None = None
-        """Called once when there is room again; for senders that queue only what there is room for."""
+        """Called once when there is room again, for whoever gives the link only what it has room for."""
+        self.on_growth: Callable[[], None] | None = None
+        """Called when something is queued while the link is down."""
         self._nursery = nursery
         self._parked: trio.lowlevel.Task | None = None
         self._writer_scope: trio.CancelScope | None = None
@@ -222,10 +225,15 @@ class Link:
         return self.session.outbox.size + len(self._unwritten)
 
     @property
+    def held(self) -> int:
+        """Bytes that the session and its stream hold, in and out."""
+        return self.session.held + len(self._unwritten)
+
+    @property
     def clear(self) -> bool:
         """Whether senders may go on at once: the link is up, and few bytes wait, in messages of any length.
 
-        Otherwise they have to look at :attr:`up` and :attr:`crowded`.
+        Otherwise a look at :attr:`up`, :attr:`crowded` or :attr:`laden` is due.
         """
         return self.state is _UP and self.session.outbox.size < self.write_buffer
 
@@ -236,6 +244,14 @@ class Link:
         Long messages do not count: each sender has one at most, and small ones pass them.
         """
         return self.session.outbox.small + len(self._unwritten) >= self.write_buffer
+
+    @property
+    def laden(self) -> bool:
+        """Whether what the peer asks for, answers and updates, should wait until it has read more.
+
+        Nothing but the stream is waited for, so it ends when the peer reads, whatever either side waits for.
+        """
+        return self.crowded or self.session.outbox.laden
 
     @property
     def answering(self) -> int:
@@ -266,7 +282,7 @@ class Link:
         """Wake the tasks that can go on now, and call ``on_room`` if there is room again."""
         if self._queues is not None:
             self._queues.wake()
-        if self.on_room is not None and self.failure is None and not self.crowded:
+        if self.on_room is not None and self.failure is None and not self.laden:
             on_room, self.on_room = self.on_room, None
             on_room(self)
 
@@ -284,6 +300,8 @@ class Link:
     def nudge(self) -> None:
         """Write what is queued when this tick is over, joined with whatever else it brings."""
         if self.corked or self._writing is not _IDLE or self.state is not _UP:
+            if self.on_growth is not None:
+                self._note_growth()
             return
         self._writing = _DUE
         if self._parked is not None:
@@ -296,6 +314,8 @@ class Link:
     def flush(self) -> None:
         """Write what is queued now if the stream takes it without waiting."""
         if self.corked or self._writing is not _IDLE or self.state is not _UP or not self.session.has_output:
+            if self.on_growth is not None:
+                self._note_growth()
             return
         if self.descriptor < 0:
             self.nudge()
@@ -384,6 +404,10 @@ class Link:
             self.corked = False
         self.flush()
 
+    def _note_growth(self) -> None:
+        if self.state is LinkState.DOWN and self.on_growth is not None:
+            self.on_growth()
+
     # The end of a stream, and of the session
 
     def _step(self, step: LinkStep) -> None:
@@ -435,6 +459,7 @@ class Link:
             await self._write_rest(deadline)
         self.fail(ConnectionLost("the link was closed"))
         await self.go_down(grace=max(0.0, deadline - trio.current_time()))
+        self.session.let_go()
 
     async def _write_rest(self, deadline: float) -> None:
         try:

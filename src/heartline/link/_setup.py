@@ -40,6 +40,11 @@ class Part(Protocol):
         """Whether nothing is in progress that a drain should wait for."""
         ...
 
+    @property
+    def held(self) -> int:
+        """Bytes that it holds of what the peer sent, beside what the session counts."""
+        ...
+
     def on_frame(self, frame: Frame) -> None:
         """Handle a frame; raises :class:`RemoteProtocolError` when the peer broke the rules."""
         ...

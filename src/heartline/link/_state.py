@@ -105,6 +105,10 @@ class ConnectionStatistics:
     """Bytes that wait for the peer to read."""
     unconfirmed: int
     """Bytes sent that are kept until the peer has confirmed them."""
+    held: int
+    """Bytes that this side holds for the connection: the two above, halves of messages, messages and updates
+    that nobody has read, and the arguments of calls in progress. ``Limits.memory`` bounds what the peer can
+    add."""
     round_trip: float | None
     """Seconds of the last PING's round trip, ``None`` before the first."""
     silence: float

@@ -71,13 +71,13 @@ class Following:
         "_state_due",
         "_stateful",
         "_waiting",
-        "_waiting_size",
         "ended",
         "epoch",
         "handled",
         "number",
         "position",
         "topic",
+        "waiting_size",
     )
 
     def __init__(self, core: Core, push: Push, topic: str, since: Since, policy: SlowPolicy) -> None:
@@ -101,7 +101,8 @@ class Following:
         self._received = 0
         self._state_due = False
         self._waiting: deque[Arrival] = deque()
-        self._waiting_size = 0
+        self.waiting_size: int = 0
+        """Bytes of updates that have arrived and were not given out."""
         self.position: Position | None = since if isinstance(since, Position) else None
         """The place after the last update that was handled."""
 
@@ -127,7 +128,7 @@ class Following:
         """What has arrived first."""
         arrival = self._waiting.popleft()
         if type(arrival.what) is Frame:
-            self._waiting_size -= len(arrival.what.payload)
+            self.waiting_size -= len(arrival.what.payload)
         return arrival
 
     def settle(self, offset: int) -> None:
@@ -215,7 +216,7 @@ class Following:
     def deliver(self, frame: Frame) -> None:
         """Take a frame that arrived; raises :class:`RemoteProtocolError`."""
         offset, content_id = parse_head(frame.payload)
-        if len(self._waiting) >= MAX_WAITING or self._waiting_size >= MAX_WAITING_SIZE:
+        if len(self._waiting) >= MAX_WAITING or self.waiting_size >= MAX_WAITING_SIZE:
             raise RemoteProtocolError(
                 f"more than {MAX_WAITING} updates or {MAX_WAITING_SIZE} bytes of topic {self.topic!r} "
                 "without a confirmation"
@@ -236,8 +237,8 @@ class Following:
             )
         if skips:
             self._waiting.clear()
-            self._waiting_size = 0
-        self._waiting_size += len(frame.payload)
+            self.waiting_size = 0
+        self.waiting_size += len(frame.payload)
         self._waiting.append(Arrival(offset, frame, is_state))
         self._received = offset
         self._state_due = False

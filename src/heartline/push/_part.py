@@ -79,6 +79,11 @@ class Push:
         self._requests: dict[int, Request] = {}
         self._subscribed: dict[int, Following] = {}
 
+    @property
+    def held(self) -> int:
+        """Bytes of updates that the subscriptions here have not given out."""
+        return sum(following.waiting_size for following in self._subscribed.values())
+
     # The subscriber's side
 
     def next_key(self) -> int:

@@ -1,6 +1,6 @@
 """Subscriptions of one connection that have something due, and wait for room on the link.
 
-A publisher gives a link only what it has room for (``Limits.write_buffer``); what is due beyond that waits in
+A publisher gives a link only what it has room for (see :attr:`Link.laden`); what is due beyond that waits in
 the logs of the topics, where it costs nothing. The link calls once when it has room again, and then the
 subscriptions take turns, one update each. Those that cannot go on are never looked through.
 """
@@ -48,7 +48,7 @@ class RoomQueue:
 
     def _take_turns(self, link: Link) -> None:
         turns = TURNS
-        while self._waiting and turns and not link.crowded:
+        while self._waiting and turns and not link.laden:
             served, _ = self._waiting.popitem(last=False)
             if served.advance(1):
                 turns -= 1

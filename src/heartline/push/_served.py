@@ -103,7 +103,7 @@ class Served:
         last = log.last
         before = self.cursor
         if self._gap is not None:
-            if link.crowded:
+            if link.laden:
                 self._room.join(self, link)
                 return False
             gap, self._gap = self._gap, None
@@ -114,7 +114,7 @@ class Served:
             not self._in_flight
             or (self._in_flight < WINDOW_SIZE and self.cursor - self.confirmed <= WINDOW_COUNT)
         ):
-            if not most or link.crowded:
+            if not most or link.laden:
                 self._room.join(self, link)
                 break
             most -= 1

@@ -42,8 +42,9 @@ class Subscription(Generic[Item_co], metaclass=NoPublicConstructor):
     an update that cannot be decoded or converted (iterate on), :class:`SlowConsumer` or :class:`PushError`
     when the publisher ended the subscription, and the connection's reason when that is closed.
 
-    One task iterates at a time. Cancelling it loses nothing: the next iteration gives what this one would
-    have given.
+    Entering waits for a link and for the peer's answer, and raises what calls raise. Cancelled there, nothing
+    is left at the peer. One task iterates at a time; cancelling that loses nothing, for the next iteration
+    gives what this one would have given.
     """
 
     def __init__(self, following: Following, target: Any, on_gap: OnGap) -> None:

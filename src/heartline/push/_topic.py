@@ -71,8 +71,6 @@ class Topic:
         self.name = name
         self.log = log
         self.flusher = flusher
-        self._tell = tell
-        """Tells observers of each update."""
         self.journal: Journal | None = None
         """The way into its store, if it has one."""
         self.state: State | None = None

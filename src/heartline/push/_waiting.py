@@ -68,7 +68,6 @@ async def _wait_sent(topic: Topic, taken: Taken, deadline: float) -> set[Who]:
 
 
 @trio.lowlevel.enable_ki_protection
-@trio.lowlevel.enable_ki_protection
 async def _wait_confirmed(topic: Topic, taken: Taken, deadline: float) -> set[Who]:
     wait = Wait(
         taken.offset,

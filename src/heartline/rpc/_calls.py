@@ -3,9 +3,14 @@
 A waiting caller is a parked task, which the answer wakes directly, without an event or a channel. Every
 pending call ends: with an answer, with its caller's cancellation (the peer is told), or with the session.
 
-Nothing here grows because a peer misbehaves. A peer may have ``Limits.calls`` calls in progress, including
-those whose answers are being sent in fragments; as many handlers again may be cleaning up after a
-cancellation. Small answers wait for room on the link, and so does a sync method that would answer at once.
+Nothing here grows because a peer misbehaves. It may have ``Limits.calls`` calls in progress, among them those
+whose answers are under way in fragments; as many handlers again may be cleaning up after a cancellation.
+The long arguments of all of them are within a share of ``Limits.memory``. A caller that knows the share keeps
+to half of it, for the callee counts a call that was cancelled until its handler has ended.
+
+Nothing is begun, and nothing answered, while the peer leaves answers unread: the link takes some small ones,
+and a share of long ones. Meanwhile calls wait before they run, and those that have run wait with their
+result.
 """
 
 from __future__ import annotations
@@ -30,13 +35,14 @@ from heartline.errors import (
     RemoteProtocolError,
     SerializationError,
 )
-from heartline.link import ConnectionState, Core, Link, LinkState, Unsent
+from heartline.link import ConnectionState, Core, Link, LinkState, Unsent, current
 from heartline.observe import Tell
 from heartline.rpc._faults import Fault, encode_fault, error_of, fault_of
 from heartline.rpc._proxy import make_proxy
 from heartline.rpc._service import Bound, Mode, ServiceTable
 from heartline.rpc._wire import decode_call, encode_call
 from heartline.wire import Frame, FrameType, convert, decode_body, decode_value, encode_value
+from heartline.wire.limits import SMALL_CALL
 
 __all__ = ["Calls"]
 
@@ -52,7 +58,7 @@ Turn = tuple[Link, float]
 class Calls:
     """The calls that one connection makes and serves."""
 
-    __slots__ = ("_core", "_next", "_pending", "_running", "_services", "_tasks")
+    __slots__ = ("_core", "_next", "_pending", "_running", "_sent", "_services", "_tasks", "held")
 
     family: ClassVar[int] = FrameType.CALL >> 4
 
@@ -63,7 +69,11 @@ class Calls:
         self._pending: dict[int, trio.lowlevel.Task] = {}
         self._running: dict[int, trio.CancelScope] = {}
         self._tasks = 0
-        """Handlers that have not ended: those in ``_running``, and those of cancelled calls."""
+        """Handlers that have not ended: those of ``_running``, and of calls that were cancelled."""
+        self.held: int = 0
+        """Bytes of their arguments, without those of small calls."""
+        self._sent = 0
+        """Bytes of the arguments of pending calls, without those of small ones."""
 
     def proxy(self, service: Any, retry: Any) -> Any:
         """A proxy for a service class or name."""
@@ -128,7 +138,14 @@ class Calls:
             or len(pending) >= link.peer_limits.calls
         ):
             link, timeout = await self._wait_turn(name)
-        number = self._send(link, name, target, args, kwargs, timeout)
+        try:
+            payload, flags = encode_call(core.setup.serializer, target, args, kwargs, timeout)
+        except SerializationError as error:
+            raise InvalidArguments(f"{name} was not called: {error}", outcome=Outcome.NOT_SENT) from error
+        size = len(payload)
+        if size > SMALL_CALL:
+            await self._wait_share(link, name, size)
+        number = self._send(link, name, payload, flags)
 
         def abort(_raise_cancel: object) -> trio.lowlevel.Abort:
             del pending[number]
@@ -145,6 +162,10 @@ class Calls:
             raise
         except CallInterrupted as error:
             raise CallInterrupted(f"{name}: {error}", outcome=error.outcome) from error.__cause__
+        finally:
+            if size > SMALL_CALL:
+                self._sent -= size
+                link.wake()
         if frame.type != _RESULT:
             raise error_of(frame, name, timeout)
         try:
@@ -188,19 +209,29 @@ class Calls:
 
     async def _wait_room(self, name: str) -> Link:
         """Wait while the link is down or crowded, or the peer's limit of calls is reached."""
-        core, pending = self._core, self._pending
+        core = self._core
         link = core.link
         if link is None or (core.state is not _OPEN and core.state is not _LOST):
             await trio.lowlevel.checkpoint()
             raise self._not_sent(name)
-        limit = link.peer_limits.calls
+        await self._wait(link, name, "calls", lambda: True)
+        return link
+
+    async def _wait_share(self, link: Link, name: str, size: int) -> None:
+        """Wait, behind other long calls, until the peer has room for arguments of this size as well."""
+        if current.get(None) is self._core:
+            return  # a handler must not wait for calls that wait for it: the peer refuses what is too much
+        share = link.peer_limits.share // 2
+        await self._wait(link, name, "long calls", lambda: not self._sent or self._sent + size <= share)
+
+    async def _wait(self, link: Link, name: str, what: str, fits: Callable[[], bool]) -> None:
+        pending, limit = self._pending, link.peer_limits.calls
         try:
-            await link.wait("calls", lambda: link.up and not link.crowded and len(pending) < limit)
+            await link.wait(what, lambda: link.up and not link.crowded and len(pending) < limit and fits())
         except ConnectionLost:
             raise self._not_sent(name) from None
-        if core.link is not link or core.state is not _OPEN:
+        if self._core.link is not link or self._core.state is not _OPEN:
             raise self._not_sent(name)
-        return link
 
     def _not_sent(self, name: str) -> CallInterrupted:
         reason = self._core.closed_error()
@@ -208,28 +239,21 @@ class Calls:
         error.__cause__ = reason
         return error
 
-    def _send(
-        self,
-        link: Link,
-        name: str,
-        target: bytes,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        timeout: float,
-    ) -> int:
-        """Queue the CALL, enter this task as the one that waits for its answer, and return the call's id."""
+    def _send(self, link: Link, name: str, payload: bytes, flags: int) -> int:
+        """Queue the CALL and note that this task waits for its answer; the call's id."""
         pending = self._pending
         number = self._next
         while number in pending:  # after four billion calls the ids begin again
             number = (number + 1) & 0xFFFFFFFF
         self._next = (number + 1) & 0xFFFFFFFF
         try:
-            payload, flags = encode_call(self._core.setup.serializer, target, args, kwargs, timeout)
-            # A lone call is written now; with others in flight it is joined with what else this tick queues.
+            # A lone call leaves now; with others in flight it is joined with what this tick brings.
             link.put(_CALL, 0, number, payload, flags, at_once=not pending)
-        except (SerializationError, LocalProtocolError) as error:
+        except LocalProtocolError as error:
             raise InvalidArguments(f"{name} was not called: {error}", outcome=Outcome.NOT_SENT) from error
         pending[number] = trio.lowlevel.current_task()
+        if len(payload) > SMALL_CALL:
+            self._sent += len(payload)
         return number
 
     # Frames
@@ -285,6 +309,11 @@ class Calls:
         if lane:  # of its items; the answer ends it, and what comes there meanwhile is dropped
             self._fault(number, Fault("arguments", "the method takes and gives no stream of items"), lane)
             return
+        size = len(frame.payload) if len(frame.payload) > SMALL_CALL else 0
+        if size and self.held + size > core.setup.limits.share:
+            held = f"the arguments of the calls in progress hold {self.held} bytes (Limits.memory)"
+            self._fault(number, Fault("overloaded", held))
+            return
         try:
             annotation = Any if named else bound.spec.positional
             value = decode_body(content_id, frame.payload, frame.flags, annotation, start)
@@ -304,7 +333,8 @@ class Calls:
             scope = trio.CancelScope(deadline=trio.current_time() + timeout)
             self._running[number] = scope
             self._tasks += 1
-            core.spawn(self._run, link, number, scope, timeout, bound, args, kwargs)
+            self.held += size
+            core.spawn(self._run, link, number, scope, timeout, bound, args, kwargs, size)
 
     @trio.lowlevel.enable_ki_protection
     async def _run(
@@ -316,12 +346,15 @@ class Calls:
         bound: Bound,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
+        size: int,
     ) -> None:
         """Run one call as a task; no answer is sent when the call was cancelled or the session has ended."""
         fault: Fault | None = None
         result = None
         try:
             with scope:
+                if not link.clear:
+                    await _wait_writable(link, "calls to begin")
                 mode = bound.mode
                 if mode is Mode.TASK:
                     result = await _run_async(bound.function, args, kwargs)
@@ -329,15 +362,16 @@ class Calls:
                     result = await trio.to_thread.run_sync(partial(bound.function, *args, **kwargs))
                 else:
                     await trio.lowlevel.checkpoint_if_cancelled()
-                    await _wait_writable(link)
                     result = _run_inline(bound.function, args, kwargs)
                 if not link.clear:
-                    await _wait_writable(link)
-        except Exception as error:
-            # Outside of the scope, which removes Cancelled from a group and leaves the errors of the cleanup.
-            fault = fault_of(bound.function, error)
+                    await _wait_writable(link, "answers")
+        except* Exception as errors:
+            # Errors of cleaning up may stand in a group beside a Cancelled that is not the scope's, which
+            # goes on.
+            fault = fault_of(bound.function, errors)
         finally:
             self._tasks -= 1
+            self.held -= size
         if self._running.get(number) is not scope:
             return
         del self._running[number]
@@ -369,10 +403,10 @@ def _time_left() -> float:
     return deadline if deadline == math.inf else deadline - trio.current_time()
 
 
-async def _wait_writable(link: Link) -> None:
-    """Wait until small frames have room on the link."""
+async def _wait_writable(link: Link, what: str) -> None:
+    """Wait until answers have room on the link."""
     try:
-        await link.wait("answers", lambda: not link.crowded)
+        await link.wait(what, lambda: not link.laden)
     except ConnectionLost:
         await trio.sleep_forever()  # the call is cancelled with the session
 

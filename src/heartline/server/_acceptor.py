@@ -251,7 +251,7 @@ async def _serve(table: Table, core: Core, link: Link) -> None:
                 core.end_session(link.failure or late)
                 reason = core.reason or reason
     finally:
-        table.lost.discard(core)
+        table.come_back(core)
         if not granted:
             _finish(table, core, reason)
 

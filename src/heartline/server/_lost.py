@@ -19,21 +19,21 @@ class LostConnections:
     def __init__(self) -> None:
         self._sizes: dict[Core, int] = {}
         self.held: int = 0
-        """Bytes that were unconfirmed, or waited to be sent, when the links were lost."""
+        """Bytes that their connections hold, as far as they were counted."""
 
-    def add(self, core: Core) -> None:
-        """Add a connection that has just lost its link."""
-        statistics = core.statistics()
-        size = self._sizes[core] = statistics.unconfirmed + statistics.backlog
-        self.held += size
+    def count(self, core: Core) -> None:
+        """Take this one in, whose link was lost just now, or see what it holds by now."""
+        before, size = self._sizes.get(core, 0), core.held
+        self._sizes[core] = size
+        self.held += size - before
+
+    def __contains__(self, core: Core) -> bool:
+        return core in self._sizes
+
+    def first(self) -> Core | None:
+        """The one that was lost first."""
+        return next(iter(self._sizes), None)
 
     def discard(self, core: Core) -> None:
         """Remove a connection that has a link again, or has ended."""
         self.held -= self._sizes.pop(core, 0)
-
-    def take_first(self) -> Core | None:
-        """Remove and return the connection that was lost first."""
-        core = next(iter(self._sizes), None)
-        if core is not None:
-            self.discard(core)
-        return core

@@ -43,6 +43,9 @@ class ServerStatistics:
     handshaking: int
     backlog: int
     """Bytes that wait for all peers to read."""
+    held: int
+    """Bytes that this side holds for all connections, those that are lost too; see
+    :class:`heartline.ConnectionStatistics`."""
     events_dropped: int
     topics: Mapping[str, TopicStatistics]
     """A :class:`heartline.TopicStatistics` by topic."""
@@ -261,6 +264,7 @@ class Server(metaclass=NoPublicConstructor):
             refused=table.refusals.count,
             handshaking=len(table.handshakes),
             backlog=sum(core.link.backlog for core in table.cores.values() if core.link is not None),
+            held=sum(core.held for core in table.cores.values()),
             events_dropped=self._announcer.feeds.dropped,
             topics=self._publisher.statistics(),
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import trio
 
 from heartline.link import Core, Link, Setup
@@ -28,6 +30,7 @@ class Table:
         self.handshakes: Handshakes = Handshakes(setup.limits)
         self.refusals: Refusals = Refusals(setup.nursery, setup.hooks)
         self._handovers: dict[Core, Handover] = {}
+        self._ending = False
 
     def register(self, core: Core) -> None:
         """Let a connection in; an older one with the same id is closed."""
@@ -41,7 +44,7 @@ class Table:
         """Remove a connection that has ended; a newer one with its id stays."""
         if self.cores.get(core.id) is core:
             del self.cores[core.id]
-        self.lost.discard(core)
+        self.come_back(core)
         handover = self._handovers.pop(core, None)
         if handover is not None:
             handover.end()
@@ -62,16 +65,49 @@ class Table:
         return len(self.cores) >= self.setup.limits.connections
 
     def keep_lost(self, core: Core) -> None:
-        """Keep a lost connection's session; when such sessions hold too many bytes, the first ones end."""
-        self.lost.add(core)
-        while self.lost.held > self.setup.limits.lost_buffer and self.end_first_lost():
-            pass
+        """A connection is lost, and its session waits; too many bytes of such sessions end the first ones."""
+        link = core.require_link()
+        link.on_growth = partial(self._note_growth, core)
+        self.lost.count(core)
+        self._end_excess()
+
+    def come_back(self, core: Core) -> None:
+        """A lost connection has a link again, or has ended."""
+        self.lost.discard(core)
+        if core.link is not None:
+            core.link.on_growth = None
+
+    def _note_growth(self, core: Core) -> None:
+        if core not in self.lost:
+            return  # it has ended, and something was queued on its link all the same
+        self.lost.count(core)
+        if self._excess and not self._ending:
+            # Not here: who queues something for one of many must not find another one gone.
+            self._ending = True
+            self.setup.nursery.start_soon(self._end_later)
+
+    async def _end_later(self) -> None:
+        self._ending = False
+        self._end_excess()
+
+    @property
+    def _excess(self) -> bool:
+        return self.lost.held > self.setup.limits.lost_buffer
+
+    def _end_excess(self) -> None:
+        while self._excess:
+            core = self.lost.first()
+            assert core is not None, "somebody holds what is too much"
+            self.lost.count(core)  # it may have let go of something meanwhile
+            if self._excess:
+                self.end_first_lost()
 
     def end_first_lost(self) -> bool:
-        """End the connection that was lost first, to free what it holds; tells whether there was one."""
-        core = self.lost.take_first()
+        """End the connection that was lost first, for what it holds; tells whether there was one."""
+        core = self.lost.first()
         if core is None:
             return False
+        self.come_back(core)
         core.close(CloseCode.OVERLOADED, "what it held was needed for others")
         self.unregister(core)
         return True

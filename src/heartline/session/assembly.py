@@ -7,7 +7,10 @@ import io
 from heartline.errors import RemoteProtocolError
 from heartline.wire import Flag, Frame, Limits
 
-__all__ = ["Assembly"]
+__all__ = ["LEAST_HALF", "Assembly"]
+
+LEAST_HALF = 1024
+"""Bytes that a half counts at least: what the bookkeeping of one takes, however short it is."""
 
 
 class _Half:
@@ -17,14 +20,16 @@ class _Half:
     copy would double the memory of a long message, and let everybody wait for it.
     """
 
-    __slots__ = ("_parts", "size")
+    __slots__ = ("_parts", "cost", "size")
 
     def __init__(self, flags: int) -> None:
         self._parts: bytearray | io.BytesIO = bytearray() if flags & Flag.RAW else io.BytesIO()
         self.size = 0
+        self.cost = 0  # what it counts, from its first fragment on
 
     def add(self, part: bytes) -> None:
         self.size += len(part)
+        self.cost = max(LEAST_HALF, self.size)
         if isinstance(self._parts, bytearray):
             self._parts += part
         else:
@@ -35,12 +40,14 @@ class _Half:
 
 
 class Assembly:
-    """The incomplete messages of one session, each bounded in length, all bounded in number."""
+    """The incomplete messages of one session, each bounded in length, and all of them together."""
 
-    __slots__ = ("_limits", "halves")
+    __slots__ = ("_limits", "halves", "size")
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
+        self.size: int = 0
+        """Bytes that they hold."""
         self.halves: dict[tuple[int, int, int], _Half] | None = None
         """By type, channel and id; ``None`` while there are none, which costs an idle session nothing."""
 
@@ -53,10 +60,6 @@ class Assembly:
         if half is None:
             if not frame.flags & Flag.MORE:
                 return frame
-            if len(self.halves) >= self._limits.streams:
-                raise RemoteProtocolError(
-                    f"more than {self._limits.streams} messages in fragments at a time (Limits.streams)"
-                )
             half = self.halves[key] = _Half(frame.flags)
         elif not frame.payload:
             raise RemoteProtocolError("an empty fragment")
@@ -64,8 +67,15 @@ class Assembly:
             raise RemoteProtocolError(
                 f"a message longer than {self._limits.message_size} bytes (Limits.message_size)"
             )
+        self.size -= half.cost
         half.add(frame.payload)
+        self.size += half.cost
         if frame.flags & Flag.MORE:
+            if self.size > self._limits.share:
+                raise RemoteProtocolError(
+                    f"the halves of {len(self.halves)} messages hold more than {self._limits.share} bytes "
+                    "(Limits.memory)"
+                )
             return None
         self._forget(key)
         return Frame(frame.type, frame.flags, frame.channel, frame.id, half.whole())  # type: ignore[arg-type]
@@ -77,5 +87,5 @@ class Assembly:
 
     def _forget(self, key: tuple[int, int, int]) -> None:
         assert self.halves is not None
-        del self.halves[key]
+        self.size -= self.halves.pop(key).cost
         self.halves = self.halves or None

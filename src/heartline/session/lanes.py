@@ -17,6 +17,11 @@ An end can wait in the outbox behind messages that lack credit. The lane lasts u
 comes for what stands before it, and whatever this side opens later leaves later. Until then it can be taken
 back: who gives up says RESET in its place, for without those messages CLOSE would be a lie.
 
+Messages on lanes are paid for with credit, and a lane has a window of it. A message may be longer than what
+is left: then its sender borrows the rest from an account that all lanes share, ``PeerLimits.share``, until
+the reader has taken enough. Where nothing is borrowed one message may always borrow. So what fits in its
+window only waits for the reader of its own lane; a longer one waits for the others too.
+
 A frame without a row in the present state is a protocol error: ours (``LocalProtocolError``) when we were
 about to send it, the peer's (``RemoteProtocolError``) when it came from there.
 """
@@ -109,7 +114,7 @@ _MAY_RECEIVE = tuple(state for state in LaneState if (state, LaneStep.RECEIVE_DA
 
 
 class Lane:
-    """One lane: its state, and the accounts of both directions, in bytes."""
+    """One lane: its state, and the accounts of both directions, in bytes; what is below 0 is borrowed."""
 
     __slots__ = ("credit", "is_call", "left", "refunded", "returned", "state")
 
@@ -134,7 +139,20 @@ class Lane:
 class Lanes:
     """The lanes of one session."""
 
-    __slots__ = ("_limits", "_next", "_others", "_ours", "_parity", "_peer", "_theirs", "default")
+    __slots__ = (
+        "_borrowed",
+        "_lent",
+        "_limits",
+        "_next",
+        "_others",
+        "_ours",
+        "_parity",
+        "_peer",
+        "_theirs",
+        "default",
+        "loan_awaited",
+        "unread",
+    )
 
     def __init__(self, role: Role, limits: Limits) -> None:
         self._parity = int(role is Role.CLIENT)
@@ -145,6 +163,11 @@ class Lanes:
         self._next = 1 if role is Role.CLIENT else 2
         self.default: Lane = Lane(credit=0, left=limits.window)
         """Lane 0."""
+        self.loan_awaited: bool = False
+        """Whether a message waits to borrow credit: no other one passes it."""
+        self.unread: int = 0
+        """What the peer's messages cost that the readers have not taken."""
+        self._borrowed = self._lent = 0
 
     def agree(self, peer: PeerLimits) -> None:
         """The handshake has told the peer's limits."""
@@ -208,6 +231,51 @@ class Lanes:
         lane.state = LANE_TRANSITIONS.get((lane.state, LaneStep.END_TAKEN_BACK), lane.state)
         return lane.state in _MAY_SEND
 
+    # Accounts
+
+    def pay(self, lane: Lane, cost: int) -> bool:
+        """Charge a message that starts; ``False`` when it has to wait, for credit or for a loan."""
+        if lane.credit <= 0:
+            return False
+        credit = lane.credit - cost
+        if credit < 0:
+            if self._borrowed and (self.loan_awaited or self._borrowed - credit > self._peer.share):
+                self.loan_awaited = True
+                return False
+            self._borrowed -= credit
+        lane.credit = credit
+        return True
+
+    def refund(self, lane: Lane, amount: int) -> None:
+        """The peer's reader has taken so much."""
+        self._borrowed -= min(amount, max(0, -lane.credit))
+        lane.credit += amount
+
+    def charge(self, lane: Lane, channel: int, cost: int) -> None:
+        """A message of the peer has come; raises :class:`RemoteProtocolError` if it could not pay."""
+        if lane.left <= 0:
+            raise RemoteProtocolError(f"DATA on channel {channel} without credit (Limits.window)")
+        lane.left -= cost
+        self.unread += cost
+        if lane.left < 0:
+            borrowed, self._lent = self._lent, self._lent - lane.left
+            if borrowed and self._lent > self._limits.share:
+                raise RemoteProtocolError(
+                    f"DATA on channel {channel} beyond its window, with {borrowed} bytes beyond the windows "
+                    "of all channels (Limits.memory)"
+                )
+
+    def give_back(self, lane: Lane, cost: int) -> None:
+        """The reader has taken a message of the peer."""
+        self._lent -= min(cost, max(0, -lane.left))
+        lane.left += cost
+        self.unread -= cost
+
+    def _close_accounts(self, lane: Lane) -> None:
+        self._borrowed -= max(0, -lane.credit)
+        self._lent -= max(0, -lane.left)
+        self.unread -= self._limits.window - lane.left
+
     def _step(self, frame_type: int, channel: int, *, sent: bool) -> Lane:
         error: type[ProtocolError] = LocalProtocolError if sent else RemoteProtocolError
         steps = _STEPS.get(frame_type)
@@ -256,6 +324,7 @@ class Lanes:
         lane.state = following
         if following is LaneState.FREE:
             del self._others[channel]
+            self._close_accounts(lane)
             if channel % 2 == self._parity:
                 self._ours -= 1
             else:

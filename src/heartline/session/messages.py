@@ -14,6 +14,7 @@ import msgspec
 from heartline.errors import RemoteProtocolError, SerializationError
 from heartline.session.heartbeat import SHORTEST_TIMEOUT
 from heartline.wire import CborSerializer, Limits
+from heartline.wire.limits import SHARES
 
 __all__ = [
     "CONFIRMATION",
@@ -59,7 +60,7 @@ class PeerLimits(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     frame_size: int
     message_size: int
-    streams: int
+    memory: int
     window: int
     calls: int
     channels: int
@@ -68,6 +69,11 @@ class PeerLimits(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     def of(cls, limits: Limits) -> PeerLimits:
         """The part of these limits that travels."""
         return cls(**{name: getattr(limits, name) for name in cls.__struct_fields__})
+
+    @property
+    def share(self) -> int:
+        """Bytes of each part of ``memory``."""
+        return self.memory // SHARES
 
     def check(self) -> None:
         """Refuse limits under which nothing could be sent, or only at an absurd cost."""
@@ -79,7 +85,7 @@ class PeerLimits(msgspec.Struct, frozen=True, kw_only=True, gc=False):
                 )
 
 
-UNKNOWN = PeerLimits(frame_size=0, message_size=0, streams=0, window=0, calls=0, channels=0)
+UNKNOWN = PeerLimits(frame_size=0, message_size=0, memory=0, window=0, calls=0, channels=0)
 """The limits of a peer that has not said them: nothing can be sent to it."""
 
 

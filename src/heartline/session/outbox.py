@@ -10,9 +10,11 @@ Order is kept where someone can see it: frames of one lane, of one call and of o
 never overtake each other. Everything else may. A call that has a lane belongs to it: its CALL goes before
 what is sent there, and its answer behind.
 
-Messages on lanes are paid for with credit. A message starts when the lane has any credit left and is charged
-whole, so that it never stops half way: a receiver holds at most a window and one message per lane. Each
-message costs its length and ``MESSAGE_COST``, so that empty ones are bounded too.
+What the peer holds of us is bounded, and what starts never stops half way. A long message starts while the
+lengths of those under way are together within the peer's share for halves (``PeerLimits.share``); one always
+may. A message on a lane starts when the lane has any credit left, and is charged whole (see
+:mod:`heartline.session.lanes`). Each costs its length and ``MESSAGE_COST``, so that empty ones are bounded
+too. Who waits for what all share is not passed by others who need it.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from collections import deque
 from heartline.errors import ConnectionLost, LocalProtocolError, RemoteProtocolError
 from heartline.session.lanes import ENDS, Lanes
 from heartline.session.messages import UNKNOWN, PeerLimits
-from heartline.wire import HEADER, HEADER_SIZE, Flag, FrameType
+from heartline.wire import HEADER, HEADER_SIZE, Flag, FrameType, Limits
 
 __all__ = ["MESSAGE_COST", "Buffer", "Outbox"]
 
@@ -32,6 +34,9 @@ MESSAGE_COST = 32
 FRAGMENT_SIZE = 64 * 1024
 """Bytes in a fragment: 20 µs of loopback, 5 ms of a 100 Mbit/s line; the longest that others wait."""
 
+STREAMS = 8
+"""Long messages under way at a time: more would not be faster, and each end later."""
+
 STUCK_LIMIT = 8 * 1024 * 1024
 """Bytes of small frames (answers, confirmations) for a peer that does not read, beyond what those who wait
 for room may queue (``Limits.write_buffer``); then the peer is given up."""
@@ -40,6 +45,7 @@ _LANE_FAMILY = FrameType.OPEN >> 4
 _LAST_LANE = int(FrameType.RESET)
 _DATA = int(FrameType.DATA)
 _ANSWERS = frozenset({FrameType.RESULT, FrameType.FAULT})
+_ASKED_FOR = _ANSWERS | {FrameType.PUSH}
 _MESSAGES = frozenset({FrameType.DATA})
 _ANY = frozenset(FrameType)
 _ALL_BUT_CALL = _ANY - {FrameType.CALL}
@@ -62,10 +68,11 @@ class Outbox:
     """The frames of one session that were not yet handed to the transport.
 
     Every queue's key is either in ``_turns`` (its head may be able to go) or in ``_halted`` (its head lacks
-    credit or a free stream), never in both: what ends the lack moves it back.
+    credit, or room at the peer), never in both: what ends the lack moves it back.
     """
 
     __slots__ = (
+        "_begun",
         "_bulk",
         "_control",
         "_fragment",
@@ -73,15 +80,19 @@ class Outbox:
         "_lanes",
         "_queues",
         "_ready",
-        "_started",
+        "_room_awaited",
+        "_share",
+        "_streams",
         "_stuck",
+        "_turned",
         "_turns",
         "answers",
+        "asked_for",
         "limits",
         "size",
     )
 
-    def __init__(self, write_buffer: int, lanes: Lanes) -> None:
+    def __init__(self, limits: Limits, lanes: Lanes) -> None:
         self._lanes = lanes
         self._control: list[bytes] = []
         self._ready: list[bytes] = []
@@ -89,9 +100,12 @@ class Outbox:
         # A list, for a deque takes 600 bytes and there are a few keys at most.
         self._turns: list[int] = []
         self._halted: dict[int, None] = {}
-        self._started = 0
+        # Long messages under way: their number, their lengths, and the bytes of them that have left.
+        self._streams = self._begun = self._turned = 0
+        self._room_awaited = False
         self._fragment = FRAGMENT_SIZE
-        self._stuck = write_buffer + STUCK_LIMIT
+        self._stuck = limits.write_buffer + STUCK_LIMIT
+        self._share = limits.share
         self._bulk = 0
         self.limits: PeerLimits = UNKNOWN
         """The peer's limits, once the handshake has told them."""
@@ -99,6 +113,8 @@ class Outbox:
         """Bytes waiting, headers included."""
         self.answers: int = 0
         """Answers to calls in fragments, waiting or under way."""
+        self.asked_for: int = 0
+        """Their bytes and those of updates in fragments."""
 
     def open(self, limits: PeerLimits) -> None:
         """Take the peer's limits, from the handshake."""
@@ -115,6 +131,16 @@ class Outbox:
     def small(self) -> int:
         """Bytes waiting in small frames and control frames."""
         return self.size - self._bulk
+
+    @property
+    def laden(self) -> bool:
+        """Whether more than a share of this side's memory waits for the peer, of what it asked for."""
+        return self.asked_for > self._share
+
+    @property
+    def held(self) -> int:
+        """Bytes held: what is waiting, and long messages as a whole until their last fragment was taken."""
+        return self.size + self._turned
 
     @property
     def has_turns(self) -> bool:
@@ -166,9 +192,8 @@ class Outbox:
         """
         length = len(frame) - HEADER_SIZE
         lane = self._lanes.default
-        if lane.credit <= 0 or length > self._fragment or self._queues:
+        if length > self._fragment or self._queues or not self._lanes.pay(lane, length + MESSAGE_COST):
             return False
-        lane.credit -= length + MESSAGE_COST
         self._ready.append(frame)
         self.size += len(frame)
         return True
@@ -197,7 +222,12 @@ class Outbox:
         size = self._size_of(message)
         self.size += size
         self._bulk += size
-        self.answers += frame_type in _ANSWERS
+        self._count(message, 1)
+
+    def _count(self, message: _Message, change: int) -> None:
+        if message.type in _ASKED_FOR:
+            self.asked_for += change * len(message.payload)
+            self.answers += change * (message.type in _ANSWERS)
 
     def _check_length(self, length: int) -> None:
         if length > self.limits.message_size:
@@ -247,6 +277,13 @@ class Outbox:
             self._lanes.forget(channel)
         return ids
 
+    def clear(self) -> None:
+        """Forget everything: the session is over."""
+        for held in (self._control, self._ready, self._queues, self._turns, self._halted):
+            held.clear()
+        self.size = self._bulk = self.answers = self.asked_for = 0
+        self._streams = self._begun = self._turned = 0
+
     # Credit
 
     def abandon(self, channel: int) -> None:
@@ -283,11 +320,15 @@ class Outbox:
         size = sum(map(self._size_of, queue)) - sum(map(self._size_of, kept))
         self.size -= size
         self._bulk -= size
-        self.answers -= sum(m.type in _ANSWERS for m in queue) - sum(m.type in _ANSWERS for m in kept)
+        for message in queue:
+            self._count(message, -1)
+        for message in kept:
+            self._count(message, 1)
         self._queues[key] = kept
         if not kept or kept[0] is not head:
             if head.position:  # it was long: only long ones stop half way
-                self._free_stream()
+                self._turned -= head.position
+                self._free_stream(head)
             self._release_small(key)
 
     def _release_small(self, key: int) -> None:
@@ -322,7 +363,7 @@ class Outbox:
                 f"{self.limits.window} bytes has {lane.credit} left, after {lane.refunded} bytes came back"
             )
         lane.refunded = returned
-        lane.credit += more
+        self._lanes.refund(lane, more)
         self._resume_queue(channel)
 
     def _resume_queue(self, key: int) -> None:
@@ -343,10 +384,7 @@ class Outbox:
     def _charge(self, channel: int, length: int) -> bool:
         lane = self._lanes.find(channel)
         assert lane is not None  # a lane lasts until its end has left, behind all messages
-        if lane.credit <= 0:
-            return False
-        lane.credit -= length + MESSAGE_COST
-        return True
+        return self._lanes.pay(lane, length + MESSAGE_COST)
 
     # Taking turns
 
@@ -377,7 +415,9 @@ class Outbox:
             self.size -= taken
             return buffers, count
         bulk = 0
-        # Ends: each turn sends a fragment, or takes a key out until a CREDIT or a free stream brings it back.
+        if self._room_awaited or self._lanes.loan_awaited:
+            self._try_again()
+        # Ends: each turn sends a fragment, or takes a key out until credit or room brings it back.
         while self._turns and (taken + bulk < budget or not bulk):
             key = self._turns.pop(0)
             message = self._queues[key][0]
@@ -387,6 +427,7 @@ class Outbox:
             head, part = self._cut(message)
             buffers += (head, part)
             bulk += HEADER_SIZE + len(part)
+            self._turned += len(part)
             count += 1
             self._end_turn(key, message)
         self.size -= taken + bulk
@@ -394,13 +435,21 @@ class Outbox:
         return buffers, count
 
     def _may_start(self, message: _Message) -> bool:
-        """Whether the first fragment may go: there is a free stream, and credit where it is needed."""
+        """Whether the first fragment may go: the peer has room for a half, and credit where it is needed."""
         length = len(message.payload)
-        if length > self._fragment and self._started >= self.limits.streams:
+        is_long = length > self._fragment
+        if (
+            is_long
+            and self._streams
+            and (self._room_awaited or self._streams == STREAMS or self._begun + length > self.limits.share)
+        ):
+            self._room_awaited = True
             return False
         if message.type == FrameType.DATA and not self._charge(message.channel, length):
             return False  # looked at last, for what was charged has to go
-        self._started += length > self._fragment
+        if is_long:
+            self._streams += 1
+            self._begun += length
         return True
 
     def _cut(self, message: _Message) -> tuple[bytes, memoryview]:
@@ -414,22 +463,30 @@ class Outbox:
         queue = self._queues[key]
         if message.position >= len(message.payload):
             queue.popleft()
+            self._turned -= message.position
             self._has_left(message)
-            if len(message.payload) > self._fragment:
-                self._free_stream()
+            if message.position > self._fragment:
+                self._free_stream(message)
         if queue:
             self._turns.append(key)
         else:
             del self._queues[key]
 
     def _has_left(self, message: _Message) -> None:
-        self.answers -= message.type in _ANSWERS
+        self._count(message, -1)
         if message.channel and message.type in ENDS:
             self._lanes.end_left(message.channel)
+            if self._lanes.loan_awaited:
+                self._try_again()
 
-    def _free_stream(self) -> None:
-        """A stream is free, and what waited longest is first; what lacks credit halts again."""
-        self._started -= 1
+    def _free_stream(self, message: _Message) -> None:
+        self._streams -= 1
+        self._begun -= len(message.payload)
+        self._try_again()
+
+    def _try_again(self) -> None:
+        """The peer may have room: what waited longest is first, and what lacks something halts again."""
+        self._room_awaited = self._lanes.loan_awaited = False
         self._turns[:0] = self._halted
         self._halted.clear()
 

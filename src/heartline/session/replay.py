@@ -1,8 +1,9 @@
 """What was sent and is not confirmed: kept to be sent again on the next link.
 
-Frames are kept as they were written, a chunk for each write, not an object for each frame: small frames as
-the joined bytes, fragments as views of the message that they are parts of. Only short writes are copied, to
-the one before. So keeping costs little; positions are found again from the lengths in the frames' headers.
+Frames are kept as they were written, a chunk for each write, not an object for each frame, nor views that
+would keep a whole message for one fragment of it. Only short writes are copied, to the one before. So keeping
+costs little, and no more memory than it counts; positions are found again from the lengths in the frames'
+headers.
 """
 
 from __future__ import annotations

@@ -92,7 +92,7 @@ class Session:
         self.state: State = State.NEW
         self.pulse: Pulse = Pulse(heartbeat, now)
         lanes = Lanes(role, limits)
-        self.outbox: Outbox = Outbox(limits.write_buffer, lanes)
+        self.outbox: Outbox = Outbox(limits, lanes)
         self.peer: Hello | Welcome | None = None
         self.sent: int = 0
         """Sequenced frames handed to the transport."""
@@ -243,6 +243,12 @@ class Session:
         self.outbox.take_control()
         for frame in other.outbox.take_control():  # the WELCOME
             self.outbox.put_encoded_control(frame)
+
+    def let_go(self) -> None:
+        """The session is over: forget what it holds, for who still refers to it may last."""
+        self._assembly = Assembly(self._limits)
+        self.replay = Replay(self._limits.replay_buffer)
+        self.outbox.clear()
 
     def _step(self, step: Step) -> None:
         self.state = self._state_after(step)
@@ -459,6 +465,9 @@ class Session:
             if count:
                 self.sent += count
                 if keeps:
+                    if len(new) > 1:
+                        # Not views of long messages: each would keep the whole of one.
+                        new = [b"".join(new)]
                     replay.keep(new, count)
                     self._pace.sent(self.sent, replay.size, now)
                 buffers = buffers + new if buffers else new
@@ -485,6 +494,18 @@ class Session:
         """Whether the next :meth:`take` would give more than what is small."""
         full = self.replay.size >= self._pace.limit and self.state is _OPEN
         return self.replay.due or (self.outbox.has_turns and not full)
+
+    @property
+    def held(self) -> int:
+        """Bytes that this side holds: of what the peer sent and nobody took, and of what it has not confirmed
+        or taken."""
+        return (
+            self._inbound.buffered
+            + self._assembly.size
+            + self._lanes.unread
+            + self.outbox.held
+            + self.replay.size
+        )
 
     def check(self, now: float) -> float:
         """Queue a PING if one is due, and say when to check next; raises :class:`ConnectionLost`."""

@@ -8,7 +8,6 @@ messages, and again on the next link: so a CREDIT that was lost does no harm.
 
 from __future__ import annotations
 
-from heartline.errors import RemoteProtocolError
 from heartline.session.lanes import ENDS, Lane, Lanes
 from heartline.session.outbox import MESSAGE_COST
 from heartline.wire import Frame, FrameType
@@ -34,9 +33,7 @@ class Windows:
         kind, channel = frame.type, frame.channel
         if kind == FrameType.DATA:
             lane = self._lanes.receive(kind, channel) if channel else self._lanes.default
-            if lane.left <= 0:
-                raise RemoteProtocolError(f"DATA on channel {channel} without credit (Limits.window)")
-            lane.left -= len(frame.payload) + MESSAGE_COST
+            self._lanes.charge(lane, channel, len(frame.payload) + MESSAGE_COST)
             return False
         if kind == FrameType.CANCEL:
             return False  # it names the lane to stay behind the CALL, and may have crossed the lane's end
@@ -48,11 +45,13 @@ class Windows:
         return True
 
     def consume(self, channel: int, length: int) -> None:
-        """The reader took a message of this length; void where the peer's direction has ended."""
+        """The reader took a message of this length; where the peer's direction has ended it is not told."""
         lane = self._lanes.find(channel)
-        if lane is not None and lane.may_receive:
-            credit = length + MESSAGE_COST
-            lane.left += credit
+        if lane is None:
+            return
+        credit = length + MESSAGE_COST
+        self._lanes.give_back(lane, credit)
+        if lane.may_receive:
             lane.returned += credit
             if self._due is None:
                 self._due = {}

@@ -6,10 +6,16 @@ from dataclasses import dataclass, fields
 
 from heartline.errors import ConfigurationError
 
-__all__ = ["Limits"]
+__all__ = ["SHARES", "SMALL_CALL", "Limits"]
 
 KIB = 1024
 MIB = 1024 * KIB
+
+SHARES = 5
+"""Parts of ``Limits.memory``: what holds one must not have to wait for what holds another."""
+
+SMALL_CALL = 4 * KIB
+"""Bytes; the payload of a call up to this length is not counted, for ``Limits.calls`` bounds these."""
 
 _SECONDS = frozenset({"handshake_timeout", "resume_window"})
 
@@ -18,7 +24,8 @@ _SECONDS = frozenset({"handshake_timeout", "resume_window"})
 class Limits:
     """What this side accepts from a peer, and holds in memory for it.
 
-    The limits that the peer must know to keep (frame, message, streams, window) travel in the handshake.
+    The limits that the peer must know to keep (frame, message, memory, window, calls, channels) travel in the
+    handshake.
     Every value but ``resume_window`` is above 0; a bad one raises :class:`~heartline.ConfigurationError`.
     """
 
@@ -29,9 +36,11 @@ class Limits:
     message_size: int = 64 * MIB
     """Bytes of one message put together from fragments: a model of 16 million float32 numbers."""
 
-    streams: int = 8
-    """Messages that may arrive in fragments at the same time. With ``message_size`` it bounds the memory for
-    incomplete messages."""
+    memory: int = 384 * MIB
+    """Bytes that one connection can make this side hold; see :ref:`budget`. A fifth each, and each enough for
+    one message of ``message_size``, goes to the halves of messages, to the arguments of calls in progress, to
+    unread messages that exceed their windows, and to answers and updates that the peer has not read. The last
+    fifth holds what has a setting of its own."""
 
     window: int = 256 * KIB
     """Bytes that may wait on a channel for its reader: enough to keep a loopback connection busy."""
@@ -43,7 +52,7 @@ class Limits:
     """Calls in progress that the peer may have here; one more is answered with ``Overloaded``."""
 
     channels: int = 256
-    """Open channels beside the default one."""
+    """Channels that the peer has open, beside the default one; each may hold a ``window``."""
 
     events: int = 256
     """Events kept for a reader of :meth:`events` that falls behind; the oldest beyond that are dropped and
@@ -62,9 +71,8 @@ class Limits:
     300 Mbit/s over a round trip of 100 ms."""
 
     lost_buffer: int = 256 * MIB
-    """Bytes that the lost sessions of a server hold when their links are lost; beyond that, those that were
-    lost first end. Many clients that leave large transfers behind must not fill the memory for a resume
-    window."""
+    """Bytes that the lost sessions of a server hold together; beyond, those that were lost first end. A mass
+    of clients that leave large transfers behind must not fill the memory for a window."""
 
     handshakes: int = 256
     """Streams of one server that are shaking hands; for one more, the oldest whose greeting is not
@@ -102,3 +110,23 @@ class Limits:
             raise ConfigurationError(
                 f"Limits.message_size ({self.message_size}) must be at least frame_size ({self.frame_size})"
             )
+        self._check_memory()
+
+    def _check_memory(self) -> None:
+        if self.message_size > self.share:
+            raise ConfigurationError(
+                f"Limits.memory ({self.memory}) must be at least {SHARES} times message_size "
+                f"({self.message_size})"
+            )
+        windows, calls = (self.channels + 1) * self.window, self.calls * SMALL_CALL
+        settled = windows + calls + self.replay_buffer + self.write_buffer
+        if settled > self.share:
+            raise ConfigurationError(
+                f"Limits.memory ({self.memory}) must be at least {SHARES} times the {settled} bytes of "
+                f"(channels + 1) * window + calls * {SMALL_CALL} + replay_buffer + write_buffer"
+            )
+
+    @property
+    def share(self) -> int:
+        """Bytes of each part of ``memory``."""
+        return self.memory // SHARES
