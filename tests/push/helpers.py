@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
@@ -154,9 +154,9 @@ def encode_update(serializer: Serializer, offset: int, value: Any) -> tuple[byte
 class HandSubscriber:
     """The subscriber's side of a connection, by hand."""
 
-    family = Push.family
-    idle = True
-    held = 0
+    family: ClassVar[int] = Push.family
+    idle: ClassVar[bool] = True
+    held: ClassVar[int] = 0
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
