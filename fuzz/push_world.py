@@ -82,7 +82,7 @@ class Follower:
         self.since = STARTS[plan.start]
         self.delay = 0.0
         self.fails = False
-        self.told: list[Update] = []
+        self.told: list[Update[Any]] = []
         # After the last update that was taken, and after the last one that was handled.
         self.place: Place = (-1, 0)
         self.handled: Place = (-1, 0)
@@ -105,7 +105,7 @@ class Follower:
                 self.since = "newest"
                 await trio.sleep(0.01)
 
-    def _begin(self, subscription: Subscription, before: Place) -> None:
+    def _begin(self, subscription: Subscription[Any], before: Place) -> None:
         """Where it is right after the beginning."""
         self.place = self.handled = self.world.place(self.topic, subscription.position)
         now = self.world.newest(self.topic)
@@ -115,7 +115,7 @@ class Follower:
         elif before[0] == now[0] and self.since == "newest":
             assert max(0, before[1] - 1) <= self.place[1] <= max(0, now[1] - 1)
 
-    async def _follow(self, subscription: Subscription) -> None:
+    async def _follow(self, subscription: Subscription[Any]) -> None:
         while True:
             update = await subscription.__anext__()
             if isinstance(update, Gap):
@@ -129,7 +129,7 @@ class Follower:
             if subscription._taken is not None:  # otherwise the newest update follows, and stands for the gap
                 self.handled = self.place
 
-    def _on_update(self, update: Update) -> None:
+    def _on_update(self, update: Update[Any]) -> None:
         """It is the next one, or with "keep newest" a later one."""
         life, offset = self._note(update)
         if self.policy == "keep newest":
@@ -149,7 +149,7 @@ class Follower:
         assert life > self.place[0] if gap.anew else (life == self.place[0] and dropped)
         self.place = (life, offset)
 
-    def _note(self, update: Update) -> Place:
+    def _note(self, update: Update[Any]) -> Place:
         number, data = update.value
         assert update.topic == self.topic
         assert data == bytes([number % 256]) * len(data), "a part of an update"

@@ -34,8 +34,8 @@ class World:
     there: Connection
     ours: Channel
     theirs: Channel
-    subscription: Subscription
-    entered: Subscription
+    subscription: Subscription[Any]
+    entered: Subscription[Any]
     events: Events[Any]
     server_events: Events[Any]
 

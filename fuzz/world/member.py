@@ -106,9 +106,9 @@ def _saved_place(node: Node) -> heartline.Position | None:
 
 async def _follow_ticks(node: Node, notes: Notes, connection: heartline.Connection) -> None:
     """Only the newest counts, but never an older one."""
-    policy = "keep newest"
-    async with connection.subscribe("ticks", since="newest", policy=policy) as ticks:
+    async with connection.subscribe("ticks", since="newest", policy="keep newest") as ticks:
         async for tick in ticks:
+            assert isinstance(tick, heartline.Update)
             notes.versions.observe(f"{node.name}'s ticks", tick.epoch, tick.offset)
             await node.sleep(node.rng.uniform(0, 3))
 
@@ -118,6 +118,7 @@ async def _follow_state(notes: Notes, connection: heartline.Connection) -> None:
     state: dict[str, int] = {}
     async with connection.subscribe("orders", since="snapshot") as updates:
         async for update in updates:
+            assert isinstance(update, heartline.Update)
             state = dict(update.value) if update.snapshot else count(state, update.value)
             assert state.get("count", 0) == update.offset, "a gap or an overlap behind the state"
             notes.note("states")

@@ -352,7 +352,7 @@ async def test_what_was_read_before_the_end_and_not_handled_is_void(
 
         async def close() -> None:
             await connection.receive()
-            await trio.aclose_forcefully(connection)
+            await trio.aclose_forcefully(cast(trio.abc.AsyncResource, connection))
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(close)

@@ -81,7 +81,7 @@ async def everything_goes_on(server: Server, ends: tuple[Connection, Connection]
             assert await two.receive() == number
         await ours.aclose()
     (client,) = (end for end in ends if end is not server.connections[end.id])
-    async with client.subscribe("topic") as updates:
+    async with client.subscribe("topic", on_gap="raise") as updates:
         for number in range(20):
             await server.publish("topic", number)
             assert (await anext(updates)).value == number

@@ -70,7 +70,8 @@ class Store:
         """Calls back, which is called back."""
         connection = heartline.current_connection()
         if depth:
-            return await connection.service("Store").bounce(value, depth - 1) + 1
+            deeper: int = await connection.service("Store").bounce(value, depth - 1)
+            return deeper + 1
         return 0
 
 

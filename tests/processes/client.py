@@ -6,6 +6,7 @@ Then it tells what it did and what it got, for the parent to compare.
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import trio
 
@@ -80,7 +81,7 @@ class Work:
         while message := await channel.receive():
             self.came_back.append(message)
 
-    async def _follow(self, topic: heartline.Subscription) -> None:
+    async def _follow(self, topic: heartline.Subscription[Any]) -> None:
         async for update in topic:
             self.updates.append(update.value)
 

@@ -81,7 +81,7 @@ async def test_the_session_of_a_killed_client_ends_with_its_window(kind: str, tm
             await see(watch, lambda look: look["held"] == ["ann"])
             await client.kill()
             await see(watch, lambda look: "ann" not in look["connections"])
-            ended = ([], ["ann"], [])
+            ended: tuple[list[str], ...] = ([], ["ann"], [])
             await see(watch, lambda look: (look["held"], look["cancelled"], look["subscribers"]) == ended)
             times = {kind: time for kind, name, time, _ in await watch.events() if name == "ann"}
             assert times["Closed"] - times["Lost"] >= window

@@ -25,6 +25,7 @@ from heartline import (
     Server,
     StoreError,
     TopicSettings,
+    Update,
     open_server,
 )
 from tests.engine import core_of
@@ -120,6 +121,7 @@ class World:
     async def follow_state(self, client: Connection) -> None:
         async with client.subscribe("topic", since="snapshot") as updates:
             async for update in updates:
+                assert isinstance(update, Update)
                 if update.snapshot:
                     assert update.offset >= self.place
                     self.state = update.value

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
@@ -69,12 +69,19 @@ async def open_pair(**settings: Any) -> AsyncIterator[tuple[Server, Connection]]
         yield server, client
 
 
-async def take(subscription: Subscription, count: int) -> list[Update]:
-    """The next updates; the last one is not handled yet."""
+async def next_update(subscription: Subscription[Any]) -> Update[Any]:
+    """The update that comes next."""
+    update = await subscription.__anext__()
+    assert isinstance(update, Update), f"{update} came instead of an update"
+    return update
+
+
+async def take(subscription: Subscription[Any], count: int) -> list[Any]:
+    """The next updates and gaps; the last one is not handled yet."""
     return [await subscription.__anext__() for _ in range(count)]
 
 
-async def take_values(subscription: Subscription, count: int) -> list[Any]:
+async def take_values(subscription: Subscription[Any], count: int) -> list[Any]:
     """The values of the next updates."""
     return [update.value for update in await take(subscription, count)]
 
@@ -83,7 +90,7 @@ class Loss(NamedTuple):
     """A gap, and the newest update behind it if that stands for what was lost."""
 
     gap: Gap
-    newest: Update[Any] | None
+    newest: Any
 
 
 async def take_gap(subscription: Subscription[Any]) -> Loss:
@@ -147,9 +154,9 @@ def encode_update(serializer: Serializer, offset: int, value: Any) -> tuple[byte
 class HandSubscriber:
     """The subscriber's side of a connection, by hand."""
 
-    family = Push.family
-    idle = True
-    held = 0
+    family: ClassVar[int] = Push.family
+    idle: ClassVar[bool] = True
+    held: ClassVar[int] = 0
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection

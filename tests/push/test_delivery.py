@@ -10,7 +10,7 @@ import trio
 from trio.testing import MockClock
 
 import heartline
-from heartline import Gap, History, Server, ServerStatistics
+from heartline import Gap, History, Server, ServerStatistics, Update
 from heartline.errors import ConfigurationError
 from heartline.push import TopicStatistics
 from heartline.push._served import WINDOW_COUNT
@@ -85,7 +85,7 @@ async def test_a_long_update_delays_no_other_topic(kind: str, tmp_path: Path) ->
             with trio.fail_after(PATIENCE):
                 async with trio.open_nursery() as nursery:
 
-                    async def read(subscription: heartline.Subscription, count: int) -> None:
+                    async def read(subscription: heartline.Subscription[Any], count: int) -> None:
                         for _ in range(count):
                             (update,) = await take(subscription, 1)
                             order.append(update.topic)
@@ -147,6 +147,7 @@ async def test_publishing_from_inside_a_service(autojump_clock: MockClock) -> No
                 async with client.subscribe("topic") as topic:
                     task_status.started()
                     async for update in topic:
+                        assert isinstance(update, Update)
                         heard.append(update.value)
                         if update.value == "over":
                             break
@@ -267,7 +268,7 @@ async def test_a_state_that_all_clients_share(autojump_clock: MockClock) -> None
         states: dict[int, int] = {}
 
         async def follow(number: int) -> None:
-            policy = ("keep newest", "drop oldest")[number % 2]
+            policy: heartline.SlowPolicy = "drop oldest" if number % 2 else "keep newest"
             async with open_client(server, reconnect=AGAIN) as client:
                 async with client.subscribe("state", since="newest", policy=policy) as topic:
                     while True:

@@ -10,7 +10,7 @@ from trio.testing import MockClock
 
 import heartline
 from heartline import Fold, Gap, History, HistoryGap, Position, SerializationError, TopicSettings
-from tests.push.helpers import open_client, open_pair, open_topics, publish, settle, take
+from tests.push.helpers import next_update, open_client, open_pair, open_topics, publish, settle, take
 
 
 async def test_an_iteration_simply_goes_on(autojump_clock: MockClock) -> None:
@@ -50,7 +50,7 @@ async def test_a_receipt_waits_for_the_newest_behind_a_gap(autojump_clock: MockC
         await publish(server, [2, 3])
         async with client.subscribe("topic", since=Position(first.epoch, 1)) as topic:
             assert isinstance(await anext(topic), Gap)
-            assert (await anext(topic)).value == 3
+            assert (await next_update(topic)).value == 3
             receipt = await server.publish("topic", 4, wait="confirmed", timeout=1)
             assert receipt.missing == {client.id}
 
@@ -68,11 +68,11 @@ async def test_values_are_converted_as_those_of_calls_are(autojump_clock: MockCl
         await server.publish("topic", Event("begin", 1.5))
         await server.publish("topic", {"name": 5})
         await server.publish("topic", {"name": "end"})
-        assert (await anext(topic)).value == Event("begin", 1.5)
+        assert (await next_update(topic)).value == Event("begin", 1.5)
         with pytest.raises(SerializationError, match="str"):
             await anext(topic)
         assert topic.position.offset == 1
-        assert (await anext(topic)).value == Event("end")
+        assert (await next_update(topic)).value == Event("end")
         assert topic.position.offset == 2, "it has been seen that the one between does not fit"
 
 
@@ -93,4 +93,4 @@ async def test_a_state_is_of_another_type_than_its_updates(autojump_clock: MockC
 
 def test_a_subscription_is_made_by_a_connection_alone() -> None:
     with pytest.raises(TypeError, match="no public constructor"):
-        heartline.Subscription()
+        heartline.Subscription()  # type: ignore[call-arg]

@@ -15,7 +15,7 @@ from heartline.errors import ConfigurationError, SerializationError, StoreError
 from heartline.push import _journal
 from heartline.push._served import WINDOW_SIZE
 from heartline.push._types import POLICIES
-from tests.push.helpers import open_client, open_topics, settle, take_values
+from tests.push.helpers import next_update, open_client, open_topics, settle, take_values
 from tests.push.stores import Disk, FakeStore
 
 
@@ -112,7 +112,7 @@ async def test_arrays_that_get_another_offset(autojump_clock: MockClock) -> None
             nursery.start_soon(fail)
             await trio.sleep(0.5)
             nursery.start_soon(server.publish, "topic", {"weights": numpy.arange(5)})
-            update = await topic.__anext__()
+            update = await next_update(topic)
             assert update.offset == 1
             assert update.value["weights"].tolist() == [0, 1, 2, 3, 4]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import pytest
 import trio
@@ -38,7 +38,7 @@ from tests.push.helpers import (
 )
 
 SHORT = History(count=10)
-BLOCK = "block"
+BLOCK: Final = "block"
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -155,7 +155,7 @@ async def test_a_large_state_is_sent_once_it_is_wanted(autojump_clock: MockClock
 # Blocking.
 
 
-async def fill(server: Server, topic: Subscription) -> int:
+async def fill(server: Server, topic: Subscription[Any]) -> int:
     """Publish until the window and the history are full; how many that are."""
     await settle()
     await publish(server, range(WINDOW_COUNT + SHORT.count))
@@ -208,11 +208,11 @@ async def test_at_the_timeout_the_publisher_goes_on(autojump_clock: MockClock) -
             assert (gap.gap.first, gap.newest.value) == (WINDOW_COUNT + 1, "late")
 
 
-async def _leave(subscription: Subscription, _client: Connection) -> None:
+async def _leave(subscription: Subscription[Any], _client: Connection) -> None:
     await subscription.__aexit__(None, None, None)
 
 
-async def _lose_the_link(_subscription: Subscription, client: Connection) -> None:
+async def _lose_the_link(_subscription: Subscription[Any], client: Connection) -> None:
     cut(client)
 
 

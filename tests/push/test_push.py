@@ -14,7 +14,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 import heartline
-from heartline import Gap, History, HistoryGap, Position, SlowConsumer
+from heartline import Gap, History, HistoryGap, Position, SlowConsumer, Update
 from heartline.push import SlowPolicy
 from tests.engine import link_of
 from tests.patience import PATIENCE
@@ -36,7 +36,7 @@ async def open_pair(
             yield server, connection
 
 
-async def take(subscription: heartline.Subscription, count: int) -> list[Any]:
+async def take(subscription: heartline.Subscription[Any], count: int) -> list[Any]:
     values = []
     if count:
         async for update in subscription:
@@ -121,6 +121,7 @@ async def test_a_subscriber_that_comes_back_in_time_counts(autojump_clock: MockC
                 await trio.sleep(1)
                 await link_of(server.connections["reader"]).stream.aclose()
                 async for update in news:
+                    assert isinstance(update, Update)
                     if update.value == "last":
                         break
 

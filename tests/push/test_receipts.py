@@ -12,7 +12,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from heartline import Connection, History, Position, Server, Subscription
+from heartline import Connection, History, Position, Server, Subscription, Update
 from heartline.errors import ConfigurationError
 from heartline.push import SlowPolicy
 from heartline.push._served import WINDOW_COUNT
@@ -104,6 +104,7 @@ async def test_a_handler_that_raises_confirms_nothing(autojump_clock: MockClock)
             with pytest.raises(ZeroDivisionError):
                 async with client.subscribe("topic") as topic:
                     async for update in topic:
+                        assert isinstance(update, Update)
                         1 / update.value
 
         nursery.start_soon(read)
@@ -270,7 +271,7 @@ async def test_a_connection_with_two_subscriptions_has_what_both_have(
                 nursery.cancel_scope.cancel()
 
 
-async def _read(subscription: Subscription, delay: float) -> None:
+async def _read(subscription: Subscription[Any], delay: float) -> None:
     async for _ in subscription:
         await trio.sleep(delay)
 

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import heartline
-from heartline import Backoff, Position, Server, TopicSettings
+from heartline import Backoff, Position, Server, TopicSettings, Update
 from tests.patience import PATIENCE
 from tests.ports import free_port
 from tests.push.durable_world import COMMANDS, simulate
@@ -171,6 +171,7 @@ async def test_a_publisher_that_is_killed_in_the_middle(tmp_path: Path) -> None:
             ):
                 connected.set()
                 async for update in topic:
+                    assert isinstance(update, Update)
                     assert update.offset == len(seen) + 1
                     seen[update.offset] = update.value
                     if last and update.offset > last:

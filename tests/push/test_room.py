@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 import heartline
-from heartline import CloseCode, Connection, History, Limits
+from heartline import CloseCode, Connection, History, Limits, Update
 from heartline.push import Fold, TopicSettings
 from heartline.push._served import Served
 from heartline.push._wire import OFFSET
@@ -25,7 +25,18 @@ from tests.engine import core_of, link_of
 
 from ..connection.helpers import RawPeer
 from ..rpc.helpers import call_frame
-from .helpers import CBOR, HandSubscriber, cut, open_client, open_topics, publish, run, settle, stop_reading
+from .helpers import (
+    CBOR,
+    HandSubscriber,
+    cut,
+    next_update,
+    open_client,
+    open_topics,
+    publish,
+    run,
+    settle,
+    stop_reading,
+)
 
 KIB = 1024
 
@@ -34,6 +45,7 @@ async def follow(client: Connection, topic: str, last: int, seen: dict[str, list
     """Note the offsets from the oldest on."""
     async with client.subscribe(topic, since="oldest") as updates:
         async for update in updates:
+            assert isinstance(update, Update)
             seen.setdefault(topic, []).append(update.offset)
             if update.offset == last:
                 return
@@ -91,7 +103,7 @@ async def test_who_does_not_read_is_not_given_up_for_what_was_queued(autojump_cl
         async with open_client(server) as other, other.subscribe(names[0]) as updates:
             for name in names:
                 await publish(server, [bytes(40_000)] * 60, name)
-            assert [(await anext(updates)).offset for _ in range(3)]
+            assert [(await next_update(updates)).offset for _ in range(3)]
         await trio.sleep(100)
         assert client.id in server.connections
         assert server.statistics().topics[names[0]].skipped == 0
@@ -240,7 +252,7 @@ async def test_a_blocking_subscription_waits_for_room(autojump_clock: MockClock)
         blocking = client.subscribe("topic", policy="block")
         async with blocking as updates, trio.open_nursery() as nursery:
             nursery.start_soon(publish, server, [bytes(9_000)] * 60)
-            assert [(await anext(updates)).offset for _ in range(60)] == list(range(1, 61))
+            assert [(await next_update(updates)).offset for _ in range(60)] == list(range(1, 61))
         assert trio.current_time() == 0
 
 

@@ -28,6 +28,7 @@ from tests.push.helpers import (
     HandPublisher,
     begin,
     cut,
+    next_update,
     open_client,
     open_hand_publisher,
     open_topics,
@@ -46,7 +47,7 @@ def listed(**settings: Any) -> dict[str, TopicSettings]:
     return {"topic": TopicSettings(fold=LIST, **settings)}
 
 
-def told(update: Update) -> tuple[bool, int, Any]:
+def told(update: Update[Any]) -> tuple[bool, int, Any]:
     return update.snapshot, update.offset, update.value
 
 
@@ -59,7 +60,7 @@ async def test_a_state_and_what_follows(autojump_clock: MockClock) -> None:
                 subscription.position  # noqa: B018
             await settle()
             await publish(server, "cd")
-            first = await topic.__anext__()
+            first = await next_update(topic)
             assert told(first) == (True, 2, ["a", "b"])
             assert list(map(told, await take(topic, 2))) == [(False, 3, "c"), (False, 4, "d")]
         assert server.topic_state("topic") == ["a", "b", "c", "d"]
@@ -69,9 +70,9 @@ async def test_a_state_and_what_follows(autojump_clock: MockClock) -> None:
 async def test_the_state_before_the_first_update(autojump_clock: MockClock) -> None:
     async with open_topics(topics=listed()) as server, open_client(server) as client:
         async with client.subscribe("topic", since="snapshot") as topic:
-            assert told(await topic.__anext__()) == (True, 0, [])
+            assert told(await next_update(topic)) == (True, 0, [])
             await publish(server, "a")
-            assert told(await topic.__anext__()) == (False, 1, "a")
+            assert told(await next_update(topic)) == (False, 1, "a")
 
 
 async def test_a_state_comes_in_the_place_of_a_gap(autojump_clock: MockClock) -> None:
@@ -111,7 +112,7 @@ async def test_a_state_of_any_length_takes_part_in_the_window(size: int, autojum
             await publish(server, range(600))
             await settle()
             assert len(topic._following._waiting) == (257 if size == 10 else 1)
-            first = await topic.__anext__()
+            first = await next_update(topic)
             assert (first.snapshot, len(first.value)) == (True, size)
             assert await take_values(topic, 600) == list(range(600))
 
@@ -131,7 +132,7 @@ async def test_one_encoding_serves_all(autojump_clock: MockClock) -> None:
         assert state is not None
         first = state.encode()
         async with client.subscribe("topic", since="snapshot") as topic:
-            assert (await topic.__anext__()).value == {"a": 1}
+            assert (await next_update(topic)).value == {"a": 1}
         assert state.encode() is first
         assert Counted.made == 1
 
@@ -242,7 +243,7 @@ async def test_a_snapshot_is_confirmed_like_an_update(autojump_clock: MockClock)
             await hand.notice(5, "snapshot")
             await hand.push(5, "state")
             assert hand.confirmed == [(7, 5)]
-            assert told(await topic.__anext__()) == (True, 5, "state")
+            assert told(await next_update(topic)) == (True, 5, "state")
             assert hand.confirmed == [(7, 5)]
         await settle()
         assert hand.confirmed[1] == (7, 5)
@@ -269,7 +270,7 @@ def test_a_state_outlives_the_server(count: int, lives: list[int]) -> None:
                     open_client(server) as client,
                     client.subscribe("topic", since="snapshot") as topic,
                 ):
-                    assert (await topic.__anext__()).value == expected
+                    assert (await next_update(topic)).value == expected
 
     run(main)
 

@@ -209,6 +209,7 @@ async def test_what_leaving_confirms(how: str, autojump_clock: MockClock) -> Non
             with trio.move_on_after(5):
                 async with subscription:
                     async for update in subscription:
+                        assert isinstance(update, Update)
                         if update.value == "b":
                             if how == "break":
                                 break
@@ -242,7 +243,7 @@ async def test_the_last_handled_update_is_confirmed_at_once(autojump_clock: Mock
             nursery.cancel_scope.cancel()
 
 
-async def _read_forever(subscription: heartline.Subscription, delay: float) -> None:
+async def _read_forever(subscription: heartline.Subscription[Any], delay: float) -> None:
     async for _ in subscription:
         await trio.sleep(delay)
 

@@ -64,7 +64,8 @@ async def test_what_is_refused_leaves_nothing(autojump_clock: MockClock) -> None
         for settings in ({"since": "snapshot"}, {"since": 5}, {"policy": "block"}, {"policy": "later"}):
             with pytest.raises(InvalidArguments):
                 await hand.subscribe("topic", **settings)
-        for value, settings in ((object(), {}), (1, {"wait": "stored"}), (1, {"key": ""})):
+        wrong: list[tuple[Any, dict[str, Any]]] = [(object(), {}), (1, {"wait": "stored"}), (1, {"key": ""})]
+        for value, settings in wrong:
             with pytest.raises((ConfigurationError, PushError, Exception)):
                 await server.publish("topic", value, **settings)
         assert not server.statistics().topics

@@ -288,7 +288,7 @@ class TestCancelledAsItEnds:
 
     async def test_the_cancel_itself_ends_the_session(self, autojump_clock: MockClock) -> None:
         """It is one frame too many for a peer that is gone."""
-        late = {"reconnect": Backoff(initial=30), "rng": Highest()}
+        late: dict[str, Any] = {"reconnect": Backoff(initial=30), "rng": Highest()}
         async with open_pair(Worker(), resume_window=60, **late) as (client, _):
             scope = trio.CancelScope()
             async with trio.open_nursery() as nursery:

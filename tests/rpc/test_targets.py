@@ -90,7 +90,7 @@ async def test_channels_and_topics_have_no_annotation() -> None:
         async with (
             heartline.open_server("memory://", serializer="bound", heartbeat=QUIET) as server,
             heartline.open_connection(server.urls[0], serializer="bound", heartbeat=QUIET) as client,
-            client.subscribe("weather") as weather,
+            client.subscribe("weather", on_gap="raise") as weather,
         ):
             bound.targets.clear()
             await server.publish("weather", Celsius(3.0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import cast
 
 import pytest
 
@@ -12,6 +13,7 @@ from heartline.session import Role, Session, State
 from heartline.session.assembly import LEAST_HALF
 from heartline.session.messages import CONFIRMATION
 from heartline.session.outbox import FRAGMENT_SIZE, MESSAGE_COST, STREAMS, STUCK_LIMIT
+from heartline.session.session import Event
 from heartline.wire import HEADER_SIZE, Flag, Frame, FrameType, Limits
 from tests.session.helpers import BURST, frugal, give, move, names, pair, taken
 
@@ -298,6 +300,11 @@ def test_what_exceeds_the_windows_is_bounded_together() -> None:
     assert len(move(client, peer)) == 1
 
 
+def channels(events: list[Event]) -> list[int]:
+    """The channels of events that are all frames."""
+    return [cast(Frame, event).channel for event in events]
+
+
 def test_one_message_may_always_borrow() -> None:
     client, peer, (zero, one, two) = lanes()
     client.send(FrameType.DATA, zero, 0, bytes(900))
@@ -315,14 +322,14 @@ def test_who_waits_to_borrow_is_not_passed_by_others() -> None:
     client, peer, (zero, one, two) = lanes()
     client.send(FrameType.DATA, zero, 0, bytes(2500))
     client.send(FrameType.DATA, two, 0, bytes(10_000))
-    arrived = [frame.channel for frame in move(client, peer)]
+    arrived = channels(move(client, peer))
     for _ in range(10):
         client.send(FrameType.DATA, one, 0, bytes(1500))
-        arrived += [frame.channel for frame in move(client, peer)]
+        arrived += channels(move(client, peer))
     assert arrived == [zero]
     peer.consume(zero, 2500)
     move(peer, client)
-    assert [frame.channel for frame in move(client, peer)] == [two, one]
+    assert channels(move(client, peer)) == [two, one]
 
 
 @pytest.mark.parametrize("kind", [FrameType.CLOSE, FrameType.RESET])
@@ -334,7 +341,7 @@ def test_a_lane_that_has_ended_owes_nothing(kind: FrameType) -> None:
     assert len(move(client, peer)) == 2
     peer.send(kind, one, 0, b"")
     move(peer, client)
-    assert [frame.channel for frame in move(client, peer)] == [two]
+    assert channels(move(client, peer)) == [two]
     peer.consume(two, 10_000)
     assert peer.held == peer.replay.size
     del zero
@@ -348,7 +355,7 @@ def test_the_end_of_a_lane_that_is_said_last_lets_another_one_borrow() -> None:
     client.send(FrameType.DATA, two, 0, bytes(10_000))
     client.send(FrameType.CLOSE, one, 0, b"")
     events = move(client, peer) + move(client, peer)
-    assert [frame.channel for frame in events] == [one, one, two]
+    assert channels(events) == [one, one, two]
 
 
 def test_a_peer_that_borrows_too_much() -> None:
