@@ -113,7 +113,9 @@ class Core:
         return part
 
     def handle(self, events: list[Event]) -> None:
-        """Hand out what has come in."""
+        """Hand out what has come in; once the session has ended, in the middle of a read too, nothing."""
+        if self.link is None:
+            return
         parts = self._parts
         for event in events:
             if type(event) is Frame:
