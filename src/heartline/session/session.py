@@ -24,6 +24,8 @@ import hmac
 import struct
 from typing import TypeAlias
 
+import msgspec
+
 from heartline.errors import LocalProtocolError, RemoteProtocolError
 from heartline.session.assembly import Assembly
 from heartline.session.heartbeat import Heartbeat, Pulse
@@ -159,6 +161,9 @@ class Session:
         which has received so many frames, and will :meth:`resume` on it.
         """
         self._step(Step.SEND_WELCOME)
+        assert isinstance(self.peer, Hello)
+        # They have been judged. A session that kept them would let every client fill memory with them.
+        self.peer = msgspec.structs.replace(self.peer, credentials=None)
         self.token = token
         answer = Welcome(
             **terms_of(self._limits, self.pulse.timeout),
