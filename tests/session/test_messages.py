@@ -22,7 +22,7 @@ from heartline.session import (
     State,
     Welcome,
 )
-from heartline.session.messages import REASON_SIZE, SMALLEST_FRAME, VERSION, parse, render
+from heartline.session.messages import HELLO_SIZE, REASON_SIZE, SMALLEST_FRAME, VERSION, parse, render
 from heartline.wire import HEADER_SIZE, CborSerializer, Frame, FrameType, Limits, encode
 from tests.session.helpers import give, pair, taken
 
@@ -246,6 +246,19 @@ def test_credentials_that_cannot_be_sent(credentials: Any) -> None:
     assert client.state is State.NEW
     client.hello(credentials="these can")
     assert len(taken(client)) == 1
+
+
+def test_credentials_longer_than_a_hello() -> None:
+    """Whoever sends them has proved nothing, and decoding takes the loop's time."""
+    client = session_at(Place(Role.CLIENT, State.NEW, Limits()))
+    with pytest.raises(LocalProtocolError, match="it may have 65536"):
+        client.hello(credentials=bytes(HELLO_SIZE))
+    client.hello(credentials=bytes(HELLO_SIZE - 1024))
+    (hello,) = taken(client)
+    for length, error in ((HELLO_SIZE, "malformed"), (HELLO_SIZE + 1, "a HELLO of 65537 bytes")):
+        server = session_at(Place(Role.SERVER, State.NEW, Limits()))
+        with pytest.raises(RemoteProtocolError, match=error):
+            server.receive(encode([Frame(FrameType.HELLO, payload=hello.payload.ljust(length, b"x"))]), 0.0)
 
 
 def test_credentials_end_with_the_handshake() -> None:
