@@ -29,6 +29,7 @@ from heartline import (
 from heartline.rpc._wire import encode_call
 from heartline.wire import CborSerializer, Frame, FrameType
 from tests.patience import PATIENCE
+from tests.rpc.helpers import call_frame
 
 from ..engine import core_of
 from .helpers import (
@@ -306,6 +307,19 @@ async def test_closing_in_a_cancelled_scope_waits_for_nothing(
             with pytest.raises(ConnectionClosed):
                 await connection.send(b"too late")
         await peers[0].stream.aclose()
+
+
+async def test_what_is_left_of_a_read_goes_with_the_session(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A read with many frames is handled in turns, and the session may end between two of them."""
+    async with open_to_raw() as (connection, peer):
+        await peer.send(*(call_frame(number, "Nobody.knows") for number in range(1000)))
+        while not connection.statistics().frames_received:
+            await trio.lowlevel.checkpoint()
+        await trio.aclose_forcefully(cast(trio.abc.AsyncResource, connection))
+        await settle()
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 @pytest.mark.parametrize("side", ["client", "server"])

@@ -17,6 +17,7 @@ from heartline import (
     Closed,
     Gap,
     History,
+    InvalidArguments,
     Position,
     PushError,
     SerializationError,
@@ -90,6 +91,20 @@ async def test_the_first_confirmation_is_of_the_position(offset: int, autojump_c
         assert position == 5
         await hand.confirm(number, offset)
         assert core_of(client).link is None
+
+
+@pytest.mark.parametrize("rest", [[], ["snapshot"]])
+async def test_a_position_beyond_all_offsets_is_refused(rest: list[str], autojump_clock: MockClock) -> None:
+    """No gap could be told that begins behind it."""
+    async with open_pair() as (server, client):
+        await publish(server, range(3))
+        hand = HandSubscriber(client)
+        with pytest.raises(InvalidArguments, match="since"):
+            await hand.subscribe("topic", ["another life", HUGE, *rest])
+        number, _, position = await hand.subscribe("topic", ["another life", HUGE - 1])
+        await hand.confirm(number, position)
+        assert (await hand.take_offsets())[0] == HUGE, "the gap begins there"
+        assert core_of(client).link is not None
 
 
 async def test_a_goodbye_is_taken_at_any_time(autojump_clock: MockClock) -> None:

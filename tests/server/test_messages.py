@@ -306,6 +306,25 @@ async def test_what_a_connection_leaves_behind(read: bool, autojump_clock: MockC
         assert told == [("a", "left behind")] * read + [("b", "of the living")]
 
 
+async def test_what_all_connections_leave_behind_is_bounded(autojump_clock: MockClock) -> None:
+    """Those that ended first lose it; reading makes room."""
+    limits = Limits(lost_buffer=3000)
+    names = [f"c{number}" for number in range(6)]
+    async with open_clients(*names, server={"limits": limits}) as (server, clients):
+        messages = server.messages()
+
+        async def leave(*numbers: int) -> None:
+            for number in numbers:
+                await clients[number].send(bytes(800))
+                await clients[number].aclose()
+                await settle()
+
+        await leave(0, 1, 2, 3)
+        assert await next_of(messages, 2) == [("c1", bytes(800)), ("c2", bytes(800))]
+        await leave(4, 5)
+        assert await next_of(messages, 3) == [(f"c{number}", bytes(800)) for number in (3, 4, 5)]
+
+
 async def test_a_message_that_cannot_be_decoded_ends_nothing(autojump_clock: MockClock) -> None:
     async with heartline.open_server("memory://", heartbeat=QUIET) as server:
         peer = await RawPeer.join(server.urls[0], identity="p")

@@ -22,8 +22,8 @@ from heartline.session import (
     State,
     Welcome,
 )
-from heartline.session.messages import REASON_SIZE, SMALLEST_FRAME, VERSION, parse, render
-from heartline.wire import HEADER_SIZE, CborSerializer, Frame, FrameType, Limits
+from heartline.session.messages import HELLO_SIZE, REASON_SIZE, SMALLEST_FRAME, VERSION, parse, render
+from heartline.wire import HEADER_SIZE, CborSerializer, Frame, FrameType, Limits, encode
 from tests.session.helpers import give, pair, taken
 
 HELLO = Hello(version=VERSION, limits=PeerLimits.of(Limits()), heartbeat_timeout=30.0)
@@ -248,6 +248,31 @@ def test_credentials_that_cannot_be_sent(credentials: Any) -> None:
     assert client.state is State.NEW
     client.hello(credentials="these can")
     assert len(taken(client)) == 1
+
+
+def test_credentials_longer_than_a_hello() -> None:
+    """Whoever sends them has proved nothing, and decoding takes the loop's time."""
+    client = session_at(Place(Role.CLIENT, State.NEW, Limits()))
+    with pytest.raises(LocalProtocolError, match="it may have 65536"):
+        client.hello(credentials=bytes(HELLO_SIZE))
+    client.hello(credentials=bytes(HELLO_SIZE - 1024))
+    (hello,) = taken(client)
+    for length, error in ((HELLO_SIZE, "malformed"), (HELLO_SIZE + 1, "a HELLO of 65537 bytes")):
+        server = session_at(Place(Role.SERVER, State.NEW, Limits()))
+        with pytest.raises(RemoteProtocolError, match=error):
+            server.receive(encode([Frame(FrameType.HELLO, payload=hello.payload.ljust(length, b"x"))]), 0.0)
+
+
+def test_credentials_end_with_the_handshake() -> None:
+    """Decoded they can take a hundred times the bytes of a HELLO, and a connection lasts."""
+    client = session_at(Place(Role.CLIENT, State.NEW, Limits()))
+    server = session_at(Place(Role.SERVER, State.NEW, Limits()))
+    client.hello(identity="a name", credentials=[[] for _ in range(1000)])
+    (hello,) = server.receive(encode(taken(client)), 0.0)
+    server.welcome("a name")
+    assert isinstance(hello, Hello)
+    assert isinstance(server.peer, Hello)
+    assert (server.peer.identity, server.peer.credentials) == ("a name", None)
 
 
 def test_credentials_longer_than_a_frame() -> None:

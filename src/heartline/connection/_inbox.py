@@ -3,24 +3,38 @@
 They wait in the inbox of their connection. Readers of the connection take them from there, and so do readers
 of a server's messages, for which the server lists the inboxes that have some. Messages are never moved: the
 first reader that asks gets the next one, and once a connection has a reader of its own, only that one does.
+
+What connections leave behind when they end waits for the server's reader too, and is bounded: peers that
+come, send a window and go would fill the memory otherwise, for they hold no place.
 """
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 
 import trio
 
 from heartline.link import Core, Link
-from heartline.wire import Frame
+from heartline.wire import Frame, Limits
 
 __all__ = ["Inbox", "SharedInbox"]
+
+logger = logging.getLogger("heartline.connection")
+
+
+MESSAGE_SIZE = 160
+"""Bytes that a message takes in memory beside its payload."""
 
 
 class SharedInbox:
     """The inboxes of a server that have messages; they take turns in front of a reader of all of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits) -> None:
+        self._most = limits.lost_buffer
+        self._left: dict[Inbox, int] = {}
+        """Those of connections that have ended, in the order of their ends, with the bytes that they held."""
+        self._left_size = 0
         self.filled: dict[Inbox, None] = {}
         self.changed: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
         self.has_reader: bool = False
@@ -36,7 +50,31 @@ class SharedInbox:
         frame = inbox.take()
         if inbox.frames:
             self.filled[inbox] = None
+        else:
+            self._discard(inbox)
         return inbox.core, frame
+
+    def keep_left(self, inbox: Inbox) -> None:
+        """A connection has ended: what it left is for the reader, if there is one and room for it."""
+        if not self.has_reader:
+            self.filled.pop(inbox, None)
+        if inbox not in self.filled:
+            return
+        size = self._left[inbox] = sum(len(frame.payload) + MESSAGE_SIZE for frame, _ in inbox.frames)
+        self._left_size += size
+        while self._left_size > self._most:
+            first = next(iter(self._left))
+            logger.info("%s: its %d unread messages are dropped", first.core, len(first.frames))
+            first.frames.clear()
+            self.forget(first)
+
+    def forget(self, inbox: Inbox) -> None:
+        """The messages of this one are not for the server's reader."""
+        self.filled.pop(inbox, None)
+        self._discard(inbox)
+
+    def _discard(self, inbox: Inbox) -> None:
+        self._left_size -= self._left.pop(inbox, 0)
 
     def end(self) -> None:
         """End the iterators: the server has ended."""
@@ -77,7 +115,7 @@ class Inbox:
         """Keep messages for readers of this connection from now on."""
         self.has_reader = True
         if self._shared is not None:
-            self._shared.filled.pop(self, None)
+            self._shared.forget(self)
 
     def take(self) -> Frame:
         """Take the oldest message, and let its sender send as much again."""
@@ -89,5 +127,5 @@ class Inbox:
     def end(self) -> None:
         """Let readers get what is left, and then see that the connection has ended."""
         self.arrived.unpark_all()
-        if self._shared is not None and not self._shared.has_reader:
-            self._shared.filled.pop(self, None)
+        if self._shared is not None:
+            self._shared.keep_left(self)

@@ -54,8 +54,10 @@ async def _let_in(core: Core, frame: Frame) -> Message:
 class Messages(metaclass=NoPublicConstructor):
     """An async iterator of every :class:`Message` whose connection has no reader; ends with the server.
 
-    Connections with messages take turns. Nothing is dropped: a peer may send more once its message was read
-    here. Several tasks may read it; cancelling the wait loses nothing.
+    Connections with messages take turns. Nothing is dropped while its connection is open: a peer may send
+    more once its message was read here. What connections that have ended left behind is bounded, all of it
+    together, by ``Limits.lost_buffer``; beyond, the messages of those that ended first are dropped. Several
+    tasks may read it; cancelling the wait loses nothing.
     """
 
     __slots__ = ("_shared",)

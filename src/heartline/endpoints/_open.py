@@ -202,7 +202,7 @@ async def open_server(
         announcer = Announcer(hooks)
         setup = _setup(nursery, heartbeat, limits, serializer, rng, hooks, announcer)
         publisher = await _open_publisher(setup, history, topics)
-        inbox = SharedInbox()
+        inbox = SharedInbox(limits)
         setup.parts = _parts(services, hooks, publisher, inbox)
         table = Table(setup)
         addresses = tuple(dict.fromkeys(listener.url for listener in listeners))

@@ -260,7 +260,7 @@ def _place(since: Any, log: TopicLog, policy: SlowPolicy) -> tuple[int, int, int
             return log.first - 1, log.first - 1, None, False
         case "snapshot":
             return log.last, log.last, 0, True
-        case [str(epoch), int(offset), *rest] if offset >= 0 and rest in ([], ["snapshot"]):
+        case [str(epoch), int(offset), *rest] if 0 <= offset < LEAVE and rest in ([], ["snapshot"]):
             if epoch == log.epoch and offset <= log.last:
                 return offset, 0, None, bool(rest)
             # The history began anew: an offset of the other life means nothing here.

@@ -18,6 +18,7 @@ from heartline.wire.limits import SHARES
 
 __all__ = [
     "CONFIRMATION",
+    "HELLO_SIZE",
     "MARK",
     "UNKNOWN",
     "VERSION",
@@ -44,6 +45,10 @@ CONFIRMATION = struct.Struct("!Q")
 SMALLEST_FRAME = 2048
 """Bytes that every peer must accept in a frame: a WELCOME or a GOAWAY fits, and a message in fragments does
 not cost many times its own bytes."""
+
+HELLO_SIZE = 64 * 1024
+"""Bytes of a HELLO: the largest tickets fit. Who says it has proved nothing yet, and values made of empty
+lists take a microsecond a byte to decode."""
 
 CLIENT_SIZE = 64
 """Bytes of the name of a client in its attempts, which its server keeps: any UUID or hash."""

@@ -24,6 +24,8 @@ import hmac
 import struct
 from typing import TypeAlias
 
+import msgspec
+
 from heartline.errors import LocalProtocolError, RemoteProtocolError
 from heartline.session.assembly import Assembly
 from heartline.session.heartbeat import Heartbeat, Pulse
@@ -31,6 +33,7 @@ from heartline.session.inbound import Inbound
 from heartline.session.lanes import Lanes
 from heartline.session.messages import (
     CONFIRMATION,
+    HELLO_SIZE,
     MARK,
     GoAway,
     Hello,
@@ -142,9 +145,10 @@ class Session:
             attempt=attempt,
         )
         payload = render(hello)
-        if len(payload) > self._limits.frame_size:
+        most = min(HELLO_SIZE, self._limits.frame_size)
+        if len(payload) > most:
             raise LocalProtocolError(
-                f"the credentials make a HELLO of {len(payload)} bytes, more than a frame"
+                f"the credentials make a HELLO of {len(payload)} bytes, it may have {most}"
             )
         self._step(Step.SEND_HELLO)
         self._asked = resume is not None
@@ -159,6 +163,9 @@ class Session:
         which has received so many frames, and will :meth:`resume` on it.
         """
         self._step(Step.SEND_WELCOME)
+        assert isinstance(self.peer, Hello)
+        # They have been judged. A session that kept them would let every client fill memory with them.
+        self.peer = msgspec.structs.replace(self.peer, credentials=None)
         self.token = token
         answer = Welcome(
             **terms_of(self._limits, self.pulse.timeout),
@@ -338,6 +345,8 @@ class Session:
             )
         match frame.type:
             case FrameType.HELLO:
+                if len(frame.payload) > HELLO_SIZE:
+                    raise RemoteProtocolError(f"a HELLO of {len(frame.payload)} bytes, of {HELLO_SIZE}")
                 return self._on_greeting(Step.RECEIVE_HELLO, parse(frame.payload, Hello))
             case FrameType.WELCOME:
                 return self._on_greeting(Step.RECEIVE_WELCOME, parse(frame.payload, Welcome))

@@ -72,7 +72,8 @@ class Limits:
 
     lost_buffer: int = 256 * MIB
     """Bytes that the lost sessions of a server hold together; beyond, those that were lost first end. A mass
-    of clients that leave large transfers behind must not fill the memory for a window."""
+    of clients that leave large transfers behind must not fill the memory for a window. As many again may be
+    held in unread messages of connections that have ended."""
 
     handshakes: int = 256
     """Streams of one server that are shaking hands; for one more, the oldest whose greeting is not
