@@ -2,10 +2,10 @@
 
 Channel 0 is always open. Another one is opened by an OPEN frame with its name; clients take odd numbers,
 servers even ones. Either side ends a channel with CLOSE: what it sent before arrives, then the other side's
-``receive`` ends; RESET ends it at once. The side that did not begin the end answers CLOSE by itself, as
-soon as its application has accepted the channel and read what came on it, and when both have gone the number
-is free again. So a peer that opens and closes channels holds no more of them here than ``Limits.channels``,
-nor of their messages, whoever is slow to accept or to read.
+``receive`` ends; RESET ends it at once. The other side answers with a CLOSE of its own as soon as its
+application has accepted the channel and read what came on it, and once both have been sent the number is free
+again. So a peer that opens and closes channels keeps at most ``Limits.channels`` of them here, with their
+messages, even if nobody accepts or reads them.
 """
 
 from __future__ import annotations

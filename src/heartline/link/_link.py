@@ -105,7 +105,7 @@ class Link:
         self.watch: int = -1
         """The heartbeat timer's number for this link."""
         self.on_room: Callable[[Link], None] | None = None
-        """Called once when there is room again, for whoever gives the link only what it has room for."""
+        """Called once when there is room again; for senders that queue only what there is room for."""
         self.on_growth: Callable[[], None] | None = None
         """Called when something is queued while the link is down."""
         self._nursery = nursery
@@ -233,7 +233,7 @@ class Link:
     def clear(self) -> bool:
         """Whether senders may go on at once: the link is up, and few bytes wait, in messages of any length.
 
-        Otherwise a look at :attr:`up`, :attr:`crowded` or :attr:`laden` is due.
+        Otherwise they have to look at :attr:`up`, :attr:`crowded` or :attr:`laden`.
         """
         return self.state is _UP and self.session.outbox.size < self.write_buffer
 
