@@ -7,7 +7,7 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import trio
@@ -298,12 +298,12 @@ async def test_closing_in_a_cancelled_scope_waits_for_nothing(
 
         async with heartline.open_connection(listener.url, heartbeat=QUIET) as connection:
             await connection.send(b"sent before")
-            await trio.aclose_forcefully(cast(trio.abc.AsyncResource, connection))
+            await trio.aclose_forcefully(connection)
             assert connection.state is ConnectionState.CLOSED
             goodbye, message = await peers[0].rest()  # what is said about the link itself goes first
             assert message.payload == b"sent before"
             assert goodbye.code == CloseCode.NORMAL
-            await trio.aclose_forcefully(cast(trio.abc.AsyncResource, connection))
+            await trio.aclose_forcefully(connection)
             with pytest.raises(ConnectionClosed):
                 await connection.send(b"too late")
         await peers[0].stream.aclose()
@@ -317,7 +317,7 @@ async def test_what_is_left_of_a_read_goes_with_the_session(
         await peer.send(*(call_frame(number, "Nobody.knows") for number in range(1000)))
         while not connection.statistics().frames_received:
             await trio.lowlevel.checkpoint()
-        await trio.aclose_forcefully(cast(trio.abc.AsyncResource, connection))
+        await trio.aclose_forcefully(connection)
         await settle()
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
@@ -337,7 +337,7 @@ async def test_it_is_closed_at_once_in_every_state(
             core_of(connection).close(CloseCode.NORMAL, "in a while", drain=100)
         assert connection.state is state
         start = trio.current_time()
-        await trio.aclose_forcefully(cast(trio.abc.AsyncResource, connection))
+        await trio.aclose_forcefully(connection)
         assert trio.current_time() == start
         assert connection.state is ConnectionState.CLOSED
         with pytest.raises(ConnectionClosed):
@@ -366,7 +366,7 @@ async def test_what_was_read_before_the_end_and_not_handled_is_void(
 
         async def close() -> None:
             await connection.receive()
-            await trio.aclose_forcefully(cast(trio.abc.AsyncResource, connection))
+            await trio.aclose_forcefully(connection)
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(close)

@@ -6,7 +6,7 @@ import contextlib
 import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import trio
@@ -144,7 +144,7 @@ async def test_others_run_in_the_middle_of_a_read(
             if way == "the link is lost":
                 link_of(connection).lose(ConnectionLost("by the heartbeat"))
             elif way == "the connection is closed":
-                await trio.aclose_forcefully(cast(trio.abc.AsyncResource, connection))
+                await trio.aclose_forcefully(connection)
             await settle()
         handled = sum(turns.counts)
         if way == "the link is lost":  # what was not decoded is sent again on the next one

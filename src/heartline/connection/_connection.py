@@ -56,7 +56,7 @@ T = TypeVar("T")
 
 
 @final
-class Connection(metaclass=NoPublicConstructor):
+class Connection(trio.abc.AsyncResource, metaclass=NoPublicConstructor):
     """A connection to one peer; :func:`heartline.open_connection` and servers make it.
 
     The object stays the same over all its links. After its end its methods raise
