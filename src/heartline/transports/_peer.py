@@ -42,7 +42,8 @@ def describe(stream: trio.abc.Stream) -> StreamInfo:
     """What ``stream`` knows of its peer, at once; a handshake (TLS, WebSocket) adds to it when it is done.
 
     A stream can tell it itself, with a method ``describe_peer() -> StreamInfo``. One that has no such method,
-    but wraps another as its ``transport_stream``, knows what that one knows.
+    but wraps another as its ``transport_stream``, or is stapled (:class:`trio.StapledStream`) and reads from
+    another, knows what that one knows.
     """
     describe_peer = getattr(stream, "describe_peer", None)
     if describe_peer is not None:
@@ -50,7 +51,8 @@ def describe(stream: trio.abc.Stream) -> StreamInfo:
         return told
     if isinstance(stream, trio.SocketStream):
         return StreamInfo(address=_address(stream))
-    inner = getattr(stream, "transport_stream", None)
+    wrapped = "receive_stream" if isinstance(stream, trio.StapledStream) else "transport_stream"
+    inner = getattr(stream, wrapped, None)
     if not isinstance(inner, trio.abc.Stream):
         return StreamInfo(address=type(stream).__name__)
     if isinstance(stream, trio.SSLStream):
