@@ -127,7 +127,7 @@ def _begin(core: Core, lost: Link | None, stream: trio.abc.Stream, session: Sess
     """The link of the session that the server has in mind."""
     core.id = answer.session
     if lost is not None and answer.resumed:
-        if core.link is not lost:
+        if core.link is not lost or lost.failure is not None:
             raise ConnectionLost("the session ended here while the peer resumed it")
         try:
             lost.session.resume(session, answer.received)
