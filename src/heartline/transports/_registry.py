@@ -1,7 +1,7 @@
 """Which transport serves which URL scheme.
 
-The table is the one piece of module-level state in heartline: like the codecs of the standard library it is
-process-wide, only ever grows, and is reached through functions alone.
+The table is one for the whole process, as that of serializers and Python's own of codecs: it only ever grows,
+and is reached through functions alone.
 """
 
 from __future__ import annotations
