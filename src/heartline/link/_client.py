@@ -152,8 +152,18 @@ async def run_client(
 ) -> None:
     """Serve ``link``, and after each loss the one that ``again`` makes, until the end of the connection.
 
-    With ``renewable`` credentials those that are not accepted any more are no reason to end.
+    With ``renewable`` credentials those that are not accepted any more are no reason to end. No error gets
+    out of here: the block has its own.
     """
+    try:
+        await _live(core, link, again, backoff, renewable)
+    except* Exception:  # may come in a group beside a cancellation, which goes on
+        logger.exception("%s: internal error", core)
+
+
+async def _live(
+    core: Core, link: Link, again: Callable[[], Awaitable[Link]], backoff: Backoff | None, renewable: bool
+) -> None:
     reason: HeartlineError = ConnectionClosed(
         "the block that the connection lived in was left", code=CloseCode.NORMAL, by_peer=False
     )
@@ -175,6 +185,9 @@ async def run_client(
                 return
     except HeartlineError as error:
         reason = error
+    except Exception:
+        reason = ConnectionLost("internal error, see the log")
+        raise
     finally:
         core.finish(reason)
 
