@@ -71,7 +71,8 @@ class Observer:
     def connection_lost(self, connection: Any, reason: Exception) -> None:
         """A connection has lost its link; another one follows, or the end.
 
-        On a client this comes before every end; on a server only where the session may still be resumed.
+        On a client this comes before the end too, unless it is closed in a cancelled scope; on a server only
+        where the session may still be resumed.
         """
 
     def connection_returned(self, connection: Any, *, resumed: bool) -> None:

@@ -24,6 +24,13 @@ class FaultyNetwork(MemoryNetwork):  # type: ignore[misc]  # final for users
         fault = self.faults.pop(0) if self.faults else ""
         if fault == "connect":
             raise ZeroDivisionError("a bug")
+        if fault == "in cleanup":
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(trio.sleep_forever)
+                try:
+                    await trio.sleep_forever()
+                finally:
+                    raise ZeroDivisionError("a bug")
         stream = await super().connect(name)
         if fault:
 
@@ -65,3 +72,19 @@ async def test_a_client_comes_back_over_attempts_that_raise(autojump_clock: Mock
         await trio.sleep(5)
         assert not network.faults
         assert connection.state is heartline.ConnectionState.OPEN
+
+
+async def test_an_attempt_that_raises_as_the_block_is_left(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    network = FaultyNetwork()
+    use_network(network)
+    async with heartline.open_server("memory://", heartbeat=QUIET) as server:
+        with pytest.raises(KeyError, match="of the block"):
+            async with heartline.open_connection(server.urls[0], heartbeat=QUIET) as connection:
+                network.faults = ["in cleanup"]
+                cut(connection)
+                await trio.sleep(5)
+                assert not network.faults
+                raise KeyError("of the block")
+    assert "ZeroDivisionError" in caplog.text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import pytest
@@ -17,12 +18,14 @@ from heartline import (
     ConnectionLost,
     ConnectionRefusedByPeer,
     ConnectionState,
+    Limits,
     Lost,
     Reconnected,
 )
-from heartline.link import Core, connect
+from heartline.link import Core, Link, connect
 from heartline.session import GoAway, Role
 
+from ..engine import link_of
 from .helpers import QUIET, Highest, RawPeer, cut, no_leaks, open_pair, settle
 from .scripted import SECOND, scripted, welcome_for_a_second
 
@@ -193,6 +196,36 @@ async def test_closed_in_the_moment_it_is_back(
             assert ends == [[]]
             assert connection.state is ConnectionState.CLOSED
             assert connection.statistics().links == 1
+
+
+async def test_over_in_the_moment_it_is_resumed(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The answer has come, and before the client looks at it its session has failed here."""
+    caplog.set_level(logging.DEBUG, "heartline.link")
+    over: list[Link] = []
+
+    async def serve(visit: int, stream: trio.abc.Stream) -> None:
+        async with stream:
+            peer = RawPeer.of(stream, Role.SERVER, limits=Limits())
+            hello = await peer.hello()
+            assert (hello.resume is not None) is (visit == 2)
+            peer.session.welcome("me", token=b"token", resumed=visit == 2)
+            await peer.flush()
+            if visit == 2:
+                over[0].give_up(ConnectionLost("the peer does not read"))
+            await trio.sleep(1 if visit == 1 else 100)
+
+    async with (
+        scripted(serve) as script,
+        heartline.open_connection(script.url, reconnect=SECOND, heartbeat=QUIET) as client,
+    ):
+        over.append(link_of(client))
+        await trio.sleep(10)
+        assert client.state is ConnectionState.OPEN
+        assert len(script.visits) == 3
+        assert link_of(client) is not over[0]
+    assert "the session ended here while the peer resumed it" in caplog.text
 
 
 async def test_goodbyes_that_cross_do_not_bring_it_back(autojump_clock: MockClock) -> None:

@@ -245,6 +245,19 @@ async def test_a_long_sweep_lets_others_run(autojump_clock: MockClock) -> None:
         assert any(link.looks == 0 for slot in timer._slots.values() for link in slot)
 
 
+async def test_a_crowd_that_is_lost_at_once_lets_others_run(autojump_clock: MockClock) -> None:
+    async with running() as timer:
+        links = [FakeLink(1, [], end=1.0) for _ in range(4 * SWEEP)]
+        for link in links:
+            timer.add(link)
+        lost = [0]
+        await trio.sleep_until(0.999)
+        while lost[-1] < len(links):
+            await trio.lowlevel.checkpoint() if trio.current_time() >= 1 else await trio.sleep_until(1)
+            lost.append(sum(link.failure is not None for link in links))
+        assert max(after - before for before, after in itertools.pairwise(lost)) <= 2 * SWEEP
+
+
 async def test_links_that_joined_together_ping_at_different_times(autojump_clock: MockClock) -> None:
     """And stay so: a share of the interval is drawn once for each."""
     async with running(random.Random(7)) as timer:

@@ -15,7 +15,7 @@ from trio.testing import MockClock
 import heartline
 from heartline import ConfigurationError, ConnectionRefusedByPeer, Peer
 from heartline.testing import memory_pair
-from heartline.transports import Listener, StreamInfo, TransportContext, _registry
+from heartline.transports import Listener, StreamInfo, TransportContext, _registry, describe
 from tests.opening import open_stream
 from tests.transports.test_peer import make_mutual
 
@@ -35,6 +35,15 @@ class Judge:
     async def __call__(self, peer: Peer) -> str | None:
         self.shown.append(peer)
         return self._answer(peer)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_stream_that_was_given_knows_its_peer_too(kind: str, tmp_path: object) -> None:
+    async with heartline.open_server(url_of(kind, tmp_path)) as server:
+        stream = await open_stream(server.urls[0])
+        known = describe(stream)
+        async with heartline.open_connection(stream) as client:
+            assert client.peer == Peer.of(known, url="")
 
 
 @pytest.mark.parametrize("kind", KINDS)

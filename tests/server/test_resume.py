@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -15,7 +15,7 @@ from heartline import CloseCode, Connection, ConnectionState, Limits, Peer, Serv
 from heartline.session import Refuse, Role, Session, Welcome
 from heartline.session.messages import VERSION, Hello, PeerLimits, render
 from heartline.wire import Flag, Frame, FrameType, encode
-from tests.engine import link_of
+from tests.engine import core_of, link_of
 from tests.opening import open_stream
 
 from ..connection.helpers import QUIET, RawPeer, data, settle
@@ -319,6 +319,36 @@ async def test_a_confirmation_that_crosses_an_older_count(autojump_clock: MockCl
         await settle()
         _, answer = await come_back(server, None, identity="another")
         assert isinstance(answer, Welcome)
+
+
+async def say(peer: RawPeer, frames: list[Frame]) -> None:
+    with suppress(trio.BrokenResourceError):
+        await peer.send(*frames)
+
+
+async def test_a_confirmation_that_is_decoded_while_the_session_is_handed_over(
+    autojump_clock: MockClock,
+) -> None:
+    """What came in the read before counts: the peer has told two stories, and that ends its session."""
+    told = []
+    for attempt in range(60):  # Trio draws which task runs first
+        async with guarded() as (server, peer, connection):
+            await connection.send(b"x")
+            await peer.events()
+            again = RawPeer.of(await open_stream(server.urls[0], tls=None), Role.CLIENT, limits=LIMITS)
+            again.session.hello(identity="me", resume=(peer.session.token, 0))
+            skipped = [Frame(0x77, Flag.IGNORABLE)] * 1200  # more than are decoded in one go
+            ack = Frame(FrameType.ACK, payload=(1).to_bytes(8, "big"))
+            frames = [*skipped * (1 + attempt % 2), ack, *skipped]
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(say, peer, frames)
+                for _ in range(attempt % 3):
+                    await trio.lowlevel.checkpoint()
+                nursery.start_soon(again.flush)
+            await settle()
+            assert (connection.state is ConnectionState.CLOSED) is ("me" not in server.connections)
+            told.append(str(core_of(connection).reason))
+    assert any("0 frames confirmed, after 1" in reason for reason in told)
 
 
 async def test_a_full_server_lets_its_own_come_back(autojump_clock: MockClock) -> None:

@@ -129,7 +129,7 @@ def _begin(core: Core, lost: Link | None, stream: trio.abc.Stream, session: Sess
     """Return the link for the server's answer: that of the resumed session, or of a new one."""
     core.id = answer.session
     if lost is not None and answer.resumed:
-        if core.link is not lost:
+        if core.link is not lost or lost.failure is not None:
             raise ConnectionLost("the session ended here while the peer resumed it")
         try:
             lost.session.resume(session, answer.received)
@@ -154,8 +154,18 @@ async def run_client(
 ) -> None:
     """Serve ``link``, and after each loss the one that ``again`` makes, until the end of the connection.
 
-    With ``renewable`` credentials the end of their validity does not end the connection.
+    With ``renewable`` credentials the end of their validity does not end the connection. No error gets out of
+    here: the block has its own.
     """
+    try:
+        await _live(core, link, again, backoff, renewable)
+    except* Exception:  # may come in a group beside a cancellation, which goes on
+        logger.exception("%s: internal error", core)
+
+
+async def _live(
+    core: Core, link: Link, again: Callable[[], Awaitable[Link]], backoff: Backoff | None, renewable: bool
+) -> None:
     reason: HeartlineError = ConnectionClosed(
         "the block that the connection lived in was left", code=CloseCode.NORMAL, by_peer=False
     )
@@ -177,6 +187,9 @@ async def run_client(
                 return
     except HeartlineError as error:
         reason = error
+    except Exception:
+        reason = ConnectionLost("internal error, see the log")
+        raise
     finally:
         core.finish(reason)
 

@@ -139,8 +139,13 @@ class HeartbeatTimer:
             await trio.lowlevel.checkpoint()
         now = trio.current_time()
         self._listening.look(now)
+        checked = 0
         while self._suspects:
             self._check(self._suspects.popitem()[0], now, final=True)
+            checked += 1
+            if checked % SWEEP == 0:  # a whole network may have gone
+                await trio.lowlevel.checkpoint()
+                now = trio.current_time()
 
     def _check(self, link: Link, now: float, *, final: bool = False) -> bool:
         """Put the link into the slot where it is due next, or fail it; ``False`` if it seems to be lost."""

@@ -371,8 +371,8 @@ class Calls:
                 if not link.clear:
                     await _wait_writable(link, "answers")
         except* Exception as errors:
-            # Errors of cleaning up may stand in a group beside a Cancelled that is not the scope's, which
-            # goes on.
+            # Errors of cleaning up may stand in a group beside Cancelled: the scope takes out its own,
+            # and one from around it goes on.
             fault = fault_of(bound.function, errors)
         finally:
             self._tasks -= 1

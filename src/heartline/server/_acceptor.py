@@ -265,28 +265,22 @@ async def _resume(
     assert hello.resume is not None
     core.attempt = hello.attempt
     handover = table.handover(core, link)
-    granted = False
+    if not await handover.request():
+        return
+    if link.failure is not None:  # it was closed here, after it was granted
+        _finish(table, core, core.reason or link.failure)
+        return
+    if handover.state is HandoverState.WANTED:  # by a newer stream: it is for that one now
+        await handover.grant()
+        return
+    session.welcome(core.id, token=_token(), resumed=True, received=link.session.received)
     try:
-        granted = await handover.request()
-        if not granted:
-            return
-        if link.failure is not None:  # this side closed the connection after the session was granted
-            _finish(table, core, core.reason or link.failure)
-            return
-        if handover.state is HandoverState.WANTED:  # a still newer stream has asked: pass the session on
-            await handover.grant()
-            return
-        session.welcome(core.id, token=_token(), resumed=True, received=link.session.received)
         link.session.resume(session, hello.resume[1])
-        link.come_up(stream)
-        core.peer = peer
-    except RemoteProtocolError as error:
+    except RemoteProtocolError as error:  # the stream before has confirmed meanwhile what this one lacks
         _finish(table, core, error)
         return
-    except BaseException:
-        if granted:
-            _finish(table, core, ConnectionLost("the server has ended"))
-        raise
+    link.come_up(stream)
+    core.peer = peer
     await _serve(table, core, link)
 
 

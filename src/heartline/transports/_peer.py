@@ -41,8 +41,9 @@ class StreamInfo:
 def describe(stream: trio.abc.Stream) -> StreamInfo:
     """Return what ``stream`` knows of its peer now; a handshake (TLS, WebSocket) that ends later adds to it.
 
-    A stream can have a method ``describe_peer() -> StreamInfo``. A stream without that method which wraps
-    another one as its ``transport_stream`` knows what the inner stream knows.
+    A stream can have a method ``describe_peer() -> StreamInfo``. A stream without that method that wraps
+    another one as its ``transport_stream``, or is stapled (:class:`trio.StapledStream`) and reads from
+    another one, knows what the inner stream knows.
     """
     describe_peer = getattr(stream, "describe_peer", None)
     if describe_peer is not None:
@@ -50,7 +51,8 @@ def describe(stream: trio.abc.Stream) -> StreamInfo:
         return told
     if isinstance(stream, trio.SocketStream):
         return StreamInfo(address=_address(stream))
-    inner = getattr(stream, "transport_stream", None)
+    wrapped = "receive_stream" if isinstance(stream, trio.StapledStream) else "transport_stream"
+    inner = getattr(stream, wrapped, None)
     if not isinstance(inner, trio.abc.Stream):
         return StreamInfo(address=type(stream).__name__)
     if isinstance(stream, trio.SSLStream):
