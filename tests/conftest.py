@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Generator
 from typing import Any
 
@@ -17,6 +18,9 @@ from fuzz.runner import CORPUS
 
 # What a fuzz run found is tried here too, and first.
 _found = [ReadOnlyDatabase(DirectoryBasedExampleDatabase(path)) for path in CORPUS.iterdir() if path.is_dir()]
+
+# A shell that starts a job in the background has it ignore Ctrl-C, and Python keeps to that; so do children.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 EXAMPLES = {"quick": 20, "suite": 40, "deep": 4_000}
 """Examples of a property, by profile: in the loop of development, in `make test`, and in `make deep`."""
