@@ -9,8 +9,9 @@ from trio.testing import MockClock
 import heartline
 from heartline import Backoff, ConnectionFailed
 from heartline.transports.memory import MemoryNetwork, MemoryStream, use_network
+from tests.engine import link_of
 
-from .helpers import QUIET, cut
+from .helpers import QUIET, cut, settle
 
 
 class FaultyNetwork(MemoryNetwork):  # type: ignore[misc]  # final for users
@@ -25,12 +26,7 @@ class FaultyNetwork(MemoryNetwork):  # type: ignore[misc]  # final for users
         if fault == "connect":
             raise ZeroDivisionError("a bug")
         if fault == "in cleanup":
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(trio.sleep_forever)
-                try:
-                    await trio.sleep_forever()
-                finally:
-                    raise ZeroDivisionError("a bug")
+            await fail_in_cleanup()
         stream = await super().connect(name)
         if fault:
 
@@ -40,6 +36,16 @@ class FaultyNetwork(MemoryNetwork):  # type: ignore[misc]  # final for users
 
             setattr(stream, fault, fail)
         return stream
+
+
+async def fail_in_cleanup(*_: object) -> None:
+    """Wait, and when that is cancelled raise an error beside the cancellation."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.sleep_forever)
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise ZeroDivisionError("a bug")
 
 
 FAULTS = ["connect", "send_all", "receive_some"]
@@ -88,3 +94,17 @@ async def test_an_attempt_that_raises_as_the_block_is_left(
                 assert not network.faults
                 raise KeyError("of the block")
     assert "ZeroDivisionError" in caplog.text
+
+
+async def test_a_write_that_raises_as_the_block_is_cancelled(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with heartline.open_server("memory://", heartbeat=QUIET) as server:
+        with trio.move_on_after(5) as scope:
+            async with heartline.open_connection(server.urls[0], heartbeat=QUIET) as connection:
+                monkeypatch.setattr(link_of(connection).stream, "send_all", fail_in_cleanup)
+                await connection.send("stuck")
+                await settle()
+                await trio.sleep_forever()
+        assert scope.cancelled_caught
+    assert "internal error while writing" in caplog.text

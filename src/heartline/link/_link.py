@@ -342,15 +342,18 @@ class Link:
     async def _write_loop(self) -> None:
         """The writer task: it waits for the stream, so that no other task has to."""
         try:
-            # Inside of ``try``: the stream may have a nursery, and raise an error beside the cancellation.
-            with trio.CancelScope() as self._writer_scope:
-                await self._write_on()
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            self.lose(ConnectionLost(f"the link broke while writing: {error.__cause__ or error}"))
-        except HeartlineError as error:
-            self.fail(error)
-        except Exception:
-            # As in serve_link: a bug met on one link must not end the others.
+            try:
+                # Inside of ``try``: the stream may have a nursery, and raise an error beside the
+                # cancellation.
+                with trio.CancelScope() as self._writer_scope:
+                    await self._write_on()
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                self.lose(ConnectionLost(f"the link broke while writing: {error.__cause__ or error}"))
+            except HeartlineError as error:
+                self.fail(error)
+        except* Exception:
+            # As in serve_link: a bug met on one link must not end the others. It may come in a group beside a
+            # cancellation of the endpoint, which goes on.
             logger.exception("%s: internal error while writing", self.owner)
             self.fail(ConnectionLost("internal error, see the log"))
 
