@@ -220,6 +220,25 @@ async def test_another_protocol_lives_at_the_same_port(kind: str, dripping: bool
         assert list(server.connections) == ["bystander"]
 
 
+async def test_one_that_raises_as_it_is_cut_off_gets_no_native_word_either(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail_in_cleanup(_stream: trio.abc.Stream, _first: bytes, _visit: Visit) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep_forever)
+            try:
+                await trio.sleep_forever()
+            finally:
+                raise ZeroDivisionError("a bug")
+
+    async with heartline.open_server("memory://", dialects={BEAT: fail_in_cleanup}) as server:
+        async with await open_stream(server.urls[0]) as stream:
+            await stream.send_all(bytes([BEAT]))
+            assert await stream.receive_some() == b""
+        assert server.statistics().refused == 1
+    assert "ZeroDivisionError" in caplog.text
+
+
 async def test_until_it_settles_it_shakes_hands(autojump_clock: MockClock) -> None:
     beats = Beats()
     limits = Limits(handshake_timeout=5)

@@ -196,6 +196,8 @@ class Acceptor:
         self, stream: trio.abc.Stream, session: Session, handshake: Handshake | None, refused: Refused
     ) -> None:
         """Tell the peer why, if it can understand that, and close; all within a second."""
+        if handshake is not None and not handshake.understood:
+            refused.code = None
         self._table.refusals.record(_address(stream, handshake), refused)
         if self._turning_away >= self._table.setup.limits.handshakes:
             return  # in a flood streams are closed without a word: each would take up to a second

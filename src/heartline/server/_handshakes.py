@@ -79,11 +79,9 @@ class Handshakes:
     def verdict(self, handshake: Handshake) -> Refused:
         """Return why a handshake was cut off."""
         if handshake.evicted:
-            code, reason = CloseCode.OVERLOADED, "its place was needed for others that shake hands"
-        else:
-            code = CloseCode.HANDSHAKE_TIMEOUT
-            reason = f"no handshake within {self._limits.handshake_timeout:g} s"
-        return Refused(code if handshake.understood else None, reason)
+            return Refused(CloseCode.OVERLOADED, "its place was needed for others that shake hands")
+        timeout = self._limits.handshake_timeout
+        return Refused(CloseCode.HANDSHAKE_TIMEOUT, f"no handshake within {timeout:g} s")
 
     def _evict_one_of(self, host: Hashable) -> None:
         self._evict(next((handshake for handshake in self._incomplete if handshake.host == host), None))
