@@ -81,6 +81,7 @@ class Channel(trio.abc.Channel[Any], metaclass=NoPublicConstructor):
         self._inbox: deque[tuple[Frame, bool]] = deque()
         """Frames, each with whether its sender is still owed the credit for it."""
         self._lot = trio.lowlevel.ParkingLot()
+        self._accepted = True
         self._closed = False
         self._ended = False
         self._broken: HeartlineError | None = None
@@ -234,6 +235,7 @@ class Channels:
                 raise self._gone
             await self._lot.park()
         channel = self._incoming.popleft()
+        channel._accepted = True
         self._forget_if_over(channel)
         return channel
 
@@ -267,7 +269,9 @@ class Channels:
             name = frame.payload.decode()
         except UnicodeDecodeError:
             raise RemoteProtocolError("the name of a channel is not UTF-8") from None
-        self._incoming.append(self._add(frame.channel, name))
+        channel = self._add(frame.channel, name)
+        channel._accepted = False
+        self._incoming.append(channel)
         self._lot.unpark()
 
     def _on_end(self, frame: Frame, channel: Channel) -> None:
@@ -284,7 +288,7 @@ class Channels:
 
     def _forget_if_over(self, channel: Channel) -> None:
         """The peer has ended the channel; once it was accepted and read here too, its number is free."""
-        if not (channel._ended and self.has(channel)) or channel._inbox or channel in self._incoming:
+        if channel._inbox or not (channel._ended and channel._accepted and self.has(channel)):
             return
         # First forget what waits for credit that will not come, then say CLOSE behind the rest.
         self.core.require_link().abandon_lane(channel._number)
