@@ -80,7 +80,8 @@ class Streams:
     def end(self) -> None:
         """The session is over, as its holder finds."""
         self.handover._link.fail(ConnectionLost("over"))
-        self.handover.end()
+        if self.handover.state is not OVER:
+            self.handover.end()
 
     async def _live(self, number: int, scope: trio.CancelScope, holds: bool) -> None:
         with scope:
@@ -209,7 +210,6 @@ async def test_nothing_comes_of_a_session_that_is_over(autojump_clock: MockClock
             told.append(await handover.request())
 
         await settle()
-        handover.end()
         handover.end()
         await settle()
         assert told == [False]

@@ -44,7 +44,6 @@ class Table:
         """Remove a connection that has ended; a newer one with its id stays."""
         if self.cores.get(core.id) is core:
             del self.cores[core.id]
-        self.come_back(core)
         handover = self._handovers.pop(core, None)
         if handover is not None:
             handover.end()
