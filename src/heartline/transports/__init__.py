@@ -14,6 +14,8 @@ Further schemes come from :func:`register`, or from the entry point group ``hear
 
 from __future__ import annotations
 
+import os
+
 import trio
 
 from heartline.errors import ConnectionFailed
@@ -77,9 +79,17 @@ async def open_listeners(url: str, context: TransportContext) -> list[Listener]:
 
 
 def _failed(verb: str, url: str, error: Exception) -> ConnectionFailed:
-    root = _root(error)
-    reason = root.strerror if isinstance(root, OSError) and root.strerror else str(root)
-    return ConnectionFailed(f"cannot {verb} {url}: {reason}")
+    causes = error.__cause__
+    errors = causes.exceptions if isinstance(causes, BaseExceptionGroup) else (_root(error),)
+    return ConnectionFailed(f"cannot {verb} {url}: {'; '.join(dict.fromkeys(map(_reason, errors)))}")
+
+
+def _reason(error: BaseException) -> str:
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error)
+    if error.errno is not None and error.strerror.startswith("Error connecting to "):
+        return os.strerror(error.errno)  # Trio's words have the address again, which the URL says
+    return error.strerror
 
 
 def _root(error: BaseException) -> BaseException:
