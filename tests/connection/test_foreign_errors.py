@@ -7,7 +7,7 @@ import trio
 from trio.testing import MockClock
 
 import heartline
-from heartline import Backoff, ConnectionFailed
+from heartline import Backoff, ConnectionFailed, Limits
 from heartline.transports.memory import MemoryNetwork, MemoryStream, use_network
 from tests.engine import link_of
 
@@ -25,6 +25,10 @@ class FaultyNetwork(MemoryNetwork):  # type: ignore[misc]  # final for users
         fault = self.faults.pop(0) if self.faults else ""
         if fault == "connect":
             raise ZeroDivisionError("a bug")
+        if fault == "too slow":
+            raise trio.TooSlowError
+        if fault == "silent":
+            await trio.sleep_forever()
         if fault == "in cleanup":
             await fail_in_cleanup()
         stream = await super().connect(name)
@@ -62,7 +66,27 @@ async def test_the_first_attempt_says_what_the_transport_raised(
         with pytest.raises(ConnectionFailed, match="ZeroDivisionError") as raised:
             async with heartline.open_connection(server.urls[0]):
                 pass
+    assert f"cannot connect to {server.urls[0]}: the transport raised" in str(raised.value)
     assert isinstance(raised.value.__cause__, ZeroDivisionError)
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("too slow", r"the transport raised TooSlowError\(\)"),
+        ("silent", r"no handshake within 5 s \(Limits.handshake_timeout\)"),
+    ],
+)
+async def test_a_deadline_of_the_transport_is_not_taken_for_ours(
+    fault: str, message: str, autojump_clock: MockClock
+) -> None:
+    network = FaultyNetwork()
+    use_network(network)
+    async with heartline.open_server("memory://") as server:
+        network.faults = [fault]
+        with pytest.raises(ConnectionFailed, match=f"cannot connect to {server.urls[0]}: {message}"):
+            async with heartline.open_connection(server.urls[0], limits=Limits(handshake_timeout=5)):
+                pass
 
 
 async def test_a_client_comes_back_over_attempts_that_raise(autojump_clock: MockClock) -> None:

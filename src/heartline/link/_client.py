@@ -59,8 +59,9 @@ async def connect(core: Core, dial: Dial, *, identity: str | None, credentials: 
     limits = core.setup.limits
     stream: trio.abc.Stream | None = None
     shown = await credentials.ask()
+    failed = f"cannot connect to {core.peer.url or 'the peer of the given stream'}"
     try:
-        with trio.fail_after(limits.handshake_timeout):
+        with trio.move_on_after(limits.handshake_timeout):
             stream = await dial()
             session = Session(
                 Role.CLIENT, limits=limits, heartbeat=core.setup.heartbeat, now=trio.current_time()
@@ -80,19 +81,18 @@ async def connect(core: Core, dial: Dial, *, identity: str | None, credentials: 
             welcome = _admitted(answer, lost is not None)
             core.peer = Peer.of(describe(stream), url=core.peer.url)
             return _begin(core, lost, stream, session, welcome)
+        raise ConnectionFailed(
+            f"{failed}: no handshake within {limits.handshake_timeout:g} s (Limits.handshake_timeout)"
+        )
     except BaseException as error:
         if stream is not None:
             await close_stream(stream, trio.current_time() + GOODBYE_GRACE)
-        if isinstance(error, trio.TooSlowError):
-            raise ConnectionFailed(
-                f"no handshake within {limits.handshake_timeout:g} s (Limits.handshake_timeout)"
-            ) from None
         if isinstance(error, ConnectionLost):
-            raise ConnectionFailed(str(error)) from error
+            raise ConnectionFailed(f"{failed}: {error}") from error
         if isinstance(error, Exception) and not isinstance(error, (HeartlineError, _Forgotten)):
             # A third party's transport may raise anything: that is one failed attempt, not the end of the
             # block.
-            raise ConnectionFailed(f"the transport raised {error!r}") from error
+            raise ConnectionFailed(f"{failed}: the transport raised {error!r}") from error
         raise
 
 
@@ -115,7 +115,7 @@ def _to_resume(core: Core) -> Link | None:
 
 def _admitted(answer: Event | None, resuming: bool) -> Welcome:
     if answer is None:
-        raise ConnectionFailed("the peer ended the stream in the handshake")
+        raise ConnectionLost("the peer ended the stream in the handshake")
     if isinstance(answer, Refuse):
         reason = printable(answer.reason)
         if resuming and answer.code == CloseCode.NO_SESSION:
