@@ -13,6 +13,7 @@ from heartline import (
     Backoff,
     CallInterrupted,
     CloseCode,
+    ConfigurationError,
     ConnectionClosed,
     ConnectionRefusedByPeer,
     ConnectionState,
@@ -225,6 +226,44 @@ async def test_close_connection(autojump_clock: MockClock) -> None:
         await trio.sleep(100)
         assert set(server.connections) == {"b"}  # it came back
         assert b.statistics().links == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        *(({"code": code}, "code must be") for code in ("kicked", None, 1.5, True, -1, 2**31)),
+        ({"reason": None}, "reason must be a str, not None"),
+        ({"reason": b"spam"}, "reason must be a str"),
+    ],
+)
+async def test_a_wrong_code_or_reason_closes_nothing(
+    settings: dict[str, Any], words: str, autojump_clock: MockClock
+) -> None:
+    async with open_clients("a") as (server, (a,)):
+        with pytest.raises(ConfigurationError, match=words):
+            await server.close_connection("a", **settings)
+        await settle()
+        assert set(server.connections) == {"a"}
+        assert a.state is ConnectionState.OPEN
+
+
+async def test_a_code_of_the_application_arrives(autojump_clock: MockClock) -> None:
+    async with open_clients("a") as (server, (a,)):
+        await server.close_connection("a", code=2**31 - 1)
+        with pytest.raises(ConnectionClosed) as caught:
+            await a.receive()
+        assert caught.value.code == 2**31 - 1
+
+
+@pytest.mark.parametrize("timeout", ["x", None, True, -1, float("nan")])
+async def test_a_wrong_timeout_drains_nothing(timeout: Any, autojump_clock: MockClock) -> None:
+    async with open_clients("a") as (server, (a,)):
+        with pytest.raises(ConfigurationError, match="timeout must be seconds of at least 0"):
+            await server.drain(timeout)
+        await settle()
+        assert a.state is ConnectionState.OPEN
+        async with heartline.open_connection(server.urls[0]):
+            pass  # new clients are let in
 
 
 async def test_close_connection_of_a_peer_that_does_not_answer(autojump_clock: MockClock) -> None:

@@ -18,7 +18,7 @@ from heartline.connection import (
     encode_message,
     face_of,
 )
-from heartline.errors import LocalProtocolError
+from heartline.errors import ConfigurationError, LocalProtocolError
 from heartline.link import Core, NoPublicConstructor
 from heartline.push import History, Publisher, Receipt, SlowPolicy, TopicStatistics, WaitFor
 from heartline.server._table import Table
@@ -226,10 +226,20 @@ class Server(metaclass=NoPublicConstructor):
     ) -> None:
         """Close a peer's connection and wait for its end; with the default code the client stays away.
 
-        A client whose link is lost at the moment cannot be told the code, and comes back to a new session.
-        Raises :class:`LocalProtocolError` when there is no such connection. Cancelling ends the wait alone:
-        the connection still closes.
+        ``code`` is a :class:`CloseCode`, or a number of your own below ``2**31``: from 100 on it keeps the
+        client away. A client whose link is lost at the moment cannot be told the code, and comes back to a
+        new session.
+
+        Raises :class:`ConfigurationError` for another code or a reason that is no text, and
+        :class:`LocalProtocolError` when there is no such connection. Cancelling ends the wait alone: the
+        connection still closes.
         """
+        if not _is_number(code, int) or not 0 <= code < 2**31:
+            raise ConfigurationError(
+                f"code must be a CloseCode or an int of 0 to 2**31 - 1, not {code!r:.80}"
+            )
+        if not isinstance(reason, str):
+            raise ConfigurationError(f"reason must be a str, not {reason!r:.80}")
         core = self._get_core(connection_id)
         core.close(code, reason)
         await trio.lowlevel.checkpoint()
@@ -239,9 +249,12 @@ class Server(metaclass=NoPublicConstructor):
     async def drain(self, timeout: float) -> bool:
         """Refuse new clients, give calls in progress ``timeout`` seconds to end, then close all connections.
 
-        Returns whether all of them ended in time. Cancelling takes nothing back: peers that were told of the
-        end close their connections, and new clients are still refused.
+        Returns whether all of them ended in time. Raises :class:`ConfigurationError` for a timeout that is no
+        number of at least 0. Cancelling takes nothing back: peers that were told of the end close their
+        connections, and new clients are still refused.
         """
+        if not _is_number(timeout, int, float) or not timeout >= 0:
+            raise ConfigurationError(f"timeout must be seconds of at least 0, not {timeout!r:.80}")
         table = self._table
         table.draining = True
         await trio.lowlevel.checkpoint()
@@ -274,6 +287,10 @@ class Server(metaclass=NoPublicConstructor):
         if core is None:
             raise LocalProtocolError(f"no connection {connection_id!r}; see Server.connections")
         return core
+
+
+def _is_number(value: object, *kinds: type) -> bool:
+    return isinstance(value, kinds) and not isinstance(value, bool)
 
 
 def _put_long(core: Core, number: int, payload: bytes, flags: int) -> bool:
