@@ -13,7 +13,7 @@ import trio
 from trio.testing import MockClock
 
 import heartline
-from heartline import CloseCode, ConfigurationError, Limits, Server
+from heartline import CloseCode, ConfigurationError, Limits, RemoteProtocolError, Server
 from heartline.server import Visit
 from heartline.wire import FrameType
 from tests.opening import open_stream
@@ -109,10 +109,17 @@ async def test_a_tls_client_gets_an_alert_at_once(kind: str, tmp_path: object) -
 
 async def test_a_client_with_the_wrong_scheme_is_told_so_at_once() -> None:
     async with heartline.open_server("tcp://127.0.0.1:0") as server:
-        for scheme, word in (("tls", "ALERT_HANDSHAKE_FAILURE"), ("ws", "400")):
+        for scheme, word in (("tls", "ALERT_HANDSHAKE_FAILURE"), ("ws", "400 .* with a tcp:// URL")):
             with pytest.raises(heartline.ConnectionFailed, match=word):
                 async with heartline.open_connection(server.urls[0].replace("tcp", scheme)):
                     pass
+
+
+async def test_a_client_without_websocket_at_a_websocket_port_is_told_so() -> None:
+    async with heartline.open_server("ws://127.0.0.1:0") as server:
+        with pytest.raises(RemoteProtocolError, match=r"the peer answered in HTTP: .* ws://"):
+            async with heartline.open_connection(server.urls[0].replace("ws", "tcp").rstrip("/")):
+                pass
 
 
 @pytest.mark.parametrize("first", [b"G", b"\x16", b"\xff"])

@@ -246,7 +246,11 @@ class TestHandshake:
         ("answer", "words"),
         [
             (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "HTTP 404"),
-            (b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhel", "HTTP 200"),
+            (b"HTTP/1.1 404 Not Found\r\nContent-Length: 6\r\n\r\n\x1b[2J\n\n", r"upgrade: \\x1b\[2J$"),
+            (b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhel", "HTTP 200 .*: hel$"),
+            (b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n" + b"a" * 9999, "HTTP 200 .*: a{199}…$"),
+            (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhe\r\nx", "HTTP 200 .*: he$"),
+            (b"HTTP/1.1 103 Early Hints\r\n\r\n", "HTTP 103 .*upgrade$"),
             (b"HTTP/1.1 101 Switching Protocols\r\n\r\n", "handshake is wrong"),
             (b"HTTP/1.1 101 Switching Protocols\r\nConnection: \xff\r\n\r\n", "handshake is wrong"),
             (b"SSH-2.0-OpenSSH\r\n\r\n", "handshake is wrong"),
@@ -265,6 +269,14 @@ class TestHandshake:
             nursery.start_soon(serve)
             with pytest.raises(ConnectionFailed, match=words):
                 await open_stream(listener.url.replace("tcp", "ws"))
+
+    async def test_a_refusal_whose_body_never_ends(self, autojump_clock: MockClock) -> None:
+        near, far = memory_pair()
+        client, _ = websocket_over(near, near)
+        async with client, far:
+            await far.send_all(b"HTTP/1.1 503 Busy\r\nContent-Length: 9\r\n\r\nlater")
+            with pytest.raises(trio.BrokenResourceError, match=r"HTTP 503 .*: later$"):
+                await client.do_handshake()
 
 
 async def drain(stream: trio.abc.ReceiveStream) -> None:

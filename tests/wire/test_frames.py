@@ -99,6 +99,20 @@ def test_a_frame_above_the_limit_is_refused_with_its_header(frame_type: int, fla
         decoder.feed(oversize[-1:])
 
 
+@pytest.mark.parametrize("cut", [1, 5, 12, 30])
+def test_an_answer_in_http_is_called_one(cut: int) -> None:
+    """Only at the beginning of the stream: later on it is a frame like any other."""
+    answer = b"HTTP/1.1 400 Bad Request\r\n\r\n"
+    decoder = FrameDecoder()
+    with pytest.raises(RemoteProtocolError, match=r"^the peer answered in HTTP: .* ws://"):
+        decoder.feed(answer[:cut])
+        decoder.feed(answer[cut:])
+    decoder = FrameDecoder()
+    assert decoder.feed(STREAM) == FRAMES
+    with pytest.raises(RemoteProtocolError, match="a frame claims 1213486160 bytes"):
+        decoder.feed(answer)
+
+
 def test_a_frame_of_exactly_the_limit_is_accepted() -> None:
     frame = Frame(FrameType.DATA, payload=bytes(10))
     assert FrameDecoder(Limits(frame_size=10)).feed(encode([frame])) == [frame]

@@ -9,13 +9,14 @@ from typing import NoReturn
 import trio
 import wsproto
 from wsproto.connection import ConnectionType
-from wsproto.events import AcceptConnection, Event, RejectConnection, Request
+from wsproto.events import AcceptConnection, Event, RejectConnection, RejectData, Request
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
 from heartline.errors import ConfigurationError
 from heartline.transports._context import TransportOptions
 from heartline.transports._url import NetworkURL
 from heartline.transports._websocket_request import UpgradeRequest, read_request
+from heartline.wire.text import printable
 
 SUBPROTOCOL = "heartline"
 """Offered by clients, and chosen by servers if offered: other clients need not know it."""
@@ -32,6 +33,12 @@ _FIELDS = {
     426: ("Upgrade: websocket", "Sec-WebSocket-Version: 13", "Connection: Upgrade, close"),
 }
 """The header lines that an answer with this status needs."""
+
+BODY_SIZE = 200
+"""Bytes of the body of a server's refusal that an error shows: a sentence or two."""
+
+BODY_TIMEOUT = 1.0
+"""Seconds for them: they come with the status, unless the server never ends its answer."""
 
 Write = Callable[[bytes], Awaitable[None]]
 
@@ -56,10 +63,28 @@ async def await_acceptance(
     except (RemoteProtocolError, UnicodeError) as error:
         raise trio.BrokenResourceError(f"the server's WebSocket handshake is wrong: {error}") from error
     if isinstance(event, RejectConnection):
+        words = await _read_body(protocol, inner) if event.has_body else ""
         raise trio.BrokenResourceError(
             f"the server answered HTTP {event.status_code} instead of a WebSocket upgrade"
+            + (f": {words}" if words else "")
         )
     assert isinstance(event, AcceptConnection)
+
+
+async def _read_body(protocol: wsproto.WSConnection, inner: trio.abc.Stream) -> str:
+    """The first words of the body of a refusal: what comes of them in time is enough."""
+    body = b""
+    with trio.move_on_after(BODY_TIMEOUT):
+        try:
+            while len(body) < BODY_SIZE:
+                event = await _next_event(protocol, inner)
+                assert isinstance(event, RejectData)
+                body += event.data
+                if event.body_finished:
+                    break
+        except (RemoteProtocolError, trio.BrokenResourceError):
+            pass
+    return printable(body.decode(errors="replace").strip(), BODY_SIZE)
 
 
 async def answer_request(

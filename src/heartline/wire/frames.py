@@ -211,6 +211,8 @@ class FrameDecoder:
     def _objection(self, length: int, frame_type: int, flags: int, offset: int) -> str | None:
         """Why this header cannot be accepted; ``None`` for an unknown type that may be skipped."""
         if length > self._max_payload:
+            if not offset and HEADER.pack(length, frame_type, flags, 0, 0).startswith(b"HTTP/1"):
+                return "the peer answered in HTTP: the URL's scheme may have to be ws:// or wss://"
             hint = "" if offset else "; is the other end heartline, and the URL's scheme the right one?"
             return f"a frame claims {length} bytes of payload, the limit is {self._max_payload}{hint}"
         if _FORBIDDEN_FLAGS[frame_type] == 0xFF:
