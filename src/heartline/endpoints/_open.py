@@ -303,7 +303,8 @@ def _parts(
     services: Iterable[Any], hooks: Hooks, publisher: Publisher, inbox: SharedInbox | None
 ) -> dict[int, Callable[[Core], Part]]:
     """The parts of each connection of an endpoint: a line per part."""
-    _check("services", services, Iterable)
+    if not isinstance(services, Iterable):
+        raise ConfigurationError(f"services must be a list of objects: services=[...], not {services!r:.80}")
     table = ServiceTable(partial(hook, hooks))
     table.add(make_push_service(hooks), "$push")
     for instance in services:
