@@ -8,7 +8,7 @@ import msgspec
 
 from heartline.errors import SerializationError
 
-__all__ = ["convert"]
+__all__ = ["check_target", "convert"]
 
 
 def convert(value: Any, target: Any) -> Any:
@@ -24,6 +24,14 @@ def convert(value: Any, target: Any) -> Any:
     except Exception as error:
         # The annotation's own code raised: a list cannot be in a set, or a class refuses its arguments.
         raise SerializationError(f"cannot make this a {target}: {error}") from error
+
+
+def check_target(target: Any) -> None:
+    """Raise :class:`TypeError` if nothing can be converted to this; text and numbers are no annotations."""
+    try:
+        msgspec.convert(object(), target, dec_hook=lambda _type, value: value)
+    except msgspec.ValidationError:
+        pass
 
 
 def _accept_instance(cls: Any, value: Any) -> Any:
