@@ -50,8 +50,9 @@ Proceed: TypeAlias = Callable[[], Awaitable[Any]]
 """Goes on with the operation; gives its result, or raises its error."""
 
 Middleware: TypeAlias = Callable[[Operation, Proceed], Awaitable[Any]]
-"""``async def middleware(operation, proceed)``, or an object whose ``__call__`` is one: awaits ``proceed()`` once to let the operation go on, and
-returns what that gave. The first of several is the outermost.
+"""``async def middleware(operation, proceed)``, or an object whose ``__call__`` is one: awaits
+``proceed()`` once to let the operation go on, and returns what that gave. The first of several is the
+outermost.
 
 To refuse an operation, raise :class:`PermissionError`, or :class:`heartline.Overloaded` if it may be tried
 again later. What middleware returns for a call or a message takes the place of the result or of the
@@ -174,9 +175,8 @@ class Hooks:
 def _is_async(function: object) -> bool:
     while isinstance(function, partial):
         function = function.func
-    if inspect.iscoroutinefunction(function):
-        return True
-    return inspect.iscoroutinefunction(getattr(type(function), "__call__", None))
+    call = type(function).__call__ if callable(function) else None
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)
 
 
 class _Once:
