@@ -159,6 +159,13 @@ async def test_what_cannot_name_a_topic_is_refused(topic: Any, autojump_clock: M
             client.subscribe(topic)
 
 
+async def test_a_name_that_cannot_be_sent_is_shown(autojump_clock: MockClock) -> None:
+    async with open_pair() as (_, client):
+        with pytest.raises(InvalidArguments, match=r"^subscribe to '\\ud800' was not called: cannot encode"):
+            async with client.subscribe("\ud800"):
+                pass
+
+
 @pytest.mark.parametrize("target", ["Reading", 3, [int]])
 async def test_what_is_no_type_is_refused(target: Any, autojump_clock: MockClock) -> None:
     async with open_pair() as (_, client):
