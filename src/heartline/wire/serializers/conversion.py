@@ -39,4 +39,4 @@ def _accept_instance(cls: Any, value: Any) -> Any:
     origin = get_origin(cls) or cls
     if isinstance(value, origin):
         return value
-    raise ValueError(f"expected a {origin.__qualname__}, got a {type(value).__name__}")
+    raise ValueError(f"Expected `{origin.__qualname__}`, got `{type(value).__name__}`")
