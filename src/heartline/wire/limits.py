@@ -27,6 +27,8 @@ class Limits:
     The limits that the peer must know to keep (frame, message, memory, window, calls, channels) travel in the
     handshake.
     Every value but ``resume_window`` is above 0; a bad one raises :class:`~heartline.ConfigurationError`.
+    The meaning, the unit and the reason of each default stand beside it in the source, and in the reference
+    under *Settings*.
     """
 
     frame_size: int = 256 * KIB
