@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from heartline import errors
+from heartline import CloseCode, errors
 
 
 def drawn(cls: type, lead: str = "", branch: str = "") -> list[str]:
@@ -59,6 +59,8 @@ def test_what_an_error_knows() -> None:
     refused = errors.ConnectionRefusedByPeer(4, "full", terminal=False)
     assert (refused.code, refused.reason, refused.terminal) == (4, "full", False)
     assert str(refused) == "the peer refused the connection: full (code 4)"
+    refused = errors.ConnectionRefusedByPeer(CloseCode.OVERLOADED, "full", terminal=False)
+    assert str(refused) == "the peer refused the connection: full (OVERLOADED)"
     closed = errors.ConnectionClosed("closed", code=1, by_peer=True)
     assert (closed.code, closed.by_peer) == (1, True)
     assert errors.RemoteProtocolError("broken").offset is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import pytest
@@ -45,6 +46,19 @@ for event in EVENTS:
 
 async def _operate() -> str:
     return "done"
+
+
+class _Middleware:
+    async def __call__(self, operation: Operation, proceed: Proceed) -> Any:
+        return await proceed()
+
+    async def go_on(self, operation: Operation, proceed: Proceed) -> Any:
+        return await proceed()
+
+    def plain(self, operation: Operation, proceed: Proceed) -> None: ...
+
+
+def _plain(operation: Operation, proceed: Proceed) -> None: ...
 
 
 def _named(name: str, order: list[str]) -> Callable[[Operation, Proceed], Awaitable[Any]]:
@@ -97,8 +111,25 @@ class TestObservers:
     def test_what_is_not_one_is_refused(self) -> None:
         with pytest.raises(ConfigurationError, match=r"must be heartline\.Observer objects, not 5"):
             Hooks(observers=[5])  # type: ignore[list-item]
-        with pytest.raises(ConfigurationError, match=r"must be async functions .*, not 'x'"):
+        with pytest.raises(ConfigurationError, match=r"must be async functions: .*, not 'x'"):
             Hooks(middleware=["x"])  # type: ignore[list-item]
+
+    def test_what_is_not_in_a_list_is_refused(self) -> None:
+        with pytest.raises(ConfigurationError, match=r"^observers must be a list: observers=\[\.\.\.\], not"):
+            Hooks(observers=Observer())  # type: ignore[arg-type]
+        with pytest.raises(ConfigurationError, match=r"^middleware must be a list: .*, not <function"):
+            Hooks(middleware=lambda: None)  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize("plain", [_plain, partial(_plain), _Middleware().plain, Observer])
+    def test_middleware_is_async(self, plain: Any) -> None:
+        with pytest.raises(ConfigurationError, match=r"must be async functions: async def .*, not"):
+            Hooks([plain])
+
+    @pytest.mark.parametrize(
+        "one", [_Middleware(), _Middleware().go_on, partial(_Middleware()), partial(_Middleware().go_on)]
+    )
+    async def test_anything_async_is_middleware(self, one: Any) -> None:
+        assert await Hooks([one]).around(CALL, _operate) == "done"
 
 
 class TestMiddleware:

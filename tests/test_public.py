@@ -77,7 +77,7 @@ MADE_BY_FACTORIES = [thing for thing in public_names().values() if isinstance(th
 @pytest.mark.parametrize("cls", MADE_BY_FACTORIES)
 def test_what_only_its_factory_makes_has_no_constructor(cls: Any) -> None:
     for arguments in ((), (1,), (None, "x", 3)):
-        with pytest.raises(TypeError, match=rf"{cls.__name__} has no public constructor"):
+        with pytest.raises(TypeError, match=rf"^{cls.__name__} has no public constructor: [^`\n]+$"):
             cls(*arguments)
     assert getattr(cls, "__final__", False) or cls is heartline.RemoteMethod
 

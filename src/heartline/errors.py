@@ -74,6 +74,11 @@ class ConnectionFailed(HeartlineError):
     """The connection could not be opened; ``__cause__`` holds the system's error, if there is one."""
 
 
+def name_of_code(code: int) -> str:
+    """A :class:`heartline.CloseCode`, or a number that is none, as text for a person."""
+    return code.name if isinstance(code, enum.IntEnum) else f"code {code}"
+
+
 class ConnectionRefusedByPeer(ConnectionFailed):
     """The peer answered the handshake with REFUSE.
 
@@ -82,7 +87,7 @@ class ConnectionRefusedByPeer(ConnectionFailed):
     """
 
     def __init__(self, code: int, reason: str, *, terminal: bool) -> None:
-        super().__init__(f"the peer refused the connection: {reason} (code {code})")
+        super().__init__(f"the peer refused the connection: {reason} ({name_of_code(code)})")
         self.code = code
         self.reason = reason
         self.terminal = terminal
@@ -132,14 +137,17 @@ class SerializationError(HeartlineError):
 
 
 class Outcome(enum.Enum):
-    """What is known about the execution of a call that failed."""
+    """What is known about the execution of a call that failed.
+
+    - ``NOT_SENT``: the peer cannot have seen the call, so repeating it is safe.
+    - ``MAYBE_EXECUTED``: the call left this side and no answer came; repeat it only if it is idempotent.
+    - ``COMPLETED``: the peer answered. It executed the call, or decided not to; which of them, the class of
+      the error says.
+    """
 
     NOT_SENT = "not sent"
-    """The peer cannot have seen the call: repeating it is safe."""
     MAYBE_EXECUTED = "maybe executed"
-    """The call left this side and no answer came: repeat it only if it is idempotent."""
     COMPLETED = "completed"
-    """The peer answered: it executed the call, or decided not to."""
 
 
 class CallError(HeartlineError):

@@ -9,6 +9,7 @@ nothing is wrapped.
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
@@ -49,8 +50,9 @@ Proceed: TypeAlias = Callable[[], Awaitable[Any]]
 """Goes on with the operation; gives its result, or raises its error."""
 
 Middleware: TypeAlias = Callable[[Operation, Proceed], Awaitable[Any]]
-"""``async def middleware(operation, proceed)``: awaits ``proceed()`` once to let the operation go on, and
-returns what that gave. The first of several is the outermost.
+"""``async def middleware(operation, proceed)``, or an object whose ``__call__`` is one: awaits
+``proceed()`` once to let the operation go on, and returns what that gave. The first of several is the
+outermost.
 
 To refuse an operation, raise :class:`PermissionError`, or :class:`heartline.Overloaded` if it may be tried
 again later. What middleware returns for a call or a message takes the place of the result or of the
@@ -110,12 +112,16 @@ class Hooks:
     __slots__ = ("_tells", "middleware")
 
     def __init__(self, middleware: Iterable[Middleware] = (), observers: Iterable[Observer] = ()) -> None:
+        for name, given in (("middleware", middleware), ("observers", observers)):
+            if not isinstance(given, Iterable):
+                raise ConfigurationError(f"{name} must be a list: {name}=[...], not {given!r:.80}")
         self.middleware: tuple[Middleware, ...] = tuple(middleware)
         observers = tuple(observers)
         for one in self.middleware:
-            if not callable(one):
+            if not _is_async(one):
                 raise ConfigurationError(
-                    f"middleware must be async functions of (operation, proceed), not {one!r:.80}"
+                    "middleware must be async functions: async def middleware(operation, proceed), "
+                    f"not {one!r:.80}"
                 )
         for observer in observers:
             if not isinstance(observer, Observer):
@@ -164,6 +170,13 @@ class Hooks:
         if not results:
             raise PermissionError(f"middleware did not go on with {operation.kind} {operation.name!r}")
         return results[0]
+
+
+def _is_async(function: object) -> bool:
+    while isinstance(function, partial):
+        function = function.func
+    call = type(function).__call__ if callable(function) else None
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)
 
 
 class _Once:

@@ -352,7 +352,7 @@ async def test_it_is_closed_at_once_in_every_state(
     "last",
     [
         Frame(FrameType.OPEN, channel=1, payload=b"x"),
-        Frame(FrameType.CALL, payload=encode_call(CborSerializer(), b"X.y", (), {}, 1.0)[0]),
+        Frame(FrameType.CALL, payload=encode_call(CborSerializer(), "X.y", b"X.y", (), {}, 1.0)[0]),
     ],
     ids=["OPEN", "CALL"],
 )

@@ -12,7 +12,7 @@ import pytest
 import heartline.connection
 from heartline.connection import _channels
 from heartline.link import _goodbye
-from heartline.push import _journal, _keys, _publisher, _served, _sqlite
+from heartline.push import _journal, _keys, _served, _sqlite, _types
 from heartline.rpc import _faults, _service, _wire
 from heartline.server import _acceptor, _admission, _refusals
 from heartline.session import (
@@ -96,7 +96,7 @@ BOUNDS = {
     "name of a service, and of a method": _service.MAX_NAME,
     "text of an error that travels": _faults.MESSAGE_SIZE,
     "longest timeout that travels with a call": _wire.LONGEST_TIMEOUT,
-    "name of a topic": _publisher.MAX_TOPIC_NAME,
+    "name of a topic": _types.MAX_TOPIC_NAME,
     "updates sent to a subscriber that it has not confirmed": _served.WINDOW_COUNT,
     "bytes of such updates (one is always sent)": _served.WINDOW_SIZE,
     "key of a publish": _keys.MAX_KEY,

@@ -12,6 +12,11 @@ import heartline
 from heartline import ConnectionSettings, ServerSettings
 from heartline.federated import Learner, run_learner
 
+
+@heartline.service
+class Clock: ...
+
+
 KEYWORD_ONLY, VAR_KEYWORD = inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD
 
 
@@ -48,6 +53,14 @@ def test_who_passes_them_on_takes_all_of_them(function: Callable[..., Any], sett
 async def test_serve_passes_its_settings_on() -> None:
     with pytest.raises(heartline.ConfigurationError, match="morse"):
         await heartline.serve("memory://", serializer="morse")
+
+
+@pytest.mark.parametrize("services", [Clock(), None])
+async def test_services_are_in_a_list(services: Any) -> None:
+    with pytest.raises(
+        heartline.ConfigurationError, match=r"^services must be a list of objects: services=\["
+    ):
+        await heartline.serve("memory://", services=services)
 
 
 async def test_a_learner_passes_its_settings_on() -> None:

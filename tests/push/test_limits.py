@@ -9,6 +9,7 @@ import trio
 from trio.testing import MockClock
 
 from heartline import (
+    Connection,
     Gap,
     History,
     InvalidArguments,
@@ -20,9 +21,8 @@ from heartline import (
 from heartline.errors import ConfigurationError, RemoteProtocolError
 from heartline.push import SlowPolicy
 from heartline.push._following import MAX_WAITING, MAX_WAITING_SIZE
-from heartline.push._publisher import MAX_TOPIC_NAME
 from heartline.push._served import WINDOW_COUNT, WINDOW_SIZE
-from heartline.push._types import POLICIES
+from heartline.push._types import MAX_TOPIC_NAME, POLICIES
 from heartline.wire import CborSerializer, FrameType
 from tests.engine import core_of, link_of
 from tests.push.helpers import (
@@ -166,10 +166,15 @@ async def test_a_topic_has_a_name(name: str, autojump_clock: MockClock) -> None:
             with pytest.raises(ConfigurationError, match="text of 1 to 256 characters"):
                 await use()
         with pytest.raises(InvalidArguments, match="text of 1 to 256 characters"):
-            await client.subscribe(name).__aenter__()
+            await _ask(client, name)
         await server.publish("x" * MAX_TOPIC_NAME, 1)
         async with client.subscribe("x" * MAX_TOPIC_NAME):
             pass
+
+
+async def _ask(client: Connection, name: Any) -> None:
+    """Ask as a peer does that does not look at the name before."""
+    await client.service("$push").subscribe(name, None, "drop oldest", 1)
 
 
 async def _declare(server: Server, name: Any) -> None:
@@ -182,7 +187,7 @@ async def test_a_name_is_text(name: Any, autojump_clock: MockClock) -> None:
         with pytest.raises((ConfigurationError, TypeError)):
             await server.publish(name, 1)
         with pytest.raises(InvalidArguments):
-            await client.subscribe(name).__aenter__()
+            await _ask(client, name)
 
 
 # What waits at a subscriber.

@@ -138,5 +138,7 @@ def test_a_small_update_is_encoded_once_for_all(length: int) -> None:
     ],
 )
 def test_a_history_without_room_is_refused(bounds: dict[str, Any], field: str) -> None:
-    with pytest.raises(ConfigurationError, match=rf"History\.{field} must be .*, not {bounds[field]!r}"):
+    with pytest.raises(
+        ConfigurationError, match=rf"History\.{field} must be a number .*, not {bounds[field]!r}"
+    ):
         History(**bounds)

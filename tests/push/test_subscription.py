@@ -142,11 +142,35 @@ async def test_a_position_of_another_life_is_the_newest_for_who_keeps_that(
             assert await take_values(topic, 1) == [4]
 
 
-@pytest.mark.parametrize("since", ["first", 5, 0, True, ("epoch", 1), ["epoch", 1]])
+@pytest.mark.parametrize(
+    "since",
+    ["first", 5, 0, True, ("epoch", 1), ["epoch", 1], Position("a", "b"), Position(1, 1)],  # type: ignore[arg-type]
+)
 async def test_a_wrong_beginning_is_refused(since: Any, autojump_clock: MockClock) -> None:
     async with open_pair() as (_, client):
-        with pytest.raises(ConfigurationError, match="since must be"):
+        with pytest.raises(ConfigurationError, match="since must "):
             client.subscribe("topic", since=since)
+
+
+@pytest.mark.parametrize("topic", [5, "", None, "x" * 257])
+async def test_what_cannot_name_a_topic_is_refused(topic: Any, autojump_clock: MockClock) -> None:
+    async with open_pair() as (_, client):
+        with pytest.raises(ConfigurationError, match="a topic's name is text of 1 to 256 characters, not"):
+            client.subscribe(topic)
+
+
+async def test_a_name_that_cannot_be_sent_is_shown(autojump_clock: MockClock) -> None:
+    async with open_pair() as (_, client):
+        with pytest.raises(InvalidArguments, match=r"^subscribe to '\\ud800' was not called: cannot encode"):
+            async with client.subscribe("\ud800"):
+                pass
+
+
+@pytest.mark.parametrize("target", ["Reading", 3, [int]])
+async def test_what_is_no_type_is_refused(target: Any, autojump_clock: MockClock) -> None:
+    async with open_pair() as (_, client):
+        with pytest.raises(ConfigurationError, match="type must be a type, not"):
+            client.subscribe("topic", type=target)
 
 
 async def test_a_wrong_policy_is_refused(autojump_clock: MockClock) -> None:

@@ -142,7 +142,7 @@ class TestDeadlines:
 
     @given(timeout=st.floats(0, 1e300))
     def test_a_timeout_never_comes_early(self, timeout: float) -> None:
-        payload, _ = encode_call(CborSerializer(), b"S.m", (), {}, timeout)
+        payload, _ = encode_call(CborSerializer(), "S.m", b"S.m", (), {}, timeout)
         _, decoded, *_ = decode_call(payload)
         assert decoded >= timeout
         if timeout < LONGEST_TIMEOUT:

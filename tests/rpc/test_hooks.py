@@ -375,7 +375,7 @@ class TestObservers:
             with pytest.raises(Overloaded):
                 await caller.service(Work).task()
         (error,) = errors
-        assert isinstance(error, Overloaded)
+        assert type(error) is Overloaded
 
 
 # Whatever middleware does

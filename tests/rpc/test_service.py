@@ -96,6 +96,11 @@ class TestNames:
         with pytest.raises(ConfigurationError, match="classes"):
             service(lambda: None)  # type: ignore[call-overload]
 
+    @pytest.mark.parametrize("option", ["idempotent", "thread"])
+    def test_an_option_is_true_or_false(self, option: str) -> None:
+        with pytest.raises(ConfigurationError, match=f"method {option} must be True or False, not 'x'"):
+            method(**{option: "x"})  # type: ignore[call-overload]
+
 
 class TestWhatIsPublic:
     def test_a_subclass_is_no_service_by_itself(self) -> None:

@@ -79,7 +79,7 @@ async def test_a_serializer_is_told_the_annotations() -> None:
             assert bound.targets == [tuple[Celsius, int], Any, Any, float]
 
             bound.targets.clear()
-            with pytest.raises(InvalidArguments, match="argument 'start': expected a Celsius"):
+            with pytest.raises(InvalidArguments, match="argument 'start': Expected `Celsius`, got `float`"):
                 await heater.warm(20.0, by=2)  # type: ignore[arg-type]
             assert bound.targets == [Any]
 

@@ -142,7 +142,8 @@ async def test_they_are_logged_with_address_and_reason(
     async with heartline.open_server("memory://") as server:
         for sent in (b"GET /", b"\x16\x03", b"\x80"):
             await talk(server.urls[0], sent)
-    assert [record.getMessage().partition(": ")[2] for record in caplog.records] == [
+    refusals = [record.getMessage() for record in caplog.records if record.module == "_refusals"]
+    assert [line.partition(": ")[2] for line in refusals] == [
         "it speaks HTTP, and this port does not",
         "it speaks TLS, and this port does not",
         "its first byte is 0x80, which no dialect serves",

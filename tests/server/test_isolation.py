@@ -160,7 +160,7 @@ async def test_answers_to_a_peer_that_never_reads_are_bounded(
     monkeypatch.setattr(outbox, "STUCK_LIMIT", 50_000)
     most = 0
     async with bystander(limits=Limits(calls=4, write_buffer=50_000)) as (server, peer, connection):
-        payload, flags = encode_call(CborSerializer(), b"Echo.nothing", (), {}, float("inf"))
+        payload, flags = encode_call(CborSerializer(), "Echo.nothing", b"Echo.nothing", (), {}, float("inf"))
         with pytest.raises(trio.BrokenResourceError):
             for number in range(100_000):
                 await peer.send(Frame(FrameType.CALL, flags, 0, number, payload))

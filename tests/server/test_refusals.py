@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 
 import pytest
 import trio
@@ -16,10 +17,18 @@ from tests.opening import open_stream
 from ..connection.helpers import settle
 
 
+class Refusals(logging.Filter):
+    """Leaves out the lines of beginnings."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.module == "_refusals"
+
+
 @pytest.fixture
-def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+def log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
     caplog.set_level(logging.INFO, "heartline.server")
-    return caplog
+    with caplog.filtering(Refusals()):
+        yield caplog
 
 
 def deny(peer: Peer) -> None:

@@ -29,8 +29,16 @@ SMALL = {
 
 @pytest.mark.parametrize("name", [name for name in FIELDS if name != "resume_window"])
 def test_nothing_is_no_bound(name: str) -> None:
-    with pytest.raises(ConfigurationError, match=rf"Limits.{name} must be a number above 0, not 0"):
+    with pytest.raises(ConfigurationError, match=rf"Limits.{name} must be a (whole )?number above 0, not 0"):
         Limits(**{name: 0})
+
+
+@pytest.mark.parametrize("value", [1.5, True])
+def test_a_count_of_bytes_is_a_whole_number(value: Any) -> None:
+    with pytest.raises(
+        ConfigurationError, match=rf"Limits.window must be a whole number above 0, not {value}"
+    ):
+        Limits(window=value)
 
 
 @pytest.mark.parametrize("name", FIELDS)

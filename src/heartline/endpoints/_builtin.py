@@ -59,4 +59,6 @@ def make_push_service(hooks: Hooks) -> PushService | GuardedPushService:
 
 async def ask_for_topic(core: Core, topic: str, since: Any, policy: str, key: int) -> Any:
     """Ask the peer's ``$push`` for a subscription."""
-    return await core.part(Calls).proxy("$push", None).subscribe(topic, since, policy, key)
+    # Not through a proxy: its errors would begin with the name of a method that the user has not called.
+    name = f"subscribe to {topic!r}"
+    return await core.part(Calls).call(name, b"$push.subscribe", (topic, since, policy, key), {}, Any)

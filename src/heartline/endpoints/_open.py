@@ -83,12 +83,17 @@ async def open_connection(
     makes up an id, which the client keeps over reconnects. ``credentials``, for the server's
     ``authenticate``, is any value, or a function, sync or async, that is called for one before every
     handshake, so that a token can be renewed: what the function raises before the first handshake is raised
-    here, and later counts as one failed attempt. ``transport`` is for registered schemes whose clients have
-    options. ``reconnect`` says how to come back after a loss; with ``None`` the client does not. ``history``
-    and ``topics`` are for what this client publishes, as for :func:`open_server`. ``middleware`` runs around
-    what the server asks of this client and what it publishes, and ``observers`` are told what happens: see
-    :class:`Operation` and :class:`Observer`. ``rng`` is the source of random delays; a seeded one makes a run
-    repeatable.
+    here, and later counts as one failed attempt. ``tls`` is the context for ``tls://`` and ``wss://``;
+    without one the system's authorities are trusted. ``transport`` is for registered schemes whose clients have
+    options.
+
+    ``reconnect`` says how to come back after a loss; with ``None`` the client does not. ``heartbeat`` says
+    when to send a sign of life, and after which silence the link counts as lost. ``limits`` bounds what the
+    server can make this side accept and hold. ``serializer`` names the format in which this side writes
+    values; it reads every registered one. ``history`` and ``topics`` are for what this client publishes, as
+    for :func:`open_server`. ``middleware`` runs around what the server asks of this client and what it
+    publishes, and ``observers`` are told what happens: see :class:`Operation` and :class:`Observer`. ``rng``
+    is the source of random delays; a seeded one makes a run repeatable.
 
     The first connection is tried once, because a wrong address is a mistake that should be reported: raises
     :class:`ConfigurationError`, :class:`ConnectionFailed`, :class:`ConnectionRefusedByPeer` or
@@ -170,8 +175,13 @@ async def open_server(
     whose methods clients may call. ``authenticate(peer)`` judges a :class:`heartline.Peer`: it returns the id
     under which the client is let in, in place of an older connection with that id; or ``None`` to let it in
     under the identity that it claims, if that is free; or it raises :class:`PermissionError`. It may be
-    async. ``transport`` says how to listen, and which sites' pages may connect from browsers. ``history`` is
-    what topics retain by default. ``topics`` are those with a store, a fold or other policies, by name: they
+    async. ``tls`` is the context, with the server's certificate, that ``tls://`` and ``wss://`` need.
+    ``transport`` says how to listen, and which sites' pages may connect from browsers.
+
+    ``heartbeat`` says when to send a sign of life, and after which silence a link counts as lost. ``limits``
+    bounds what each client, and all of them together, can make this side accept and hold. ``serializer``
+    names the format in which this side writes values; it reads every registered one. ``history`` is what
+    topics retain by default. ``topics`` are those with a store, a fold or other policies, by name: they
     are loaded from their stores before the first client is let in. ``middleware`` runs around what clients
     ask of this server and what it publishes, and ``observers`` are told what happens: see :class:`Operation`
     and :class:`Observer`. ``dialects`` serve streams whose first byte is not 0, as that of a heartline client
@@ -303,7 +313,8 @@ def _parts(
     services: Iterable[Any], hooks: Hooks, publisher: Publisher, inbox: SharedInbox | None
 ) -> dict[int, Callable[[Core], Part]]:
     """The parts of each connection of an endpoint: a line per part."""
-    _check("services", services, Iterable)
+    if not isinstance(services, Iterable):
+        raise ConfigurationError(f"services must be a list of objects: services=[...], not {services!r:.80}")
     table = ServiceTable(partial(hook, hooks))
     table.add(make_push_service(hooks), "$push")
     for instance in services:

@@ -120,7 +120,8 @@ def _admitted(answer: Event | None, resuming: bool) -> Welcome:
         reason = printable(answer.reason)
         if resuming and answer.code == CloseCode.NO_SESSION:
             raise _Forgotten(reason)
-        raise ConnectionRefusedByPeer(answer.code, reason, terminal=CloseCode.is_terminal(answer.code))
+        code = CloseCode.known(answer.code)
+        raise ConnectionRefusedByPeer(code, reason, terminal=CloseCode.is_terminal(code))
     assert isinstance(answer, Welcome), "the session lets nothing else through"
     return answer
 

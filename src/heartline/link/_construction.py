@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABCMeta
 from typing import Any, TypeVar
 
@@ -15,7 +16,13 @@ class NoPublicConstructor(ABCMeta):
 
     def __call__(cls, *_args: object, **_settings: object) -> Any:
         """Refuse."""
-        raise TypeError(f"{cls.__module__}.{cls.__qualname__} has no public constructor: {cls.__doc__}")
+        raise TypeError(f"{cls.__qualname__} has no public constructor: {_plain(cls)}")
 
     def _create(cls: type[T], *args: Any, **settings: Any) -> T:
         return type.__call__(cls, *args, **settings)  # type: ignore[no-any-return]
+
+
+def _plain(cls: type) -> str:
+    """The first line of the docstring, without markup."""
+    line = (cls.__doc__ or "").partition("\n")[0]
+    return re.sub(r":\w+:(?=`)|`~?", "", line)

@@ -14,7 +14,7 @@ from typing import Any, TypeVar, cast
 
 import trio
 
-from heartline.errors import ConnectionClosed, ConnectionLost, HeartlineError
+from heartline.errors import ConnectionClosed, ConnectionLost, HeartlineError, name_of_code
 from heartline.link._goodbye import GOODBYE_GRACE, Goodbye
 from heartline.link._link import Link
 from heartline.link._peer import Peer
@@ -232,8 +232,11 @@ class Core:
         if not goodbye.hear(message.drain):
             self.leave_when_idle()
             return
-        why = f"{printable(message.reason) or 'no reason given'} (code {message.code})"
-        error = ConnectionClosed(f"the peer closed the connection: {why}", code=message.code, by_peer=True)
+        code = CloseCode.known(message.code)
+        why = printable(message.reason) or "no reason given"
+        if code != CloseCode.NORMAL:
+            why = f"{why} ({name_of_code(code)})"
+        error = ConnectionClosed(f"the peer closed the connection: {why}", code=code, by_peer=True)
         self._leave(goodbye, error)
 
     def _leave(self, goodbye: Goodbye, error: ConnectionClosed) -> None:

@@ -48,8 +48,8 @@ class History:
             counts = name in ("count", "keys")
             # Below 1 a count would not even keep the newest.
             if not isinstance(value, (int, float)) or not value > 0 or (counts and value < 1):
-                least = "at least 1" if counts else "above 0"
-                raise ConfigurationError(f"History.{name} must be {least}, not {value!r}")
+                least = "of at least 1" if counts else "above 0"
+                raise ConfigurationError(f"History.{name} must be a number {least}, not {value!r}")
 
 
 class Entry:

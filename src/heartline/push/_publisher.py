@@ -29,19 +29,16 @@ from heartline.push._settings import TopicSettings, check_policies
 from heartline.push._state import State
 from heartline.push._store import Store
 from heartline.push._topic import TURN, Taken, Topic
-from heartline.push._types import WAITS, SlowPolicy, WaitFor, check_choice
+from heartline.push._types import WAITS, SlowPolicy, WaitFor, check_choice, check_topic_name
 from heartline.push._waiting import hand_out
 from heartline.push._wire import OFFSET
 from heartline.wire import Limits, Serializer, encode_value
 
-__all__ = ["MAX_TOPIC_NAME", "Publisher", "TopicStatistics"]
+__all__ = ["Publisher", "TopicStatistics"]
 
 BLOCK_PATIENCE = 30.0
 """Seconds that one update waits for subscribers with the policy "block": as long as a silent peer is borne.
 Then they are left behind like the others, so that no subscriber holds a publisher up for good."""
-
-MAX_TOPIC_NAME = 256
-"""Characters in a topic's name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,10 +100,7 @@ class Publisher:
         """The topic of this name; a new one lasts while it is used. Raises :class:`ConfigurationError`."""
         topic = self._topics.get(name)
         if topic is None:
-            if not isinstance(name, str) or not 0 < len(name) <= MAX_TOPIC_NAME:
-                raise ConfigurationError(
-                    f"a topic's name is text of 1 to {MAX_TOPIC_NAME} characters, not {name!r:.80}"
-                )
+            check_topic_name(name)
             self._epoch = self._epoch or self._make_epoch()
             log = TopicLog(self._epoch, self.next_number(), self._history)
             tell = self._hooks.tell("update_published")

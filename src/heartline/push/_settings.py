@@ -41,7 +41,11 @@ class Fold:
 
 @dataclass(frozen=True, kw_only=True)
 class TopicSettings:
-    """A topic of :func:`heartline.open_server` or :func:`heartline.open_connection`."""
+    """A topic of :func:`heartline.open_server` or :func:`heartline.open_connection`.
+
+    What each field means stands beside it in the source, and in the reference under *Topics*. A bad value
+    raises :class:`ConfigurationError`.
+    """
 
     history: History | None = None
     """``None``: that of the server or connection."""

@@ -24,9 +24,11 @@ from heartline.push._types import (
     SlowPolicy,
     Update,
     check_choice,
+    check_topic_name,
 )
 from heartline.push._wire import decode_update
 from heartline.wire import convert
+from heartline.wire.serializers.conversion import check_target
 
 __all__ = ["Subscription", "subscribe"]
 
@@ -120,7 +122,18 @@ def subscribe(
     core: Core, topic: str, *, since: Since, policy: SlowPolicy, on_gap: OnGap, target: Any
 ) -> Subscription[Any]:
     """A subscription to be entered; raises :class:`ConfigurationError`."""
-    if since is not None and not isinstance(since, Position):
+    check_topic_name(topic)
+    try:
+        check_target(target)
+    except TypeError:
+        raise ConfigurationError(f"type must be a type, not {target!r:.80}") from None
+    if isinstance(since, Position):
+        # Here and not when it is made, which happens for each update.
+        if not isinstance(since.epoch, str) or type(since.offset) is not int:
+            raise ConfigurationError(
+                f"since must have an epoch (str) and an offset (int), not {since!r:.120}"
+            )
+    elif since is not None:
         check_choice("since", since, STARTS, or_else=", a Position or None")
     check_choice("policy", policy, POLICIES)
     check_choice("on_gap", on_gap, get_args(OnGap))

@@ -8,6 +8,7 @@ from typing import Final, Generic, Literal, TypeAlias, TypeVar, get_args
 from heartline.errors import ConfigurationError
 
 __all__ = [
+    "MAX_TOPIC_NAME",
     "POLICIES",
     "STARTS",
     "WAITS",
@@ -19,7 +20,11 @@ __all__ = [
     "Update",
     "WaitFor",
     "check_choice",
+    "check_topic_name",
 ]
+
+MAX_TOPIC_NAME = 256
+"""Characters in a topic's name."""
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -56,6 +61,14 @@ WAITS: Final = get_args(_Wait)
 
 WaitFor: TypeAlias = _Wait | None
 """What ``publish`` waits for."""
+
+
+def check_topic_name(name: object) -> None:
+    """Raise :class:`ConfigurationError` unless this can be the name of a topic."""
+    if not isinstance(name, str) or not 0 < len(name) <= MAX_TOPIC_NAME:
+        raise ConfigurationError(
+            f"a topic's name is text of 1 to {MAX_TOPIC_NAME} characters, not {name!r:.80}"
+        )
 
 
 def check_choice(name: str, value: object, choices: tuple[str, ...], *, or_else: str = "") -> None:

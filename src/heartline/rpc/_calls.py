@@ -141,7 +141,7 @@ class Calls:
             link, timeout, payload, flags = turn
         else:
             assert link is not None
-            payload, flags = encode_call(core.setup.serializer, target, args, kwargs, timeout)
+            payload, flags = encode_call(core.setup.serializer, name, target, args, kwargs, timeout)
             if len(payload) > SMALL_CALL:
                 await self._wait_share(link, name, len(payload))
         size = len(payload)
@@ -173,7 +173,7 @@ class Calls:
             return value if returns is Any or type(value) is returns else convert(value, returns)
         except SerializationError as error:
             raise InvalidArguments(
-                f"{name} returned what cannot be read or its annotation does not allow: {error}",
+                f"{name} was executed, but its result cannot be used: {error}",
                 outcome=Outcome.COMPLETED,
             ) from None
 
@@ -206,7 +206,7 @@ class Calls:
             link = await self._wait_room(name)
             timeout = _time_left()
             if timeout > 0:
-                payload, flags = encode_call(self._core.setup.serializer, target, args, kwargs, timeout)
+                payload, flags = encode_call(self._core.setup.serializer, name, target, args, kwargs, timeout)
                 if len(payload) > SMALL_CALL:
                     await self._wait_share(link, name, len(payload))
                 return link, timeout, payload, flags

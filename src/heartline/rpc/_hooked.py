@@ -26,6 +26,8 @@ def hook(hooks: Hooks, bound: Bound, name: str) -> Bound:
     if hooks.middleware:
         bound = replace(bound, function=_inside(hooks, bound, name), mode=Mode.TASK)
     tell = hooks.tell("call_served")
+    if tell is not None and hooks.middleware:
+        tell = partial(_tell_cause, tell)
     if tell is not None and bound.mode is Mode.INLINE:
         bound = replace(bound, function=_watch_inline(bound, name, tell))
     elif tell is not None:
@@ -54,7 +56,7 @@ def _inside(hooks: Hooks, bound: Bound, name: str) -> Callable[..., Awaitable[An
             # like any other, perhaps from a call that the method made.
             if began:
                 raise
-            raise NotBegun(str(error)) from None
+            raise NotBegun(str(error)) from error
 
     return call
 
@@ -79,6 +81,11 @@ def _watch_inline(bound: Bound, name: str, tell: Tell) -> Callable[..., Any]:
             return method(*args, **kwargs)
 
     return call
+
+
+def _tell_cause(tell: Tell, name: str, seconds: float, error: BaseException | None) -> None:
+    """Tell observers what middleware itself has raised."""
+    tell(name, seconds, error.__cause__ if isinstance(error, NotBegun) else error)
 
 
 def _as_async(bound: Bound) -> Callable[..., Awaitable[Any]]:

@@ -19,10 +19,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar, overload
 
-import msgspec
-
 from heartline.errors import ConfigurationError, SerializationError
 from heartline.wire import convert
+from heartline.wire.serializers.conversion import check_target
 from heartline.wire.text import is_name
 
 __all__ = [
@@ -138,6 +137,10 @@ def method(
     options = MethodOptions(idempotent=idempotent, timeout=timeout, thread=thread)
     if timeout is not None and not (isinstance(timeout, (int, float)) and timeout > 0):
         raise ConfigurationError(f"method timeout must be seconds above 0, not {timeout!r}")
+
+    for name, flag in (("idempotent", idempotent), ("thread", thread)):
+        if not isinstance(flag, bool):
+            raise ConfigurationError(f"method {name} must be True or False, not {flag!r:.80}")
 
     def mark(function: F) -> F:
         if not inspect.isfunction(function) or function.__name__.startswith("_"):
@@ -266,9 +269,7 @@ def _checkable(function: Callable[..., Any], hint: Any) -> Any:
     if hint is typing.NoReturn or hint is typing.Never:
         return Any
     try:
-        msgspec.convert(object(), hint, dec_hook=lambda _type, value: value)
-    except msgspec.ValidationError:
-        pass
+        check_target(hint)
     except TypeError as error:
         raise ConfigurationError(f"{function.__qualname__}: {hint!r} cannot be checked: {error}") from None
     return hint

@@ -34,15 +34,20 @@ LONGEST_TIMEOUT = 0xFFFFFFFF / 1000
 
 
 def encode_call(
-    serializer: Serializer, target: bytes, args: tuple[Any, ...], kwargs: dict[str, Any], timeout: float
+    serializer: Serializer,
+    name: str,
+    target: bytes,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    timeout: float,
 ) -> tuple[bytes, int]:
-    """The payload and the flags of a CALL; raises :class:`InvalidArguments`."""
+    """The payload and the flags of a CALL; raises :class:`InvalidArguments`, which begins with ``name``."""
     milliseconds = max(1, math.ceil(timeout * 1000)) if timeout < LONGEST_TIMEOUT else 0
     head = CALL_HEAD.pack(serializer.content_id, 1 if kwargs else 0, len(target), milliseconds)
     try:
         return encode_body(serializer, [args, kwargs] if kwargs else args, head + target)
     except SerializationError as error:
-        why = f"{target.decode()} was not called: {error}"
+        why = f"{name} was not called: {error}"
         raise InvalidArguments(why, outcome=Outcome.NOT_SENT) from error
 
 

@@ -99,6 +99,7 @@ class Acceptor:
         if core.link is not None:
             return _resume(table, core, core.link, stream, session, peer)
         table.register(core)
+        logger.info("%s: let in", core)
         link = Link(stream, session, table.setup.nursery, write_buffer=table.setup.limits.write_buffer)
         return _serve(table, core, link)
 

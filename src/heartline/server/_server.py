@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, final
@@ -26,6 +27,8 @@ from heartline.session import CloseCode
 from heartline.wire import HEADER, FrameType
 
 __all__ = ["Broadcast", "Server", "ServerStatistics", "make_server"]
+
+logger = logging.getLogger("heartline.server")
 
 TURN = 256
 """Connections that a broadcast is queued for before other tasks run, well under a millisecond."""
@@ -305,5 +308,6 @@ def _put_long(core: Core, number: int, payload: bytes, flags: int) -> bool:
 def make_server(
     table: Table, urls: tuple[str, ...], publisher: Publisher, announcer: Announcer, inbox: SharedInbox
 ) -> Server:
-    """Make the :class:`Server` of a table."""
+    """Make the :class:`Server` of a table, which is about to accept streams."""
+    logger.info("listening on %s", ", ".join(urls))
     return Server._create(table, urls, publisher, announcer, inbox)

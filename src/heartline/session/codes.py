@@ -43,6 +43,14 @@ class CloseCode(enum.IntEnum):
     """The application closed this connection and does not want it back."""
 
     @staticmethod
+    def known(code: int) -> int:
+        """The member with this value; a code of a later version as it is."""
+        try:
+            return CloseCode(code)
+        except ValueError:
+            return code
+
+    @staticmethod
     def is_terminal(code: int) -> bool:
         """Whether reconnecting after this code is pointless."""
         return code >= CloseCode.PROTOCOL_ERROR

@@ -67,6 +67,11 @@ def parse_network(
         raise ConfigurationError(f"url: {url!r} has a path, {path!r}; {scheme} URLs end after the port")
     if has_path:
         path = _parse_path(url, path or "/", listening=listening)
+    if "?" in authority:
+        raise ConfigurationError(
+            f"url: {url!r} has a query without a path; only clients of ws:// and wss:// send one, "
+            "as /?name=value"
+        )
     host, port = _split_port(url, authority)
     return NetworkURL(scheme, _parse_host(url, host), _parse_port(url, port, default_port, listening), path)
 

@@ -27,6 +27,8 @@ class Limits:
     The limits that the peer must know to keep (frame, message, memory, window, calls, channels) travel in the
     handshake.
     Every value but ``resume_window`` is above 0; a bad one raises :class:`~heartline.ConfigurationError`.
+    The meaning, the unit and the reason of each default stand beside it in the source, and in the reference
+    under *Settings*.
     """
 
     frame_size: int = 256 * KIB
@@ -100,11 +102,11 @@ class Limits:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            number = (int, float) if field.name in _SECONDS else int
+            kinds, number = ((int, float), "number") if field.name in _SECONDS else (int, "whole number")
             zero = field.name == "resume_window" and value == 0
-            if not isinstance(value, number) or isinstance(value, bool) or not (value > 0 or zero):
+            if not isinstance(value, kinds) or isinstance(value, bool) or not (value > 0 or zero):
                 least = "of at least 0" if field.name == "resume_window" else "above 0"
-                raise ConfigurationError(f"Limits.{field.name} must be a number {least}, not {value!r}")
+                raise ConfigurationError(f"Limits.{field.name} must be a {number} {least}, not {value!r}")
         if self.frame_size >= 16 * MIB:
             raise ConfigurationError(f"Limits.frame_size must be below 16 MiB, not {self.frame_size!r}")
         if self.message_size < self.frame_size:

@@ -52,7 +52,9 @@ class Opaque:
 )
 def test_what_cannot_be_sent_is_named(serializer: Serializer, value: Any, name: str) -> None:
     for within in (value, [value], {"key": value}, [memoryview(b""), value]):
-        with pytest.raises(SerializationError, match=rf"a (\w+\.)*{name} cannot be sent"):
+        with pytest.raises(
+            SerializationError, match=rf"^a value of type (?!builtins)(\w+\.)*{name} cannot be sent"
+        ):
             serializer.encode(within, [])
 
 
@@ -60,7 +62,7 @@ def test_what_cannot_be_sent_is_named(serializer: Serializer, value: Any, name: 
 def test_a_value_in_itself_cannot_be_sent(serializer: Serializer) -> None:
     row: list[Any] = []
     row.append(row)
-    with pytest.raises(SerializationError, match="cannot encode a list"):
+    with pytest.raises(SerializationError, match="cannot encode this list as"):
         serializer.encode(row, [])
 
 

@@ -37,20 +37,32 @@ def test_a_registered_serializer_is_found() -> None:
 @pytest.mark.parametrize(
     ("name", "content_id", "message"),
     [
-        ("cbor", 9, "'cbor' \\(1\\) is registered already"),
-        ("other", 2, "'json' \\(2\\) is registered already"),
-        ("other", 0, "content_id must be 1 to 255"),
-        ("other", 256, "content_id must be 1 to 255"),
-        ("other", -1, "content_id must be 1 to 255"),
+        ("cbor", 64, "'cbor' \\(1\\) is registered already"),
+        *(("other", id, f"content_id must be 32 to 255, not {id!r}") for id in (-1, 0, 2, 31, 256, "64")),
     ],
 )
-def test_a_name_or_id_is_taken_once(name: str, content_id: int, message: str) -> None:
+def test_a_name_or_id_is_taken_once(name: str, content_id: Any, message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         register_serializer(Other(name, content_id))
     with pytest.raises(ConfigurationError):
         get_serializer("other")
     assert get_serializer("cbor") is CBOR
     assert get_serializer(2) is JSON
+
+
+def test_an_id_is_taken_once() -> None:
+    with (
+        known(Other("one", 64)),
+        pytest.raises(ConfigurationError, match="'one' \\(64\\) is registered already"),
+    ):
+        register_serializer(Other("other", 64))
+
+
+def test_what_is_no_serializer_is_refused() -> None:
+    with pytest.raises(
+        ConfigurationError, match="serializer 3 has no name, content_id, is_text, encode, decode"
+    ):
+        register_serializer(3)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("key", ["yaml", 99, 0, ""])

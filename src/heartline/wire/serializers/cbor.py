@@ -28,7 +28,9 @@ SEGMENT_TAG: Final = 0x68656172
 
 
 def _refuse_value(_encoder: Any, value: Any) -> None:
-    raise SerializationError(f"a {type(value).__name__} cannot be sent: make it text or a number first")
+    raise SerializationError(
+        f"a value of type {type(value).__name__} cannot be sent: make it text or a number first"
+    )
 
 
 class _HasSegments(Exception):
@@ -93,7 +95,7 @@ class CborSerializer:
         except SerializationError:
             raise
         except Exception as error:
-            raise SerializationError(f"cannot encode a {type(value).__name__} as CBOR: {error}") from error
+            raise SerializationError(f"cannot encode this {type(value).__name__} as CBOR: {error}") from error
 
     def _encode_with(self, value: Any, segments: list[Segment]) -> bytes:
         def other(encoder: cbor2.CBOREncoder, value: Any) -> None:

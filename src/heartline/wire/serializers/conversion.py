@@ -8,7 +8,7 @@ import msgspec
 
 from heartline.errors import SerializationError
 
-__all__ = ["convert"]
+__all__ = ["check_target", "convert"]
 
 
 def convert(value: Any, target: Any) -> Any:
@@ -26,9 +26,17 @@ def convert(value: Any, target: Any) -> Any:
         raise SerializationError(f"cannot make this a {target}: {error}") from error
 
 
+def check_target(target: Any) -> None:
+    """Raise :class:`TypeError` if nothing can be converted to this; text and numbers are no annotations."""
+    try:
+        msgspec.convert(object(), target, dec_hook=lambda _type, value: value)
+    except msgspec.ValidationError:
+        pass
+
+
 def _accept_instance(cls: Any, value: Any) -> Any:
     # An annotation with parameters, as NDArray[float32], is checked by its class alone.
     origin = get_origin(cls) or cls
     if isinstance(value, origin):
         return value
-    raise ValueError(f"expected a {origin.__qualname__}, got a {type(value).__name__}")
+    raise ValueError(f"Expected `{origin.__qualname__}`, got `{type(value).__name__}`")

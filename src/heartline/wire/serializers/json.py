@@ -57,7 +57,7 @@ class JsonSerializer:
         except SerializationError:
             raise
         except Exception as error:
-            raise SerializationError(f"cannot encode a {type(value).__name__} as JSON: {error}") from error
+            raise SerializationError(f"cannot encode this {type(value).__name__} as JSON: {error}") from error
 
     def decode(self, data: bytes, segments: Sequence[Segment] = (), target: Any = Any) -> Any:
         """The value of exactly these bytes; the target plays no part."""

@@ -45,7 +45,7 @@ class MsgpackSerializer:
             raise
         except Exception as error:
             raise SerializationError(
-                f"cannot encode a {type(value).__name__} as MessagePack: {error}"
+                f"cannot encode this {type(value).__name__} as MessagePack: {error}"
             ) from error
 
     def decode(self, data: bytes, segments: Sequence[Segment] = (), target: Any = Any) -> Any:

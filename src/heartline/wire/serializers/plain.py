@@ -43,8 +43,9 @@ def plain(value: Any) -> Any:
     numpy = sys.modules.get("numpy")
     if numpy is not None and isinstance(value, numpy.generic) and type(value.item()) is not cls:
         return value.item()
+    name = cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
     raise SerializationError(
-        f"a {cls.__module__}.{cls.__qualname__} cannot be sent: pass plain values, dataclasses or arrays"
+        f"a value of type {name} cannot be sent: pass plain values, dataclasses or arrays"
     )
 
 

@@ -14,6 +14,12 @@ from heartline.wire.serializers.msgpack import MsgpackSerializer
 __all__ = ["Serializer", "get_serializer", "register_serializer", "registered", "unknown"]
 
 
+FIRST_FREE_ID: Final = 32
+"""The lowest content id that is not kept for heartline's own serializers."""
+
+_MEMBERS: Final = ("name", "content_id", "is_text", "encode", "decode")
+
+
 class Serializer(Protocol):
     """How values become bytes, and bytes values.
 
@@ -25,7 +31,7 @@ class Serializer(Protocol):
     """The name in settings: ``open_connection(url, serializer="json")``."""
 
     content_id: int
-    """The number on the wire, from 1 to 255. heartline takes those below 32."""
+    """The number on the wire, from 32 to 255; those below are heartline's own."""
 
     is_text: bool
     """Whether the bytes are text in UTF-8."""
@@ -57,10 +63,20 @@ def register_serializer(serializer: Serializer) -> None:
 
     The table belongs to the whole process, like that of URL schemes in :mod:`heartline.transports` and
     Python's own table of codecs: a name means the same everywhere. Raises :class:`ConfigurationError` when
-    the name or id is taken or the id is not in 1 to 255.
+    the name or id is taken, the id is not in 32 to 255, or the object is no :class:`Serializer`.
     """
-    if not 1 <= serializer.content_id <= 255:
-        raise ConfigurationError(f"serializer {serializer.name!r}: content_id must be 1 to 255")
+    lacking = [name for name in _MEMBERS if not hasattr(serializer, name)]
+    if lacking:
+        raise ConfigurationError(f"serializer {serializer!r:.80} has no {', '.join(lacking)}")
+    if type(serializer.content_id) is not int or not FIRST_FREE_ID <= serializer.content_id <= 255:
+        raise ConfigurationError(
+            f"serializer {serializer.name!r}: content_id must be {FIRST_FREE_ID} to 255, "
+            f"not {serializer.content_id!r:.80}; those below are heartline's own"
+        )
+    _register(serializer)
+
+
+def _register(serializer: Serializer) -> None:
     for taken in (registered.get(serializer.name), registered.get(serializer.content_id)):
         if taken is not None:
             raise ConfigurationError(
@@ -84,6 +100,6 @@ def unknown(key: str | int) -> str:
     return f"serializer {key!r} is not known; registered: {known}"
 
 
-register_serializer(CborSerializer())
-register_serializer(JsonSerializer())
-register_serializer(MsgpackSerializer())
+_register(CborSerializer())
+_register(JsonSerializer())
+_register(MsgpackSerializer())
