@@ -170,7 +170,9 @@ class Link:
 
         The flusher, which is to be told, writes it.
         """
-        return self.session.outbox.offer(frame)
+        outbox = self.session.outbox
+        waiting = outbox.small + len(self._unwritten)  # as in crowded: this runs once per peer
+        return waiting < self.write_buffer and outbox.offer(frame)
 
     def next_lane(self) -> int:
         """A free number for a lane that this side will open, with OPEN or with a CALL.

@@ -128,7 +128,9 @@ class Calls:
         waited for it.
         """
         core, pending = self._core, self._pending
-        link, timeout = core.link, _time_left()
+        link, timeout = core.link, trio.current_effective_deadline()
+        if timeout != math.inf:
+            timeout -= trio.current_time()
         if turn is None and (
             link is None
             or timeout <= 0

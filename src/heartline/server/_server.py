@@ -129,7 +129,7 @@ class Server(metaclass=NoPublicConstructor):
         async with self._broadcasting:  # two broadcasts come in the same order everywhere
             for count, core in enumerate(list(self._table.cores.values()), 1):
                 link = core.link
-                if link is not None and not link.crowded and link.put_broadcast(frame):
+                if link is not None and link.put_broadcast(frame):
                     setup.flusher.mark(link)
                     sent += 1
                 elif _put_long(core, number, payload, flags):

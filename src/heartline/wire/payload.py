@@ -22,7 +22,11 @@ _RAW = int(Flag.RAW)
 
 def encode_value(serializer: Serializer, value: Any) -> tuple[bytes, int]:
     """A value with its content id, and the flags of the frame; raises :class:`SerializationError`."""
-    return encode_body(serializer, value, serializer.content_id.to_bytes())
+    # Written out as encode_body is: every answer and update comes by here.
+    segments: list[Segment] = []
+    body = serializer.encode(value, segments)
+    head = serializer.content_id.to_bytes()
+    return (wrap(body, segments, head), _RAW) if segments else (head + body, 0)
 
 
 def decode_value(payload: bytes, flags: int, target: Any = Any, start: int = 0) -> Any:
