@@ -84,8 +84,8 @@ async def open_connection(
     ``authenticate``, is any value, or a function, sync or async, that is called for one before every
     handshake, so that a token can be renewed: what the function raises before the first handshake is raised
     here, and later counts as one failed attempt. ``tls`` is the context for ``tls://`` and ``wss://``;
-    without one the system's authorities are trusted. ``transport`` is for registered schemes whose clients have
-    options.
+    without one the system's authorities are trusted. ``transport`` is for registered schemes whose clients
+    have options.
 
     ``reconnect`` says how to come back after a loss; with ``None`` the client does not. ``heartbeat`` says
     when to send a sign of life, and after which silence the link counts as lost. ``limits`` bounds what the
