@@ -171,9 +171,9 @@ class Connection(trio.abc.AsyncResource, metaclass=NoPublicConstructor):
 
         Raises :class:`ConfigurationError` for a wrong argument. Entering raises :class:`Forbidden` when the
         peer does not allow the subscription, :class:`InvalidArguments` when the topic has no such beginning
-        or policy, :class:`Overloaded` when the peer has no room, another :class:`CallError` as calls do, and
-        the connection's reason when that is closed for good. What iterating raises is told at
-        :class:`heartline.Subscription`.
+        or policy or there are too many subscriptions, :class:`Overloaded` when the peer has no room for the
+        request, another :class:`CallError` as calls do, and the connection's reason when that is closed for
+        good. For what iterating raises see :class:`heartline.Subscription`.
 
         A client's subscription goes on after reconnects, in new sessions too. A server's ends with the
         session of its client, because a client that comes back without it is a new one.
