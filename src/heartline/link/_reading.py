@@ -38,9 +38,11 @@ def read(link: Link, handle: Handle) -> Coroutine[Any, Any, None]:
 
 
 async def _receive_first(link: Link, handle: Handle) -> None:
-    """Handle what came in the same bytes as the handshake."""
-    if link.session.holds_back or link.session.failed:
-        await _receive(link, b"", handle)
+    """What came behind the handshake, in the same bytes."""
+    if link.session.holds_back:
+        rest = _receive(link, b"", handle)
+        if rest is not None:
+            await rest
 
 
 def _receive_eof(link: Link) -> None:
@@ -67,7 +69,9 @@ async def _read_socket(link: Link, handle: Handle) -> None:
         if not data:
             _receive_eof(link)
             return
-        await _receive(link, data, handle)
+        rest = _receive(link, data, handle)
+        if rest is not None:
+            await rest
 
 
 async def _read_stream(link: Link, handle: Handle) -> None:
@@ -82,27 +86,36 @@ async def _read_stream(link: Link, handle: Handle) -> None:
         if not data:
             _receive_eof(link)
             return
-        await _receive(link, bytes(data), handle)
+        rest = _receive(link, bytes(data), handle)
+        if rest is not None:
+            await rest
 
 
-async def _receive(link: Link, data: bytes, handle: Handle) -> None:
+def _receive(link: Link, data: bytes, handle: Handle) -> Coroutine[Any, Any, None] | None:
+    """Handle what these bytes bring; what would take long is left to the coroutine that is returned."""
+    session = link.session
+    events = session.receive(data, trio.current_time())
+    if len(events) > SLICE or session.holds_back:
+        return _receive_rest(link, events, handle)
+    link.handle(events, handle)
+    link.wake()
+    return None
+
+
+async def _receive_rest(link: Link, events: list[Event], handle: Handle) -> None:
     session = link.session
     while True:
-        events = session.receive(data, trio.current_time())
-        if len(events) > SLICE:
-            await _handle_many(link, events, handle)
-        else:
-            link.handle(events, handle)
-        # What was not decoded was not counted either: if the link is lost, the peer sends it again.
-        if not (session.failed or session.holds_back) or link.state is not _UP:
+        await _handle_many(link, events, handle)
+        # What was not decoded was not counted either: a link that is lost leaves it to the next one.
+        if not session.holds_back or link.state is not _UP:
             break
-        data = b""
         await trio.lowlevel.cancel_shielded_checkpoint()
+        events = session.receive(b"", trio.current_time())
     link.wake()
 
 
 async def _handle_many(link: Link, events: list[Event], handle: Handle) -> None:
-    for start in range(0, len(events), SLICE):
+    for start in range(0, max(1, len(events)), SLICE):
         if start and start % TURN == 0:
             # Shielded: the session has counted these frames, so every one of them has to be handled.
             await trio.lowlevel.cancel_shielded_checkpoint()

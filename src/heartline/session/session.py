@@ -328,11 +328,13 @@ class Session:
 
     @property
     def holds_back(self) -> bool:
-        """Whether :meth:`receive` may have something to give, even for no bytes.
+        """Whether :meth:`receive` may have something to give, or an error to raise, even for no bytes.
 
-        It came behind a handshake, or with more frames than are given at a time.
+        It came behind a handshake, or behind as many frames as are given at a time, or the peer broke the
+        protocol behind them.
         """
-        return self._inbound.more or bool(self._inbound.held_back)
+        inbound = self._inbound
+        return inbound.more or inbound.offence is not None or bool(inbound.held_back)
 
     def receive_eof(self) -> None:
         """The stream has ended; raises :class:`RemoteProtocolError` if that was inside a frame."""

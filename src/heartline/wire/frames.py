@@ -140,7 +140,7 @@ class FrameDecoder:
         self._offset = 0
         self._error: RemoteProtocolError | None = None
         self.more: bool = False
-        """Whether complete frames may wait for the next :meth:`feed`."""
+        """Whether the next :meth:`feed`, of nothing, may give frames or has an error to raise."""
 
     @property
     def failed(self) -> bool:
@@ -195,6 +195,7 @@ class FrameDecoder:
                 reason = self._objection(length, frame_type, flags, self._offset + position)
                 if reason is not None:
                     self._error = RemoteProtocolError(reason, offset=self._offset + position)
+                    self.more = True
                     return frames, position
             stop = position + HEADER_SIZE + length
             if stop > end:
