@@ -304,8 +304,10 @@ class Calls:
         number, lane = frame.id, frame.channel
         if number in self._running:
             raise RemoteProtocolError(f"CALL with id {number}, which is in progress")
-        limit = core.setup.limits.calls
-        link = core.require_link()
+        limits, link = core.setup.limits, core.link
+        if link is None:  # the method before it, in the same read, has ended the session
+            return
+        limit = limits.calls
         if len(self._running) + link.answering >= limit or self._tasks >= 2 * limit:
             self._fault(number, Fault("overloaded", f"{limit} calls are in progress (Limits.calls)"), lane)
             return
@@ -316,8 +318,10 @@ class Calls:
         if lane:  # of its items; the answer ends it, and what comes there meanwhile is dropped
             self._fault(number, Fault("arguments", "the method takes and gives no stream of items"), lane)
             return
-        size = len(frame.payload) if len(frame.payload) > SMALL_CALL else 0
-        if size and self.held + size > core.setup.limits.share:
+        size = len(frame.payload)
+        if size <= SMALL_CALL:
+            size = 0
+        elif self.held + size > limits.share:
             held = f"the arguments of the calls in progress hold {self.held} bytes (Limits.memory)"
             self._fault(number, Fault("overloaded", held))
             return

@@ -33,6 +33,9 @@ def decode_value(payload: bytes, flags: int, target: Any = Any, start: int = 0) 
     """The value whose content id is at ``start``; raises :class:`SerializationError`."""
     if start >= len(payload):
         raise SerializationError("the payload ends where its value should begin")
+    serializer = registered.get(payload[start])
+    if serializer is not None and not flags & _RAW:  # the usual case of decode_body, written out
+        return serializer.decode(payload[start + 1 :], (), target)
     return decode_body(payload[start], payload, flags, target, start + 1)
 
 
