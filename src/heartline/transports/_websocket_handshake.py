@@ -16,7 +16,6 @@ from heartline.errors import ConfigurationError
 from heartline.transports._context import TransportOptions
 from heartline.transports._url import NetworkURL
 from heartline.transports._websocket_request import UpgradeRequest, read_request
-from heartline.wire.text import printable
 
 SUBPROTOCOL = "heartline"
 """Offered by clients, and chosen by servers if offered: other clients need not know it."""
@@ -84,7 +83,10 @@ async def _read_body(protocol: wsproto.WSConnection, inner: trio.abc.Stream) -> 
                     break
         except (RemoteProtocolError, trio.BrokenResourceError):
             pass
-    return printable(body.decode(errors="replace").strip(), BODY_SIZE)
+    text = body.decode(errors="replace").strip()
+    if len(text) > BODY_SIZE:
+        text = text[: BODY_SIZE - 1] + "…"
+    return text if text.isprintable() else ascii(text)  # a peer's words stay on one line
 
 
 async def answer_request(
