@@ -93,7 +93,7 @@ class Following:
         """Why nothing more will come."""
         # The present session: under which number updates come, and what was handled and confirmed there.
         self.number: int | None = None
-        self.handled = 0
+        self.handled: int = 0
         self._confirmed = 0
         self._confirmed_at = 0.0
         # What has arrived.

@@ -54,13 +54,13 @@ class Wait:
     __slots__ = ("_done", "_expected", "_refused", "missing", "offset", "patient")
 
     def __init__(self, offset: int, whom: Iterable[Who], *, refused: Set[Who], patient: bool) -> None:
-        self.offset = offset
-        self.missing = set(whom)
+        self.offset: int = offset
+        self.missing: set[Who] = set(whom)
         """The subscriptions that have not confirmed it."""
         self._refused = set(refused)
         """Those that will never have it, whatever they confirm."""
         self._expected = self.missing - refused
-        self.patient = patient
+        self.patient: bool = patient
         self._done = trio.Event()
 
     def confirmed(self, who: Who) -> None:

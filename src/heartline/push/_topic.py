@@ -68,23 +68,23 @@ class Topic:
     def __init__(
         self, name: str, log: TopicLog, flusher: Flusher, on_idle: Callable[[Topic], None], tell: Tell | None
     ) -> None:
-        self.name = name
-        self.log = log
-        self.flusher = flusher
+        self.name: str = name
+        self.log: TopicLog = log
+        self.flusher: Flusher = flusher
         self.journal: Journal | None = None
         """The way into its store, if it has one."""
         self.state: State | None = None
         self.policies: frozenset[str] = USUAL_POLICIES
         """What a subscriber may ask for."""
-        self.settled = False
+        self.settled: bool = False
         """It was declared, and stays although nobody uses it."""
-        self.deleted = False
-        self.publishing = 0
+        self.deleted: bool = False
+        self.publishing: int = 0
         """Publishes in progress."""
         self.keys: Keys = Keys()
         self.served: dict[Who, Served] = {}
         """Who listens. One who has come back takes the place of the subscription of the connection before."""
-        self.skipped = 0
+        self.skipped: int = 0
         self.changed: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
         """Wakes who waits for room, or for a cursor to move."""
         self._on_idle = on_idle
