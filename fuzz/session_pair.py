@@ -68,9 +68,7 @@ class Kept(NamedTuple):
 
     position: int
     take: int
-    """Which take it was part of: frames of one take are sent again together."""
-    small: bool
-    """Whether that take had small frames only: then short ones count as one."""
+    """Which take it was part of: frames of one take are sent again together, and short takes count as one."""
     frame: Frame
 
 
@@ -357,7 +355,6 @@ class Side:
         if self.keeps:
             # How much of long messages the line carries is the pace's own property, and believed here.
             room = min(budget, int(self.session._pace.limit) - self._kept_size())
-        small = len(self.ready)
         data = b"".join(self.session.take(budget, now))
         self.wire.sent_by[self.role] += data
         frames = self._taken.feed(data)
@@ -373,7 +370,7 @@ class Side:
             self.marks["full"] += self.is_full and bool(self.ready or self.heads)
         else:
             self._check_new(new, room)
-            self._keep(new, small)
+            self._keep(new)
         return len(data)
 
     def _check_again(self, frames: list[Frame], budget: int) -> list[Frame]:
@@ -409,21 +406,19 @@ class Side:
                 "something could have gone"
             )
 
-    def _keep(self, frames: list[Frame], small: int) -> None:
-        only_small = len(frames) == small
-        if not (only_small and self._joins(frames)):
+    def _keep(self, frames: list[Frame]) -> None:
+        if not self._joins(frames):
             self.takes += 1
         if self.keeps:
             positions = range(self.frames + 1, self.frames + len(frames) + 1)
             self.kept += [
-                Kept(position, self.takes, only_small, frame)
-                for position, frame in zip(positions, frames, strict=True)
+                Kept(position, self.takes, frame) for position, frame in zip(positions, frames, strict=True)
             ]
         self.frames += len(frames)
 
     def _joins(self, frames: list[Frame]) -> bool:
-        """Whether a take of small frames is kept together with the one before it."""
-        if not self.kept or not self.kept[-1].small or sum(map(size_of, frames)) >= SMALL:
+        """Whether a short take is kept together with the one before it."""
+        if not self.kept or sum(map(size_of, frames)) >= SMALL:
             return False
         last = [kept.frame for kept in self.kept if kept.take == self.kept[-1].take]
         return sum(map(size_of, last)) < SMALL
