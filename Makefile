@@ -25,7 +25,13 @@ help:  ## show this
 .venv/.dev: pyproject.toml | .venv/bin/python
 	$(BIN)/python -m pip install -q --disable-pip-version-check 'pip>=25.1'
 	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[demo]' --group dev
-	@touch $@ .venv/.demo
+	@touch $@ .venv/.demo .venv/.docs
+
+# What the documentation needs, and nothing else: Sphinx imports heartline with NumPy for the reference.
+.venv/.docs: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install -q --disable-pip-version-check 'pip>=25.1'
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[federated]' --group docs
+	@touch $@
 
 demo: .venv/.demo  ## train a federation on real data and draw its learning curve
 	$(BIN)/python examples/federated_digits.py
@@ -53,7 +59,7 @@ deep: .venv/.dev  ## every property on a hundred times the examples, for hours: 
 bench: .venv/.dev  ## measure against peers in one run
 	$(BIN)/python -m tests.benchmarks all
 
-docs: .venv/.dev  ## build the documentation, warnings are errors
+docs: .venv/.docs  ## build the documentation, warnings are errors
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 

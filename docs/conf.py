@@ -18,11 +18,12 @@ author = "the heartline authors"
 project_copyright = "the heartline authors"
 version = release = heartline.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "docs._shown_by"]
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = f"heartline {version}"
 html_static_path = ["_static"]
+html_css_files = ["site.css"]
 
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3

@@ -18,8 +18,9 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = [
     ROOT / "README.md",
-    DOCS / "index.md",
-    DOCS / "tutorial.md",
+    *sorted(DOCS.glob("*.md")),
+    *sorted((DOCS / "tutorial").glob("*.md")),
+    *sorted((DOCS / "patterns").glob("*.md")),
     *sorted((DOCS / "how-to").glob("*.md")),
     *sorted((DOCS / "explanation").glob("*.md")),
 ]

@@ -1,4 +1,4 @@
-"""Two pages name a test for all they say; here the names are held to the tests there are."""
+"""Three pages name a test for all they say; here the names are held to the tests there are."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FEATURES = ROOT / "docs" / "features.md"
+DESIGNS = ROOT / "docs" / "explanation" / "rows.md"
 PROMISES = ROOT / "docs" / "explanation" / "promises.md"
+MARKED = pytest.mark.parametrize("page", [FEATURES, DESIGNS, PROMISES], ids=lambda page: page.stem)
 
 WANTED = (
     [f"FL-{number:02}" for number in range(1, 58) if number not in (31, 34, 56)]
@@ -21,15 +23,17 @@ WANTED = (
     + [f"PF-{number:02}" for number in (42, 45, 46, 48)]
 )
 
-TEST = r"`(tests/[\w/]+\.py::\w+)`"
+TEST = r"\b(tests/[\w/]+\.py::\w+)"
+MARK = re.compile(rf"{{shown-by}}`{TEST}(, {TEST})*`")
 PLACE = r"`((?:tests|fuzz)/[\w/.]+)`"
 
 
-def _rows(page: Path) -> list[list[str]]:
-    """The cells of each row of the tables whose last column is headed "Shown by"."""
-    table = r"^\|(?:.*\|)? Shown by \|\n\|[-|]+\|\n((?:\|.*\|\n)+)"
-    tables = re.findall(table, page.read_text(), re.MULTILINE)
-    return [row.strip("| ").split(" | ") for table in tables for row in table.splitlines()]
+def _rows(page: Path) -> list[str]:
+    """The rows of all tables, without their heads, and the items of the lists that bear a mark."""
+    text = page.read_text()
+    tables: list[str] = re.findall(r"^\|[-|]+\|\n((?:\|.*\n)+)", text, re.MULTILINE)
+    items = re.findall(r"^- .*{shown-by}.*$", text, re.MULTILINE)
+    return [row for table in tables for row in table.splitlines()] + items
 
 
 @cache
@@ -39,20 +43,20 @@ def _names(path: Path) -> set[str]:
     return {n.name for n in ast.walk(tree) if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))}
 
 
-def test_every_feature_is_there() -> None:
-    assert [row[0] for row in _rows(FEATURES)] == WANTED
+def test_every_row_of_the_designs_is_there() -> None:
+    assert [row.strip("| ").split(" | ")[0] for row in _rows(DESIGNS)] == WANTED
 
 
 def test_every_kind_of_promise_is_there() -> None:
     assert len(_rows(PROMISES)) > 35
 
 
-@pytest.mark.parametrize("page", [FEATURES, PROMISES], ids=lambda page: page.stem)
+@MARKED
 def test_every_row_names_a_test(page: Path) -> None:
-    assert not [row for row in _rows(page) if not re.fullmatch(f"{TEST}(, {TEST})*", row[-1])]
+    assert not [row for row in _rows(page) if len(MARK.findall(row)) != 1]
 
 
-@pytest.mark.parametrize("page", [FEATURES, PROMISES], ids=lambda page: page.stem)
+@MARKED
 def test_every_named_test_exists(page: Path) -> None:
     tests = [test.split("::") for test in re.findall(TEST, page.read_text())]
     missing = [
@@ -63,6 +67,6 @@ def test_every_named_test_exists(page: Path) -> None:
     assert not missing
 
 
-@pytest.mark.parametrize("page", [FEATURES, PROMISES], ids=lambda page: page.stem)
+@MARKED
 def test_every_named_place_exists(page: Path) -> None:
     assert not [place for place in re.findall(PLACE, page.read_text()) if not (ROOT / place).exists()]

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import trio
 
+import heartline
 from tests.docs.snippets import DOCS, read
 from tests.patience import PATIENCE
 from tests.ports import free_port
@@ -25,16 +26,18 @@ SHORT = 0.5
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """The tutorial's files, with a port that is free, and with waits that are short."""
+    """The files of all the tutorial's pages, with a port that is free, and with waits that are short."""
     changes = {
         ":4000": f":{free_port()}",
         "trio.sleep(1)": "trio.sleep(0.05)",
         "minimum=2,": f"minimum=2, patience={SHORT},",
     }
-    for name, text in read(DOCS / "tutorial.md").files.items():
-        for original, change in changes.items():
-            text = text.replace(original, change)
-        (tmp_path / name).write_text(text)
+    for page in sorted((DOCS / "tutorial").glob("*.md")):
+        for name, text in read(page).files.items():
+            assert not (tmp_path / name).exists(), f"{name} stands on two pages"
+            for original, change in changes.items():
+                text = text.replace(original, change)
+            (tmp_path / name).write_text(text)
     return tmp_path
 
 
@@ -104,6 +107,25 @@ async def test_client_without_a_server(folder: Path) -> None:
         )
     assert result.returncode == 1
     assert re.fullmatch("cannot connect to tcp://.*; start the server first\n", result.stderr.decode())
+
+
+async def test_a_service_lets_calls_end_when_it_is_told_to_stop(folder: Path) -> None:
+    answers: list[str] = []
+
+    async def order(conn: heartline.Connection) -> None:
+        answers.append(await conn.service("Kitchen").cook("soup"))
+
+    with trio.fail_after(PATIENCE):
+        async with terminal(folder, "service.py") as service:
+            url = (await service.read_until("listening on .*")).split()[-1]
+            async with heartline.open_connection(url) as conn, trio.open_nursery() as nursery:
+                nursery.start_soon(order, conn)
+                await service.read_until("cooking soup")
+                service.process.send_signal(signal.SIGTERM)
+                await service.read_until("stopping: SIGTERM")
+            await service.read_until("all calls ended in time: True")
+            assert await service.process.wait() == 0
+    assert answers == ["soup is ready"]
 
 
 async def test_federation_outlives_a_learner_and_its_trainer(folder: Path) -> None:
