@@ -24,11 +24,11 @@ def shown_by_role(
 
 
 def leave_paragraph(_app: Sphinx, doctree: nodes.document) -> None:
-    """Put each mark behind its paragraph: HTML has no ``<details>`` inside of a ``<p>``."""
+    """Put each mark before its paragraph, for it floats: HTML has no ``<details>`` inside of a ``<p>``."""
     for mark in list(doctree.findall(ShownBy)):
         paragraph = mark.parent
         paragraph.remove(mark)
-        paragraph.parent.insert(paragraph.parent.index(paragraph) + 1, mark)
+        paragraph.parent.insert(paragraph.parent.index(paragraph), mark)
 
 
 def visit(translator: Any, node: ShownBy) -> None:
@@ -36,9 +36,8 @@ def visit(translator: Any, node: ShownBy) -> None:
     tests = node["tests"]
     count = f"{len(tests)} tests" if len(tests) > 1 else "1 test"
     items = "".join(f"<li><code>{escape(test)}</code></li>" for test in tests)
-    translator.body.append(
-        f'<details class="shown-by"><summary>{count}</summary><ul>{items}</ul></details>'
-    )
+    summary = f'<summary title="{count}" aria-label="{count}">✓ {len(tests)}</summary>'
+    translator.body.append(f'<details class="shown-by">{summary}<ul>{items}</ul></details>')
     raise nodes.SkipNode
 
 
