@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import types
 from pathlib import Path
@@ -10,6 +11,8 @@ import pytest
 
 from heartline.transports import _registry
 from tests.docs.snippets import PAGES, ROOT, Program, read
+
+COLUMNS = 100
 
 PROGRAMS = [program for page in PAGES for program in read(page).programs]
 
@@ -38,9 +41,16 @@ def test_program(
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_fences_are_closed_and_marked(page: Path) -> None:
-    text = page.read_text()
+    text = "\n" + page.read_text()
     assert text.count("\n```") % 2 == 0
     found = read(page)
     opened = text.count("\n```python\n")
     continued = text.count("\n<!-- continued -->\n")
     assert len(found.programs) + len(found.files) + continued == opened
+
+
+@pytest.mark.parametrize("page", PAGES[1:], ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_line_of_code_is_cut(page: Path) -> None:
+    """On the site, which the README is no part of, in a window of 1,400 pixels: see docs/_static/site.css."""
+    blocks = re.findall(r"^```\w+\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+    assert not [line for block in blocks for line in block.splitlines() if len(line) > COLUMNS]
