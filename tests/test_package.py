@@ -71,7 +71,7 @@ def test_the_source_distribution_holds_what_it_takes_to_test_it(sdist: set[str])
         "tests",
     }
     kinds = {PurePosixPath(name).suffix for name in sdist if name.startswith(("src/", "docs/", "examples/"))}
-    assert kinds <= {".py", ".typed", ".md", ".svg"}
+    assert kinds <= {".py", ".typed", ".md", ".svg", ".css"}
     assert {f"src/{path.relative_to(SOURCES)}" for path in SOURCES.rglob("*.py")} < sdist
 
 
