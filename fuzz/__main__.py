@@ -15,6 +15,7 @@ examples:
   python -m fuzz codec                    the frame codec, for one minute
   python -m fuzz values --minutes 60      serializers and raw segments, for an hour
   python -m fuzz session --minutes 10     two sessions and a link; bytes in any state; heartbeats
+  python -m fuzz hostile --minutes 10     strangers that say anything after their handshake
   python -m fuzz federation --minutes 10  a whole federation under faults; a script that fails is shortened
   python -m fuzz world --minutes 10       the same with a fresh seed for each run, on all cores
   python -m fuzz replay 12345             one of those runs, with its log

@@ -21,6 +21,7 @@ CORPUS = Path(__file__).parent / "corpus"
 TARGETS: dict[str, tuple[str, ...]] = {
     "codec": ("fuzz.properties.codec",),
     "federation": ("fuzz.properties.world",),
+    "hostile": ("fuzz.properties.hostile",),
     "push": ("fuzz.properties.push",),
     "session": ("fuzz.properties.session", "fuzz.properties.heartbeat"),
     "values": ("fuzz.properties.serializers", "fuzz.properties.segments", "fuzz.properties.payload"),

@@ -41,13 +41,14 @@ class Program:
         assert self._process.stdout is not None
         while b"\n" not in self._rest:
             data = await self._process.stdout.receive_some()
-            assert data, f"the program has ended ({self._process.poll()}): {self._last_words()}"
+            assert data, f"the program has ended ({self._process.poll()}): {self.last_words()}"
             self._rest += data
         line, self._rest = self._rest.split(b"\n", 1)
         said: dict[str, Any] = json.loads(line)
         return said
 
-    def _last_words(self) -> str:
+    def last_words(self) -> str:
+        """What it wrote to stderr, the last part of it."""
         self._errors.seek(0)
         return str(self._errors.read().decode(errors="replace")[-4000:])
 
