@@ -51,9 +51,17 @@ class Opaque:
     ids=lambda value: type(value).__name__,
 )
 def test_what_cannot_be_sent_is_named(serializer: Serializer, value: Any, name: str) -> None:
-    for within in (value, [value], {"key": value}, [memoryview(b""), value]):
+    places: list[tuple[Any, str]] = [
+        (value, ""),
+        ([value], r"\[0\]"),
+        ({"key": value}, r"\['key'\]"),
+        ([memoryview(b""), value], r"\[1\]"),
+        (Reading("a", [{"b": (1, value)}]), r"\.values\[0\]\['b'\]\[1\]"),  # type: ignore[list-item]
+    ]
+    for within, path in places:
         with pytest.raises(
-            SerializationError, match=rf"^a value of type (?!builtins)(\w+\.)*{name} cannot be sent"
+            SerializationError,
+            match=rf"^value{path}: a value of type (?!builtins)(\w+\.)*{name} cannot be sent",
         ):
             serializer.encode(within, [])
 
@@ -62,7 +70,7 @@ def test_what_cannot_be_sent_is_named(serializer: Serializer, value: Any, name: 
 def test_a_value_in_itself_cannot_be_sent(serializer: Serializer) -> None:
     row: list[Any] = []
     row.append(row)
-    with pytest.raises(SerializationError, match="cannot encode this list as"):
+    with pytest.raises(SerializationError, match=r"^value(\[0\]){32}: more than 32 levels"):
         serializer.encode(row, [])
 
 
