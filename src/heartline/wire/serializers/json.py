@@ -12,7 +12,7 @@ import msgspec
 from heartline.errors import SerializationError
 from heartline.wire.cbor import MAX_DEPTH
 from heartline.wire.segments import Segment
-from heartline.wire.serializers.plain import Form, lower, refusal, segment_at
+from heartline.wire.serializers.plain import Form, lower_narrow, refusal, segment_at
 
 __all__ = ["JsonSerializer"]
 
@@ -45,7 +45,7 @@ class JsonSerializer:
         """The bytes of ``value``; its arrays are appended to ``segments``."""
         before, form = len(segments), _FORM
         try:
-            lowered = lower(form, value, segments)
+            lowered = lower_narrow(form, value, segments)
             text = msgspec.json.encode(lowered)
             if b"null" in text:  # what msgspec writes for NaN and infinities, too
                 _refuse_nan(lowered)
