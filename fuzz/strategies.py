@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import decimal
 import enum
@@ -11,8 +12,11 @@ import re
 import string
 import struct
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, cast
 
+import attrs
+import cbor2
+import msgspec
 import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -139,7 +143,11 @@ _cbor_leaves = st.one_of(
     st.uuids(),
 )
 _json_leaves = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), text
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**63), 2**64 - 1),
+    st.floats(allow_nan=False, allow_infinity=False),
+    text,
 )
 
 _msgpack_leaves = st.one_of(
@@ -209,44 +217,232 @@ class Colour(enum.Enum):
     BLUE = "blue"
 
 
-_odd_leaves = st.one_of(
-    st.sampled_from(
-        [
-            object(),
-            object,
-            len,
-            1j,
-            np.complex128(1j),
-            np.longdouble(1),
-            np.datetime64("2020-01-01"),
-            np.timedelta64(1, "s"),
-            np.float32(1.5),
-            np.array(["text"]),
-            np.array([object()]),
-            np.ma.array([1, 2], mask=[False, True]),
-            decimal.Decimal(1),
-            fractions.Fraction(1, 2),
-            re.compile("x"),
-            ipaddress.ip_address("127.0.0.1"),
-            ipaddress.ip_interface("127.0.0.1/8"),
-            datetime.datetime(2020, 1, 1),
-            datetime.timedelta(1),
-            datetime.time(1),
-            range(3),
-            "\ud800",
-            2**64,
-            -(2**70),
-            float("nan"),
-            Colour.RED,
-            frozenset([1]),
-            (1, 2),
-            bytearray(b"x"),
-        ]
-    ),
-    _cbor_leaves,
+class Level(enum.IntEnum):
+    """An enum that is a number."""
+
+    LOW = 1
+    HIGH = 2**70
+
+
+class Word(str):
+    """Text that shows itself as another."""
+
+    def __str__(self) -> str:
+        return "another text"
+
+
+class Row(list[Any]):
+    """A list of a class of its own."""
+
+
+class Table(dict[Any, Any]):
+    """A map of a class of its own."""
+
+
+class Pair(NamedTuple):
+    """A tuple with names."""
+
+    a: Any
+    b: Any
+
+
+@dataclasses.dataclass
+class Point:
+    """A dataclass; nothing holds its fields to any type."""
+
+    x: Any
+    y: Any = 0
+
+
+@attrs.define
+class Reading:
+    """A class of attrs."""
+
+    sensor: Any
+
+
+class Angle(msgspec.Struct, tag_field="kind", tag="angle", rename="camel"):
+    """A struct."""
+
+    some_degrees: Any
+
+
+class Compact(msgspec.Struct, array_like=True):
+    """A struct that is a list."""
+
+    first: Any
+    second: Any
+
+
+def _without(value: Any, name: str) -> Any:
+    delattr(value, name)
+    return value
+
+
+def _cyclic(kind: Callable[[], Any]) -> Any:
+    value = kind()
+    if isinstance(value, dict):
+        value["again"] = [value]
+    else:
+        value.append((value,))
+    return value
+
+
+def _deep(levels: int, core: Any) -> Any:
+    for level in range(levels):
+        core = {"a": core} if level % 3 == 0 else [core]
+    return core
+
+
+def _doubled(levels: int) -> Any:
+    """A few lists that stand for very many."""
+    core: Any = [1]
+    for _ in range(levels):
+        core = [core, core]
+    return core
+
+
+async def _coroutine() -> None:
+    """It is never run."""
+
+
+def _unrun() -> Any:
+    coroutine = _coroutine()
+    coroutine.close()
+    return coroutine
+
+
+def _released() -> memoryview:
+    view = memoryview(b"x")
+    view.release()
+    return view
+
+
+class _Zone(datetime.tzinfo):
+    """A time zone that has nothing to say."""
+
+    def utcoffset(self, _when: datetime.datetime | None) -> None:
+        return None
+
+    def dst(self, _when: datetime.datetime | None) -> None:
+        return None
+
+    def tzname(self, _when: datetime.datetime | None) -> None:
+        return None
+
+
+_refused = st.sampled_from(
+    [
+        object,
+        lambda: object,
+        lambda: len,
+        lambda: 1j,
+        lambda: np.complex128(1j),
+        lambda: np.longdouble(1),
+        lambda: np.datetime64("2020-01-01"),
+        lambda: np.timedelta64(1, "s"),
+        lambda: np.array(["text"]),
+        lambda: np.array([object()]),
+        lambda: np.array(["2020-01-01"], "M8[D]"),
+        lambda: np.zeros(2, [("a", "i4"), ("b", "f8")]),
+        lambda: np.zeros(1, [("a", "i4")])[0],
+        lambda: np.zeros(2, np.longdouble),
+        lambda: np.ma.array([1, 2], mask=[False, True]),
+        lambda: np.zeros((1,) * 33),
+        lambda: memoryview(cast(Any, np.array([object()]))),
+        _released,
+        _unrun,
+        lambda: (n for n in [1]),
+        lambda: iter([1]),
+        lambda: range(3),
+        {}.keys,
+        lambda: decimal.Decimal(1),
+        lambda: fractions.Fraction(1, 2),
+        lambda: re.compile("x"),
+        lambda: ipaddress.ip_address("127.0.0.1"),
+        lambda: ipaddress.ip_interface("127.0.0.1/8"),
+        lambda: datetime.datetime(2020, 1, 1),
+        lambda: datetime.datetime(2020, 1, 1, tzinfo=_Zone()),
+        lambda: datetime.timedelta(1),
+        lambda: datetime.time(1, tzinfo=datetime.timezone(datetime.timedelta(seconds=1))),
+        lambda: "\ud800",
+        lambda: Word("\udfff"),
+        lambda: 2**64,
+        lambda: -(2**70),
+        lambda: np.str_("\ud800"),
+        lambda: Level.HIGH,
+        lambda: ValueError("x"),
+        lambda: cbor2.CBORTag(SEGMENT_TAG, 0),
+        lambda: cast(Any, cbor2).undefined,
+        lambda: msgspec.msgpack.Ext(SEGMENT_CODE, bytes(4)),
+        lambda: msgspec.Raw(b"1"),
+        lambda: msgspec.UNSET,
+        lambda: _without(Point(1), "x"),
+        lambda: _without(Reading(1), "sensor"),
+        lambda: _without(Angle(1), "some_degrees"),
+        lambda: _cyclic(list),
+        lambda: _cyclic(dict),
+        lambda: _cyclic(Row),
+        lambda: _deep(33, 1),
+        lambda: _deep(100_000, 1),
+    ]
+).map(lambda make: make())
+"""What no format has."""
+
+_numpy_scalars = st.sampled_from("?bBhHiIlLqQefd").flatmap(
+    lambda code: hnp.from_dtype(np.dtype(code), allow_nan=True)
 )
-odd_values = _nested(
-    _odd_leaves, keys | st.sampled_from([1, None, True, (), 1.5, b"x", Colour.RED, "\ud800"])
+_lowered = st.one_of(
+    _cbor_leaves,
+    _numpy_scalars,
+    segments,
+    st.times(),
+    st.times(timezones=_time_zones),
+    st.datetimes(timezones=_time_zones | st.timezones()),
+    st.sampled_from(Colour),
+    st.just(Level.LOW),
+    st.integers(-(2**66), 2**66),
+    st.text(max_size=5).map(Word),
+    text.map(np.str_),
+    st.binary(max_size=5).map(np.bytes_),
+    st.binary(max_size=5).map(bytearray),
+)
+"""What some formats have, and others write as something else or refuse."""
+
+odd_keys = st.one_of(
+    keys,
+    st.binary(max_size=3),
+    st.integers(-2, 2),
+    st.sampled_from(
+        [None, True, (), 1.5, Colour.RED, "red", "1", Level.LOW, "\ud800", datetime.date(2020, 1, 1)]
+    ),
+    keys.map(Word),
+    keys.map(np.str_),
+)
+
+
+def _around(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    rows = st.lists(inner, max_size=4)
+    maps = st.dictionaries(odd_keys, inner, max_size=3) | st.dictionaries(keys, inner, max_size=4)
+    return st.one_of(
+        rows,
+        maps,
+        rows.map(tuple),
+        rows.map(Row),
+        maps.map(Table),
+        st.frozensets(st.integers(0, 9) | text | st.tuples(text), max_size=3),
+        st.sets(st.sampled_from([1, "a", b"b", None, 1.5, Colour.RED]), max_size=3),
+        st.builds(Pair, inner, inner),
+        st.builds(Point, inner, inner),
+        st.builds(Reading, inner),
+        st.builds(Angle, inner),
+        st.builds(Compact, inner, inner),
+        st.integers(1, 12).flatmap(lambda levels: inner.map(lambda core: _deep(levels, core))),
+    )
+
+
+odd_values = st.recursive(_lowered, _around, max_leaves=10) | st.recursive(
+    _lowered | _refused, _around, max_leaves=10
 )
 """Anything a user might try to send, whether it can be sent or not."""
 

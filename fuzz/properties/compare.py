@@ -1,12 +1,19 @@
-"""Equality to the bit: types, signs of zero, NaN, offsets of time zones, layouts of numbers."""
+"""Equality to the bit, and the form in which a value arrives where no annotation says more."""
 
 from __future__ import annotations
 
+import base64
+import dataclasses
 import datetime
+import enum
 import math
+import uuid
 from typing import Any
 
+import msgspec
 import numpy as np
+
+from fuzz.strategies import Angle, Compact, Point, Reading
 
 
 def same(a: Any, b: Any) -> bool:
@@ -32,3 +39,55 @@ def _offset(value: datetime.datetime) -> datetime.timedelta | None:
     """What arrives of a time zone: an offset that is no whole minute does not."""
     offset = value.utcoffset()
     return datetime.timedelta(0) if offset and offset % datetime.timedelta(minutes=1) else offset
+
+
+# The normal form: the table under "Values" in docs/reference/wire.md, as a function.
+
+
+def normal(format: str, value: Any) -> Any:
+    """What arrives, by the serializer of this name, of a value that was sent."""
+    if isinstance(value, enum.Enum):
+        return normal(format, value.value)
+    if isinstance(value, dict):
+        return {_normal_key(key): normal(format, item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [normal(format, item) for item in value]
+    if isinstance(value, Angle):
+        return {"kind": "angle", "someDegrees": normal(format, value.some_degrees)}
+    if isinstance(value, Compact):
+        return [normal(format, value.first), normal(format, value.second)]
+    if isinstance(value, Reading):
+        return {"sensor": normal(format, value.sensor)}
+    if isinstance(value, Point):
+        return {field.name: normal(format, getattr(value, field.name)) for field in dataclasses.fields(value)}
+    return _normal_leaf(format, value)
+
+
+def _normal_key(key: Any) -> Any:
+    key = key.value if isinstance(key, enum.Enum) else key
+    return "".join(key) if isinstance(key, str) else bytes(key)
+
+
+def _normal_leaf(format: str, value: Any) -> Any:
+    if isinstance(value, str):
+        return "".join(value)
+    if isinstance(value, (bytes, bytearray)):
+        return base64.b64encode(value).decode() if format == "json" else bytes(value)
+    if isinstance(value, (np.ndarray, memoryview)):
+        return value
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, datetime.datetime):
+        return _normal_instant(format, value)
+    if isinstance(value, datetime.time) or (
+        format != "cbor" and isinstance(value, (datetime.date, uuid.UUID))
+    ):
+        return msgspec.to_builtins(value)
+    return value
+
+
+def _normal_instant(format: str, value: datetime.datetime) -> Any:
+    offset = value.utcoffset()
+    if format == "msgpack" or (offset and offset % datetime.timedelta(minutes=1)):
+        value = value.astimezone(datetime.UTC)
+    return msgspec.to_builtins(value) if format == "json" else value

@@ -6,6 +6,7 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
+import cbor2
 import msgspec
 import pytest
 import trio
@@ -189,7 +190,7 @@ WRONG_PUSHES: dict[str, tuple[int, bytes]] = {
     "a notice that is no CBOR": (0, PUSH_HEAD.pack(4, NOTICE) + b"\xff"),
     "an empty notice": (0, PUSH_HEAD.pack(4, NOTICE)),
     **{
-        f"a notice {what!r}": (0, PUSH_HEAD.pack(4, NOTICE) + CBOR.encode(what, []))
+        f"a notice {what!r}": (0, PUSH_HEAD.pack(4, NOTICE) + cbor2.dumps(what))
         for what in (
             None,
             [],

@@ -23,6 +23,8 @@ from heartline.errors import (
     SlowConsumer,
 )
 from heartline.push._served import WINDOW_SIZE
+from heartline.push._state import State
+from heartline.wire import CborSerializer, encode_value
 from tests.push.durable_world import append
 from tests.push.helpers import (
     HandPublisher,
@@ -296,18 +298,47 @@ def test_a_wrong_fold_is_refused(field: str) -> None:
         Fold(**({"apply": append} | {field: 5}))  # type: ignore[arg-type]
 
 
-async def test_a_state_that_cannot_be_sent(autojump_clock: MockClock) -> None:
-    """It is refused to who asks; the topic goes on, and its store does not fill up for its sake."""
+async def test_a_state_that_cannot_be_sent(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is not kept, and the log says so; the topic goes on, and its store does not fill up for its sake."""
     disk, history = Disk(), History(count=2)
     fold = Fold(initial=object, apply=lambda state, _: state)
     topics = {"topic": TopicSettings(store=FakeStore(disk), history=history, fold=fold)}
     async with open_topics(topics=topics) as server, open_client(server) as client:
         await publish(server, range(10))
         async with client.subscribe("topic", since="snapshot") as topic:
-            with pytest.raises(PushError, match=r"^topic 'topic': its state cannot be sent"):
+            with pytest.raises(
+                PushError, match=r"the one after update 1 cannot be sent: value: a value of type"
+            ):
                 await topic.__anext__()
+        with pytest.raises(PushError, match="the one after update 1 cannot be sent"):
+            server.topic_state("topic")
     assert len(disk.topics["topic"].updates) == 3
     assert disk.topics["topic"].state is None
+    assert [record.levelname for record in caplog.records if record.name == "heartline.push"] == [
+        "ERROR",
+        "WARNING",
+    ]
+    caplog.clear()
+
+
+async def test_a_large_state_is_looked_at_now_and_then(autojump_clock: MockClock) -> None:
+    """Looking at it costs, in all, no more than the updates; what goes to the store is always looked at."""
+    looks = 0
+
+    class Counting(CborSerializer):
+        def encode(self, value: Any, segments: list[Any]) -> bytes:
+            nonlocal looks
+            looks += isinstance(value, dict)
+            return super().encode(value, segments)
+
+    serializer = Counting()
+    fold = Fold(apply=lambda state, value: state | {f"{value}": "x" * 50}, initial=lambda: {"a": "x" * 5000})
+    state = State("topic", fold, serializer, durable=False)
+    for offset in range(1, 2001):
+        state.apply(offset, *encode_value(serializer, offset))
+    assert 1 < looks < 30
 
 
 async def test_a_saved_state_that_cannot_be_read(

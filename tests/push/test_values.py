@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
+from fuzz.properties import published as properties
 from fuzz.properties.compare import same
+from fuzz.runner import Property, properties_of
 from fuzz.strategies import (
     cbor_values_with_segments,
     json_values_with_segments,
@@ -22,6 +24,7 @@ from heartline.push._wire import PUSH_HEAD
 from heartline.session.outbox import FRAGMENT_SIZE
 from heartline.wire import CborSerializer, Flag, get_serializer
 from tests.engine import core_of
+from tests.few_examples import few_examples
 from tests.push.helpers import (
     encode_update,
     open_hand_publisher,
@@ -32,6 +35,12 @@ from tests.push.helpers import (
     take,
     take_values,
 )
+
+
+@pytest.mark.parametrize("prop", properties_of(properties), ids=lambda prop: prop.__name__)
+def test_property(prop: Property) -> None:
+    few_examples(prop)()
+
 
 VALUES = {
     "cbor": cbor_values_with_segments,

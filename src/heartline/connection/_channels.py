@@ -10,6 +10,7 @@ messages, even if nobody accepts or reads them.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from functools import partial
 from typing import Any, final
@@ -41,11 +42,19 @@ RESET_REASON_SIZE = 256
 """Bytes of the reason in a RESET that are kept: a person reads it, no program."""
 
 
-def encode_message(serializer: Serializer, message: Any) -> tuple[int, bytes, int]:
-    """The content id, payload and flags of a message: bytes as they are, anything else serialized."""
+def encode_message(serializer: Serializer, message: Any, size: float) -> tuple[int, bytes, int]:
+    """The content id, payload and flags of a message: bytes as they are, anything else serialized.
+
+    Raises :class:`SerializationError`, and :class:`LocalProtocolError` for what has more than ``size`` bytes,
+    as early as that is known.
+    """
     if isinstance(message, (bytes, bytearray)):
+        if len(message) > size:
+            raise LocalProtocolError(
+                f"a message of {len(message)} bytes, and it may have {size} (Limits.message_size)"
+            )
         return RAW_BYTES, bytes(message), 0
-    payload, flags = encode_body(serializer, message)
+    payload, flags = encode_body(serializer, message, size=size)
     return serializer.content_id, payload, flags
 
 
@@ -95,8 +104,9 @@ class Channel(trio.abc.Channel[Any], metaclass=NoPublicConstructor):
         """
         await trio.lowlevel.checkpoint()
         self._check_open()
-        number, payload, flags = encode_message(self._core.setup.serializer, message)
         link = self._core.link
+        size = math.inf if link is None else link.peer_limits.message_size
+        number, payload, flags = encode_message(self._core.setup.serializer, message, size)
         if link is not None:  # otherwise the channel went with its session, and says so
             try:
                 await link.wait(self._number, lambda: link.has_room(self._number) or self._is_over())

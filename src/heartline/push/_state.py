@@ -30,6 +30,7 @@ class State:
 
     __slots__ = (
         "_cause",
+        "_due",
         "_durable",
         "_encoded",
         "_fold",
@@ -53,6 +54,8 @@ class State:
         self._lost = ""
         """Why there is no state any more."""
         self._cause: Exception | None = None
+        self._due: int = 0
+        """Bytes of updates until the state is looked at again: as many as it had itself the last time."""
         self.offset: int = 0
         self.saved: int = 0
         """The offset of the state that the topic's store has; it needs the updates after it."""
@@ -79,9 +82,23 @@ class State:
             self._value = self._fold.apply(self._value, decode_value(value, flags))
             self.offset = offset
         except Exception as error:
-            self.fail(f"update {offset} could not be applied: {error!r:.200}", error)
-            if self._durable:
-                warn_of_end(self._topic, self.saved)
+            self._end(f"update {offset} could not be applied: {error!r:.200}", error)
+            return
+        self._due -= len(value)
+        if self._due <= 0:  # in the long run the look costs no more than the updates themselves
+            self._look()
+
+    def _look(self) -> None:
+        """See whether the state can be sent and read."""
+        try:
+            self.encode()
+        except PushError:
+            pass  # it is lost, and the log says why
+
+    def _end(self, reason: str, cause: Exception) -> None:
+        self.fail(reason, cause)
+        if self._durable:
+            warn_of_end(self._topic, self.saved)
 
     def fail(self, reason: str, cause: Exception | None = None) -> None:
         """There is no state any more, and asking for it raises."""
@@ -90,13 +107,18 @@ class State:
         self._encoded, self._stamped = None, b""
 
     def encode(self) -> SavedState:
-        """The state as it is now, encoded once; raises :class:`PushError` if there is none that can be."""
+        """The state as it is now, encoded once; raises :class:`PushError` if none can be read."""
         if self._encoded is None:
+            value = self.value
             try:
-                payload, flags = encode_value(self._serializer, self.value)
+                payload, flags = encode_value(self._serializer, value)
+                decode_value(payload, flags)
             except SerializationError as error:
-                raise PushError(f"topic {self._topic!r}: its state cannot be sent: {error}") from error
+                why = f"the one after update {self.offset} cannot be sent: {error}"
+                self._end(why, error)
+                raise PushError(f"topic {self._topic!r}: there is no state: {why}") from error
             self._encoded = SavedState(offset=self.offset, payload=payload, flags=flags)
+            self._due = len(payload)
         return self._encoded
 
     def payload(self) -> bytes:

@@ -143,7 +143,8 @@ class Calls:
             link, timeout, payload, flags = turn
         else:
             assert link is not None
-            payload, flags = encode_call(core.setup.serializer, name, target, args, kwargs, timeout)
+            size = link.peer_limits.message_size
+            payload, flags = encode_call(core.setup.serializer, name, target, args, kwargs, timeout, size)
             if len(payload) > SMALL_CALL:
                 await self._wait_share(link, name, len(payload))
         size = len(payload)
@@ -208,7 +209,8 @@ class Calls:
             link = await self._wait_room(name)
             timeout = _time_left()
             if timeout > 0:
-                payload, flags = encode_call(self._core.setup.serializer, name, target, args, kwargs, timeout)
+                serializer, size = self._core.setup.serializer, link.peer_limits.message_size
+                payload, flags = encode_call(serializer, name, target, args, kwargs, timeout, size)
                 if len(payload) > SMALL_CALL:
                     await self._wait_share(link, name, len(payload))
                 return link, timeout, payload, flags
@@ -396,7 +398,8 @@ class Calls:
 
     def _result(self, link: Link, number: int, bound: Bound, result: Any) -> None:
         try:
-            payload, flags = encode_value(self._core.setup.serializer, result)
+            size = link.peer_limits.message_size
+            payload, flags = encode_value(self._core.setup.serializer, result, size)
             link.put(_RESULT, 0, number, payload, flags)
         except (SerializationError, LocalProtocolError) as error:
             self._fault(number, fault_of(bound.function, type(error)(f"its result: {error}")))

@@ -21,7 +21,13 @@ import math
 import struct
 from typing import Any
 
-from heartline.errors import InvalidArguments, Outcome, RemoteProtocolError, SerializationError
+from heartline.errors import (
+    InvalidArguments,
+    LocalProtocolError,
+    Outcome,
+    RemoteProtocolError,
+    SerializationError,
+)
 from heartline.wire import Serializer, encode_body
 
 __all__ = ["CALL_HEAD", "decode_call", "encode_call"]
@@ -40,13 +46,17 @@ def encode_call(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     timeout: float,
+    size: float = math.inf,
 ) -> tuple[bytes, int]:
-    """The payload and the flags of a CALL; raises :class:`InvalidArguments`, which begins with ``name``."""
+    """The payload, of ``size`` bytes at most, and the flags of a CALL.
+
+    Raises :class:`InvalidArguments`, which begins with ``name``.
+    """
     milliseconds = max(1, math.ceil(timeout * 1000)) if timeout < LONGEST_TIMEOUT else 0
     head = CALL_HEAD.pack(serializer.content_id, 1 if kwargs else 0, len(target), milliseconds)
     try:
-        return encode_body(serializer, [args, kwargs] if kwargs else args, head + target)
-    except SerializationError as error:
+        return encode_body(serializer, [args, kwargs] if kwargs else args, head + target, size)
+    except (SerializationError, LocalProtocolError) as error:
         why = f"{name} was not called: {error}"
         raise InvalidArguments(why, outcome=Outcome.NOT_SENT) from error
 

@@ -119,11 +119,12 @@ class Server(metaclass=NoPublicConstructor):
         """Send a message to every peer, encoded once, without waiting for any.
 
         A peer that has no room for the message is skipped, and named in the result. Raises
-        :class:`SerializationError` for a value that cannot be sent. After a cancellation half way the message
-        has been queued for some peers and not for others.
+        :class:`SerializationError` for a value that cannot be sent and :class:`LocalProtocolError` for one
+        whose arrays and bytes are longer than ``Limits.message_size`` of the server. After a cancellation
+        half way the message has been queued for some peers and not for others.
         """
         setup = self._table.setup
-        number, payload, flags = encode_message(setup.serializer, message)
+        number, payload, flags = encode_message(setup.serializer, message, setup.limits.message_size)
         frame = HEADER.pack(len(payload), FrameType.DATA, flags, 0, number) + payload
         sent, skipped = 0, []
         async with self._broadcasting:  # two broadcasts come in the same order everywhere

@@ -8,11 +8,12 @@ content id, which names the serializer, stands in the byte before the body (RESU
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
-from heartline.errors import SerializationError
+from heartline.errors import LocalProtocolError, SerializationError
 from heartline.wire.frames import Flag
-from heartline.wire.segments import Segment, unwrap, wrap
+from heartline.wire.segments import Segments, unwrap, wrap
 from heartline.wire.serializers.registry import Serializer, registered, unknown
 
 __all__ = ["decode_body", "decode_value", "encode_body", "encode_value"]
@@ -20,13 +21,9 @@ __all__ = ["decode_body", "decode_value", "encode_body", "encode_value"]
 _RAW = int(Flag.RAW)
 
 
-def encode_value(serializer: Serializer, value: Any) -> tuple[bytes, int]:
-    """A value with its content id, and the flags of the frame; raises :class:`SerializationError`."""
-    # Written out as encode_body is: every answer and update comes by here.
-    segments: list[Segment] = []
-    body = serializer.encode(value, segments)
-    head = serializer.content_id.to_bytes()
-    return (wrap(body, segments, head), _RAW) if segments else (head + body, 0)
+def encode_value(serializer: Serializer, value: Any, size: float = math.inf) -> tuple[bytes, int]:
+    """A value with its content id, and the flags of the frame; raises as :func:`encode_body`."""
+    return encode_body(serializer, value, serializer.content_id.to_bytes(), size)
 
 
 def decode_value(payload: bytes, flags: int, target: Any = Any, start: int = 0) -> Any:
@@ -39,10 +36,23 @@ def decode_value(payload: bytes, flags: int, target: Any = Any, start: int = 0) 
     return decode_body(payload[start], payload, flags, target, start + 1)
 
 
-def encode_body(serializer: Serializer, value: Any, head: bytes = b"") -> tuple[bytes, int]:
-    """A payload of this head and a value, and the flags of the frame; raises :class:`SerializationError`."""
-    segments: list[Segment] = []
-    body = serializer.encode(value, segments)
+def encode_body(
+    serializer: Serializer, value: Any, head: bytes = b"", size: float = math.inf
+) -> tuple[bytes, int]:
+    """A payload of this head and a value, and the flags of the frame.
+
+    ``size`` is how many bytes the message may have: a value whose arrays and bytes alone are more raises
+    :class:`LocalProtocolError` before any is copied. A value that cannot be sent raises
+    :class:`SerializationError`.
+    """
+    segments = Segments()
+    segments.limit, segments.taken = size, 0
+    try:
+        body = serializer.encode(value, segments)
+    except SerializationError as error:
+        if segments.taken > size:
+            raise LocalProtocolError(str(error)) from None
+        raise
     return (wrap(body, segments, head), _RAW) if segments else (head + body, 0)
 
 

@@ -28,7 +28,7 @@ import msgspec
 from heartline.errors import SerializationError
 from heartline.wire.cbor import loads
 
-__all__ = ["ALIGNMENT", "MAX_SEGMENTS", "Segment", "unwrap", "wrap"]
+__all__ = ["ALIGNMENT", "MAX_SEGMENTS", "Segment", "Segments", "describe", "unwrap", "wrap"]
 
 ALIGNMENT = 8
 """Bytes; the widest number that NumPy wants aligned."""
@@ -43,15 +43,42 @@ _LENGTH = struct.Struct("!I")
 # No long double: its bits differ between machines.
 _DTYPE = re.compile(r"\|[biu]1|[<>]([iu][248]|f[248]|c8|c16)")
 
+_POINTERS = re.compile("[OPz&]")
+
 Segment = Any
 """A NumPy array or a memoryview of bytes."""
+
+
+class Segments(list[Segment]):
+    """The arrays of a value on its way out, whose bytes are counted before any is copied."""
+
+    __slots__ = ("limit", "taken")  # set by who makes it: each value has one, and an __init__ costs a call
+
+    limit: float
+    """Bytes that the message may have."""
+    taken: int
+    """Bytes counted."""
+
+    def append(self, segment: Segment) -> None:
+        """Add an array; raises :class:`SerializationError` when it makes the message too long."""
+        self.take(segment.nbytes)
+        super().append(segment)
+
+    def take(self, size: int) -> None:
+        """Count bytes that travel inside of the value."""
+        self.taken += size
+        if self.taken > self.limit:
+            raise SerializationError(
+                f"up to here a message of {self.taken} bytes at least, and it may have {self.limit} bytes "
+                "(Limits.message_size)"
+            )
 
 
 def wrap(inner: bytes, segments: Sequence[Segment], head: bytes = b"") -> bytes:
     """``head``, and the envelope that carries ``inner`` and the raw bytes of ``segments``."""
     if len(segments) > MAX_SEGMENTS:
         raise SerializationError(f"{len(segments)} arrays in one value, the limit is {MAX_SEGMENTS}")
-    header = cbor2.dumps([len(inner), *map(_describe, segments)])
+    header = cbor2.dumps([len(inner), *map(describe, segments)])
     parts: list[bytes | memoryview] = [head, _LENGTH.pack(len(header)), header, inner]
     size = len(head) + _LENGTH.size + len(header) + len(inner)
     for segment in segments:
@@ -95,14 +122,19 @@ def unwrap(payload: bytes, start: int = 0) -> tuple[bytes, list[Segment]]:
     return inner, segments
 
 
-def _describe(segment: Segment) -> list[Any]:
+def describe(segment: Segment) -> list[Any]:
+    """The dtype and shape of an array; raises :class:`SerializationError` for one that cannot travel."""
     if isinstance(segment, memoryview):
+        if _POINTERS.search(segment.format):
+            raise SerializationError("a memoryview of pointers cannot be sent: they lead nowhere elsewhere")
         return ["", [segment.nbytes]]
     dtype = segment.dtype.str
     if not _DTYPE.fullmatch(dtype):
-        raise SerializationError(f"an array of dtype {segment.dtype} cannot be sent; use numbers")
+        raise SerializationError(f"an array of dtype {segment.dtype!s:.80} cannot be sent; use numbers")
     if hasattr(segment, "mask"):
         raise SerializationError("a masked array cannot be sent: its mask would be lost; fill it first")
+    if segment.ndim > MAX_DIMENSIONS:
+        raise SerializationError(f"an array has at most {MAX_DIMENSIONS} dimensions, not {segment.ndim}")
     return [dtype, list(segment.shape)]
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import datetime
 import json
-import uuid
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import msgspec
@@ -13,12 +12,22 @@ import msgspec
 from heartline.errors import SerializationError
 from heartline.wire.cbor import MAX_DEPTH
 from heartline.wire.segments import Segment
-from heartline.wire.serializers.plain import is_segment, plain, segment_at, whole_minutes
+from heartline.wire.serializers.plain import Form, lower_narrow, refusal, segment_at
 
 __all__ = ["JsonSerializer"]
 
-# What JSON has no type for, and msgspec turns into the text that it also reads back.
-_TEXTUAL = (bytes, bytearray, datetime.datetime, datetime.date, datetime.time, uuid.UUID)
+_PLACEHOLDER: Final = "$segment"
+_PLACE_HEAD: Final = b'{"$segment":'
+
+# What JSON has no type for, msgspec turns into the text that it also reads back.
+_FORM = Form(
+    keys=frozenset({str}),
+    place=lambda index: {_PLACEHOLDER: index},
+    leaf=msgspec.to_builtins,
+    finite=True,
+)
+_refuse_nan = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+_BESIDE_ARRAYS = replace(_FORM, reserved=_PLACEHOLDER)
 
 
 def _refuse_constant(name: str) -> Any:
@@ -32,32 +41,21 @@ class JsonSerializer:
     content_id = 2
     is_text = True
 
-    _PLACEHOLDER: Final = "$segment"
-
     def encode(self, value: Any, segments: list[Segment]) -> bytes:
         """The bytes of ``value``; its arrays are appended to ``segments``."""
-        before = len(segments)
-
-        def other(value: Any) -> Any:
-            if is_segment(value):
-                segments.append(value)
-                return {self._PLACEHOLDER: len(segments) - 1}
-            if isinstance(value, datetime.datetime):
-                value = whole_minutes(value)
-            return msgspec.to_builtins(value) if isinstance(value, _TEXTUAL) else plain(value)
-
+        before, form = len(segments), _FORM
         try:
-            text = json.dumps(
-                value, default=other, ensure_ascii=False, allow_nan=False, separators=(",", ":")
-            )
+            lowered = lower_narrow(form, value, segments)
+            text = msgspec.json.encode(lowered)
+            if b"null" in text:  # what msgspec writes for NaN and infinities, too
+                _refuse_nan(lowered)
             # Inside a JSON string the quotes would be escaped: this counts maps, and only those.
-            if segments and text.count(f'{{"{self._PLACEHOLDER}":') != len(segments) - before:
-                raise SerializationError(f"beside arrays, no map may start with {self._PLACEHOLDER!r}")
-            return text.encode()
-        except SerializationError:
-            raise
+            if segments and text.count(_PLACE_HEAD) != len(segments) - before:
+                form = _BESIDE_ARRAYS
+                raise ValueError("a map looks like a placeholder")
+            return text
         except Exception as error:
-            raise SerializationError(f"cannot encode this {type(value).__name__} as JSON: {error}") from error
+            raise refusal(form, value, "JSON", error) from error
 
     def decode(self, data: bytes, segments: Sequence[Segment] = (), target: Any = Any) -> Any:
         """The value of exactly these bytes; the target plays no part."""
@@ -79,6 +77,6 @@ class JsonSerializer:
             raise ValueError(f"more than {MAX_DEPTH} levels of nesting")
         if isinstance(value, list):
             return [self._restore(item, segments, levels - 1) for item in value]
-        if segments and value.keys() == {self._PLACEHOLDER}:
-            return segment_at(segments, value[self._PLACEHOLDER])
+        if segments and value.keys() == {_PLACEHOLDER}:
+            return segment_at(segments, value[_PLACEHOLDER])
         return {key: self._restore(item, segments, levels - 1) for key, item in value.items()}

@@ -1,14 +1,10 @@
 """Values as MessagePack: about as small as CBOR, and read by more programs.
 
-msgspec encodes and decodes; what it would send that others here refuse is refused before, and what a peer
-must not be able to ask for is looked for before it decodes.
+msgspec encodes and decodes; what a peer must not be able to ask for is looked for before it decodes.
 """
 
 from __future__ import annotations
 
-import datetime
-import enum
-import uuid
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -17,7 +13,7 @@ import msgspec
 from heartline.errors import SerializationError
 from heartline.wire.cbor import MAX_DEPTH
 from heartline.wire.segments import Segment
-from heartline.wire.serializers.plain import ROWS, SCALARS, is_segment, plain, segment_at
+from heartline.wire.serializers.plain import QUICK, Form, lower, refusal, segment_at
 
 __all__ = ["SEGMENT_CODE", "MsgpackSerializer"]
 
@@ -25,6 +21,13 @@ SEGMENT_CODE: Final = 0x68
 """The extension type (``h`` in ASCII) of a placeholder: an index u32 into the raw segments."""
 
 _INDEX_SIZE: Final = 4
+
+# Dates and UUIDs msgspec writes as text of its own accord, by the rules by which ``convert`` reads it.
+_FORM = Form(
+    keys=frozenset({str, bytes}),
+    place=lambda index: msgspec.msgpack.Ext(SEGMENT_CODE, index.to_bytes(_INDEX_SIZE)),
+    leaf=lambda value: value,
+)
 
 
 class MsgpackSerializer:
@@ -37,16 +40,9 @@ class MsgpackSerializer:
     def encode(self, value: Any, segments: list[Segment]) -> bytes:
         """The bytes of ``value``; its arrays are appended to ``segments``."""
         try:
-            kind = type(value)
-            if kind in SCALARS or (kind in ROWS and SCALARS.issuperset(map(type, value))):
-                return msgspec.msgpack.encode(value)
-            return msgspec.msgpack.encode(_lowered(value, segments, MAX_DEPTH))
-        except SerializationError:
-            raise
+            return msgspec.msgpack.encode(value if type(value) in QUICK else lower(_FORM, value, segments))
         except Exception as error:
-            raise SerializationError(
-                f"cannot encode this {type(value).__name__} as MessagePack: {error}"
-            ) from error
+            raise refusal(_FORM, value, "MessagePack", error) from error
 
     def decode(self, data: bytes, segments: Sequence[Segment] = (), target: Any = Any) -> Any:
         """The value of exactly these bytes; the target plays no part."""
@@ -61,60 +57,6 @@ def _placed(segments: Sequence[Segment], code: int, index: memoryview) -> Segmen
     if code != SEGMENT_CODE or len(index) != _INDEX_SIZE:
         raise ValueError(f"extension {code} of {len(index)} bytes is not accepted")
     return segment_at(segments, int.from_bytes(index))
-
-
-# Encoding
-
-# What msgspec writes as text of its own accord, by the rules by which ``convert`` reads it.
-_TEXTUAL = (datetime.date, datetime.time, uuid.UUID)
-
-
-def _lowered(value: Any, segments: list[Segment], levels: int) -> Any:
-    """``value`` made of what MessagePack knows, with no more than so many levels of nesting."""
-    if type(value) in SCALARS:
-        return value
-    if isinstance(value, (list, tuple, set, frozenset, dict)):
-        if not levels:
-            raise ValueError(f"more than {MAX_DEPTH} levels of nesting")
-        levels -= 1
-        if isinstance(value, dict):
-            lowered = {_key(key): _lowered(item, segments, levels) for key, item in value.items()}
-            if len(lowered) < len(value):
-                raise SerializationError("two keys of a map are the same when they are text")
-            return lowered
-        return [item if type(item) in SCALARS else _lowered(item, segments, levels) for item in value]
-    if is_segment(value):
-        segments.append(value)
-        return msgspec.msgpack.Ext(SEGMENT_CODE, (len(segments) - 1).to_bytes(_INDEX_SIZE))
-    if isinstance(value, datetime.datetime):
-        if value.tzinfo is None:
-            raise SerializationError("a datetime without a time zone is no instant: give it a tzinfo")
-        return value
-    if isinstance(value, _TEXTUAL):
-        return value
-    return _lowered(_simplified(value), segments, levels)
-
-
-def _key(key: Any) -> str | bytes:
-    lowered = key if type(key) in SCALARS else _simplified(key)
-    if not isinstance(lowered, (str, bytes)):
-        raise SerializationError(f"a map's keys are text or bytes, not {key!r:.80}")
-    return lowered
-
-
-def _simplified(value: Any) -> Any:
-    """An instance of a subclass of a scalar as what it is; anything else structured one level down."""
-    if isinstance(value, enum.Enum):
-        return value.value
-    if isinstance(value, int):
-        return int.__int__(value)
-    if isinstance(value, float):
-        return float.__float__(value)
-    if isinstance(value, str):
-        return str.__str__(value)
-    if isinstance(value, (bytes, bytearray)):
-        return bytes(value)
-    return plain(value)
 
 
 # Decoding
