@@ -23,7 +23,12 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "federation": ("fuzz.properties.world",),
     "push": ("fuzz.properties.push",),
     "session": ("fuzz.properties.session", "fuzz.properties.heartbeat"),
-    "values": ("fuzz.properties.serializers", "fuzz.properties.segments", "fuzz.properties.payload"),
+    "values": (
+        "fuzz.properties.serializers",
+        "fuzz.properties.segments",
+        "fuzz.properties.payload",
+        "fuzz.properties.items",
+    ),
 }
 """A target's modules; to add one, name it here and write the module."""
 

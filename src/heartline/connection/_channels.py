@@ -10,6 +10,7 @@ messages, even if nobody accepts or reads them.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from functools import partial
 from typing import Any, final
@@ -41,19 +42,19 @@ RESET_REASON_SIZE = 256
 """Bytes of the reason in a RESET that are kept: a person reads it, no program."""
 
 
-def encode_message(serializer: Serializer, message: Any) -> tuple[int, bytes, int]:
+def encode_message(serializer: Serializer, message: Any, most: float = math.inf) -> tuple[int, bytes, int]:
     """The content id, payload and flags of a message: bytes as they are, anything else serialized."""
     if isinstance(message, (bytes, bytearray)):
         return RAW_BYTES, bytes(message), 0
-    payload, flags = encode_body(serializer, message)
+    payload, flags = encode_body(serializer, message, b"", most)
     return serializer.content_id, payload, flags
 
 
-def decode_message(frame: Frame) -> Any:
-    """The message of a DATA frame; raises :class:`SerializationError`."""
+def decode_message(frame: Frame, most: int) -> Any:
+    """The message of a DATA frame, of ``most`` items; raises :class:`SerializationError`."""
     if frame.id == RAW_BYTES and not frame.flags & _RAW:
         return bytes(frame.payload)
-    return decode_body(frame.id, frame.payload, frame.flags)
+    return decode_body(frame.id, frame.payload, frame.flags, most=most)
 
 
 class ChannelBroken(HeartlineError, trio.BrokenResourceError):
@@ -95,8 +96,9 @@ class Channel(trio.abc.Channel[Any], metaclass=NoPublicConstructor):
         """
         await trio.lowlevel.checkpoint()
         self._check_open()
-        number, payload, flags = encode_message(self._core.setup.serializer, message)
         link = self._core.link
+        most = math.inf if link is None else link.peer_limits.items
+        number, payload, flags = encode_message(self._core.setup.serializer, message, most)
         if link is not None:  # otherwise the channel went with its session, and says so
             try:
                 await link.wait(self._number, lambda: link.has_room(self._number) or self._is_over())
@@ -128,7 +130,7 @@ class Channel(trio.abc.Channel[Any], metaclass=NoPublicConstructor):
         await trio.lowlevel.checkpoint()
         while True:
             frame = await self._take()
-            message = decode_message(frame)
+            message = decode_message(frame, self._core.setup.limits.items)
             if not self._core.setup.hooks.middleware:
                 return message
             try:

@@ -235,8 +235,9 @@ class Connection(trio.abc.AsyncResource, metaclass=NoPublicConstructor):
         that is longer than the peer accepts.
         """
         await trio.lowlevel.checkpoint()
-        number, payload, flags = encode_message(self._core.setup.serializer, message)
         link = self._core.require_link()
+        most = link.peer_limits.items
+        number, payload, flags = encode_message(self._core.setup.serializer, message, most)
         await link.wait(0, lambda: link.has_room(0))
         self._core.require_link().put(FrameType.DATA, 0, number, payload, flags)
 
@@ -245,7 +246,8 @@ class Connection(trio.abc.AsyncResource, metaclass=NoPublicConstructor):
         link = self._core.require_link()
         if not link.has_room(0):
             raise trio.WouldBlock
-        number, payload, flags = encode_message(self._core.setup.serializer, message)
+        most = link.peer_limits.items
+        number, payload, flags = encode_message(self._core.setup.serializer, message, most)
         link.put(FrameType.DATA, 0, number, payload, flags)
 
     @trio.lowlevel.enable_ki_protection
@@ -266,7 +268,7 @@ class Connection(trio.abc.AsyncResource, metaclass=NoPublicConstructor):
                     raise core.end_error()
                 await inbox.arrived.park()
             frame = inbox.take()
-            message = decode_message(frame)
+            message = decode_message(frame, core.setup.limits.items)
             if not core.setup.hooks.middleware:
                 return message
             try:

@@ -35,14 +35,15 @@ class Message(metaclass=NoPublicConstructor):
     def value(self) -> Any:
         """The message: bytes, or a value; raises :class:`SerializationError` if it cannot be decoded."""
         if self._frame is not None:
-            self._value, self._frame = decode_message(self._frame), None
+            most = self.connection._core.setup.limits.items
+            self._value, self._frame = decode_message(self._frame, most), None
         return self._value
 
 
 async def _let_in(core: Core, frame: Frame) -> Message:
     """Pass a message through the middleware, which does not see messages that cannot be decoded."""
     try:
-        value = decode_message(frame)
+        value = decode_message(frame, core.setup.limits.items)
     except SerializationError:
         return Message._create(face_of(core), frame)
     inbox = core.part(Lanes).inbox

@@ -40,12 +40,15 @@ def encode_call(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     timeout: float,
+    most: float = math.inf,
 ) -> tuple[bytes, int]:
-    """The payload and the flags of a CALL; raises :class:`InvalidArguments`, which begins with ``name``."""
+    """The payload and the flags of a CALL with ``most`` items; raises :class:`InvalidArguments`, which begins
+    with ``name``.
+    """
     milliseconds = max(1, math.ceil(timeout * 1000)) if timeout < LONGEST_TIMEOUT else 0
     head = CALL_HEAD.pack(serializer.content_id, 1 if kwargs else 0, len(target), milliseconds)
     try:
-        return encode_body(serializer, [args, kwargs] if kwargs else args, head + target)
+        return encode_body(serializer, [args, kwargs] if kwargs else args, head + target, most)
     except SerializationError as error:
         why = f"{name} was not called: {error}"
         raise InvalidArguments(why, outcome=Outcome.NOT_SENT) from error

@@ -4,49 +4,83 @@ A payload with a value is a head, which depends on the frame's type, and a body,
 With ``Flag.RAW`` an envelope holds the body and the value's arrays (see :mod:`heartline.wire.segments`). The
 content id, which names the serializer, stands in the byte before the body (RESULT and PUSH), in the head
 (CALL), or in the frame's id (DATA).
+
+``most`` bounds the items of a value, see :mod:`heartline.wire.items`: what a sender knows of its peer, and
+what a receiver checks before it decodes. The list of an envelope's arrays is bounded by as many on its own.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from heartline.errors import SerializationError
 from heartline.wire.frames import Flag
-from heartline.wire.segments import Segment, unwrap, wrap
+from heartline.wire.items import CBOR, check_items, count_items
+from heartline.wire.segments import Segment, header_of, inner_of, unwrap, wrap
 from heartline.wire.serializers.registry import Serializer, registered, unknown
 
-__all__ = ["decode_body", "decode_value", "encode_body", "encode_value"]
+__all__ = ["ItemCount", "decode_body", "decode_value", "encode_body", "encode_value"]
 
 _RAW = int(Flag.RAW)
 
 
-def encode_value(serializer: Serializer, value: Any) -> tuple[bytes, int]:
+def encode_value(serializer: Serializer, value: Any, most: float = math.inf) -> tuple[bytes, int]:
     """A value with its content id, and the flags of the frame; raises :class:`SerializationError`."""
     # Written out as encode_body is: every answer and update comes by here.
     segments: list[Segment] = []
     body = serializer.encode(value, segments)
     head = serializer.content_id.to_bytes()
-    return (wrap(body, segments, head), _RAW) if segments else (head + body, 0)
+    if segments or len(body) > most:
+        return _joined(serializer.content_id, head, body, segments, most)
+    return head + body, 0
 
 
-def decode_value(payload: bytes, flags: int, target: Any = Any, start: int = 0) -> Any:
+def decode_value(
+    payload: bytes, flags: int, target: Any = Any, start: int = 0, most: float = math.inf
+) -> Any:
     """The value whose content id is at ``start``; raises :class:`SerializationError`."""
-    if start >= len(payload):
+    length = len(payload)
+    if start >= length:
         raise SerializationError("the payload ends where its value should begin")
     serializer = registered.get(payload[start])
-    if serializer is not None and not flags & _RAW:  # the usual case of decode_body, written out
+    if (
+        serializer is not None and not flags & _RAW and length <= most
+    ):  # decode_body's usual case, written out
         return serializer.decode(payload[start + 1 :], (), target)
-    return decode_body(payload[start], payload, flags, target, start + 1)
+    return decode_body(payload[start], payload, flags, target, start + 1, most)
 
 
-def encode_body(serializer: Serializer, value: Any, head: bytes = b"") -> tuple[bytes, int]:
+def encode_body(
+    serializer: Serializer, value: Any, head: bytes = b"", most: float = math.inf
+) -> tuple[bytes, int]:
     """A payload of this head and a value, and the flags of the frame; raises :class:`SerializationError`."""
     segments: list[Segment] = []
     body = serializer.encode(value, segments)
-    return (wrap(body, segments, head), _RAW) if segments else (head + body, 0)
+    if segments or len(body) > most:
+        return _joined(serializer.content_id, head, body, segments, most)
+    return head + body, 0
 
 
-def decode_body(content_id: int, payload: bytes, flags: int, target: Any = Any, start: int = 0) -> Any:
+def _joined(
+    content_id: int, head: bytes, body: bytes, segments: list[Segment], most: float
+) -> tuple[bytes, int]:
+    check_items(content_id, body, most)
+    if not segments:
+        return head + body, 0
+    payload = wrap(body, segments, head)
+    check_items(CBOR, header_of(payload, len(head)), most)
+    return payload, _RAW
+
+
+def decode_body(
+    content_id: int,
+    payload: bytes,
+    flags: int,
+    target: Any = Any,
+    start: int = 0,
+    most: float = math.inf,
+) -> Any:
     """The value whose body begins at ``start``; raises :class:`SerializationError`.
 
     ``target`` is the annotation that it will be converted to; see :meth:`Serializer.decode`.
@@ -54,7 +88,38 @@ def decode_body(content_id: int, payload: bytes, flags: int, target: Any = Any, 
     serializer = registered.get(content_id)
     if serializer is None:
         raise SerializationError(f"the value cannot be decoded: {unknown(content_id)}")
-    if flags & _RAW:
-        body, segments = unwrap(payload, start)
-        return serializer.decode(body, segments, target)
-    return serializer.decode(payload[start:], (), target)
+    if not flags & _RAW:
+        body = payload[start:]
+        check_items(content_id, body, most)
+        return serializer.decode(body, (), target)
+    check_items(CBOR, header_of(payload, start), most)
+    body, segments = unwrap(payload, start)
+    check_items(content_id, body, most)
+    return serializer.decode(body, segments, target)
+
+
+class ItemCount:
+    """The items of a value that was encoded for many peers, counted when one takes fewer than its bytes."""
+
+    __slots__ = ("_content_id", "_count", "_flags", "_payload", "_start")
+
+    def __init__(self, content_id: int, payload: bytes, flags: int, start: int = 0) -> None:
+        self._content_id = content_id
+        self._payload = payload
+        self._flags = flags
+        self._start = start
+        self._count = -1
+
+    def exceeds(self, most: int) -> bool:
+        """Whether a peer that takes so many items would refuse the value."""
+        if len(self._payload) <= most:
+            return False
+        if self._count < 0:
+            self._count = self._counted()
+        return self._count > most
+
+    def _counted(self) -> int:
+        if not self._flags & _RAW:
+            return count_items(self._content_id, self._payload[self._start :], math.inf)
+        header, inner = header_of(self._payload, self._start), inner_of(self._payload, self._start)
+        return max(count_items(CBOR, header, math.inf), count_items(self._content_id, inner, math.inf))

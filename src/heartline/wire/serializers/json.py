@@ -21,8 +21,38 @@ __all__ = ["JsonSerializer"]
 _TEXTUAL = (bytes, bytearray, datetime.datetime, datetime.date, datetime.time, uuid.UUID)
 
 
+MAX_DIGITS: Final = 21
+"""Digits of an integer, its sign among them: as many as 64 bits can need."""
+
+
 def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
+
+
+def _parse_integer(digits: str) -> int:
+    # Python takes time by the square of their number.
+    if len(digits) > MAX_DIGITS:
+        raise ValueError(f"an integer of {len(digits)} digits, of {MAX_DIGITS}")
+    return int(digits)
+
+
+_DECODER: Final = json.JSONDecoder(parse_constant=_refuse_constant, parse_int=_parse_integer)
+
+
+def _check_depth(value: Any) -> None:
+    """Refuse a value that nests too deeply, without building it again."""
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [
+            item
+            for outer in level
+            if isinstance(outer, (list, dict))
+            for item in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(item, (list, dict))
+        ]
+        if not level:
+            return
+    raise ValueError(f"more than {MAX_DEPTH} levels of nesting")
 
 
 class JsonSerializer:
@@ -63,10 +93,12 @@ class JsonSerializer:
         """The value of exactly these bytes; the target plays no part."""
         try:
             text = bytes(data).decode()
-            value = json.loads(text, parse_constant=_refuse_constant)
-            # A few brackets cannot nest deeply: a small value without arrays is not walked.
-            if segments or text.count("[") + text.count("{") > MAX_DEPTH:
+            value = _DECODER.decode(text)
+            if segments:
                 return self._restore(value, segments, MAX_DEPTH)
+            # A few brackets cannot nest deeply: a small value is not walked.
+            if text.count("[") + text.count("{") > MAX_DEPTH:
+                _check_depth(value)
             return value
         except Exception as error:
             raise SerializationError(f"cannot decode JSON: {error}") from None
@@ -79,6 +111,6 @@ class JsonSerializer:
             raise ValueError(f"more than {MAX_DEPTH} levels of nesting")
         if isinstance(value, list):
             return [self._restore(item, segments, levels - 1) for item in value]
-        if segments and value.keys() == {self._PLACEHOLDER}:
+        if value.keys() == {self._PLACEHOLDER}:
             return segment_at(segments, value[self._PLACEHOLDER])
         return {key: self._restore(item, segments, levels - 1) for key, item in value.items()}
