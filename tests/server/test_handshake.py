@@ -75,6 +75,7 @@ BAD = {
     "long identity": (hello(identity="x" * 257), CloseCode.PROTOCOL_ERROR),
     "identity of control characters": (hello(identity="a\nb"), CloseCode.PROTOCOL_ERROR),
     "no patience": (hello(heartbeat_timeout=0.0), CloseCode.PROTOCOL_ERROR),
+    "a PING every 3 ms": (hello(heartbeat_timeout=0.01), CloseCode.PROTOCOL_ERROR),
     "no window": (
         hello(limits=replace(PeerLimits.of(Limits()), window=0)),
         CloseCode.PROTOCOL_ERROR,

@@ -91,8 +91,8 @@ class Channel(trio.abc.Channel[Any], metaclass=NoPublicConstructor):
         """Send a message; waits while the peer has no room for it (``Limits.window``).
 
         Raises :class:`trio.ClosedResourceError` or :class:`ChannelBroken` when the channel has ended,
-        :class:`SerializationError` for a value that cannot be sent and :class:`LocalProtocolError` for one
-        that is longer than the peer accepts. Cancelling sends nothing.
+        :class:`SerializationError` for a value that cannot be sent, or has more items than the peer accepts,
+        and :class:`LocalProtocolError` for one that is longer than it accepts. Cancelling sends nothing.
         """
         await trio.lowlevel.checkpoint()
         self._check_open()

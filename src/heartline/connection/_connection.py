@@ -231,8 +231,8 @@ class Connection(trio.abc.AsyncResource, metaclass=NoPublicConstructor):
         Waits while the peer has no room for it; cancelling that wait sends nothing. The message arrives
         unless the session ends first: a return from here does not say that it has arrived. Raises
         :class:`ConnectionLost` or :class:`ConnectionClosed` when there is no session,
-        :class:`SerializationError` for a value that cannot be sent and :class:`LocalProtocolError` for one
-        that is longer than the peer accepts.
+        :class:`SerializationError` for a value that cannot be sent, or has more items than the peer accepts,
+        and :class:`LocalProtocolError` for one that is longer than it accepts.
         """
         await trio.lowlevel.checkpoint()
         link = self._core.require_link()

@@ -171,10 +171,10 @@ class Server(metaclass=NoPublicConstructor):
         with the policy ``"block"``, where the topic allows that.
 
         Returns a :class:`heartline.Receipt` that names the subscribers that have the update, and those that
-        have not. Raises :class:`SerializationError` for a value that cannot be sent,
-        :class:`LocalProtocolError` for one that is longer than ``Limits.message_size``, :class:`StoreError`
-        when it could not be stored, :class:`KeyReused` for a key that was published with another value, and
-        :class:`ConfigurationError` for a topic beyond ``Limits.topics``.
+        have not. Raises :class:`SerializationError` for a value that cannot be sent or has more items than
+        ``Limits.items``, :class:`LocalProtocolError` for one that is longer than ``Limits.message_size``,
+        :class:`StoreError` when it could not be stored, :class:`KeyReused` for a key that was published with
+        another value, and :class:`ConfigurationError` for a topic beyond ``Limits.topics``.
 
         When cancelled before the update has an offset, nothing is published; when cancelled later, in the
         wait for subscribers, the update stays published. While the store writes it, this waits for the
