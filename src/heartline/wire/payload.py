@@ -5,7 +5,7 @@ With ``Flag.RAW`` an envelope holds the body and the value's arrays (see :mod:`h
 content id, which names the serializer, stands in the byte before the body (RESULT and PUSH), in the head
 (CALL), or in the frame's id (DATA).
 
-``most`` bounds the items of a value, see :mod:`heartline.wire.items`: what a sender knows of its peer, and
+``most`` bounds the items of a value, see ``items.py``: what a sender knows of its peer, and
 what a receiver checks before it decodes. The list of an envelope's arrays is bounded by as many on its own.
 """
 
