@@ -90,7 +90,8 @@ def decode_body(
         raise SerializationError(f"the value cannot be decoded: {unknown(content_id)}")
     if not flags & _RAW:
         body = payload[start:]
-        check_items(content_id, body, most)
+        if len(body) > most:  # looked at here, for all arguments of calls come by
+            check_items(content_id, body, most)
         return serializer.decode(body, (), target)
     check_items(CBOR, header_of(payload, start), most)
     body, segments = unwrap(payload, start)
