@@ -197,6 +197,13 @@ def test_limits_under_which_nothing_can_be_sent_are_refused(message: Any, name: 
             parse(altered_limits(message, **{name: bad}), type(message))
 
 
+@pytest.mark.parametrize("kind", [Hello, Welcome, Refuse, GoAway])
+def test_a_message_of_many_items_is_not_built(kind: Any) -> None:
+    bomb = b"\xa1\x61x\x9a" + HELLO_SIZE.to_bytes(4) + b"\x80" * HELLO_SIZE
+    with pytest.raises(RemoteProtocolError, match=r"malformed .*: more than 65536 items"):
+        parse(bomb, kind)
+
+
 def test_huge_limits_of_a_peer_do_no_harm() -> None:
     session = session_at(Place(Role.SERVER, State.NEW, Limits()))
     everything = dict.fromkeys(PeerLimits.__struct_fields__, HUGE)
