@@ -21,8 +21,8 @@ __all__ = ["JsonSerializer"]
 _TEXTUAL = (bytes, bytearray, datetime.datetime, datetime.date, datetime.time, uuid.UUID)
 
 
-MAX_DIGITS: Final = 21
-"""Digits of an integer, its sign among them: as many as 64 bits can need."""
+MAX_DIGITS: Final = 100
+"""Characters of an integer: more than any that means a number, and read in a third of a microsecond."""
 
 
 def _refuse_constant(name: str) -> Any:
@@ -32,7 +32,7 @@ def _refuse_constant(name: str) -> Any:
 def _parse_integer(digits: str) -> int:
     # Python takes time by the square of their number.
     if len(digits) > MAX_DIGITS:
-        raise ValueError(f"an integer of {len(digits)} digits, of {MAX_DIGITS}")
+        raise ValueError(f"an integer of {len(digits)} digits, {MAX_DIGITS} are the most")
     return int(digits)
 
 
