@@ -44,9 +44,8 @@ def decode_value(
     if start >= length:
         raise SerializationError("the payload ends where its value should begin")
     serializer = registered.get(payload[start])
-    if (
-        serializer is not None and not flags & _RAW and length <= most
-    ):  # decode_body's usual case, written out
+    # The usual case of decode_body, written out.
+    if serializer is not None and not flags & _RAW and length <= most:
         return serializer.decode(payload[start + 1 :], (), target)
     return decode_body(payload[start], payload, flags, target, start + 1, most)
 
