@@ -29,6 +29,7 @@ TARGETS: dict[str, tuple[str, ...]] = {
         "fuzz.properties.segments",
         "fuzz.properties.payload",
         "fuzz.properties.published",
+        "fuzz.properties.items",
     ),
 }
 """A target's modules; to add one, name it here and write the module."""

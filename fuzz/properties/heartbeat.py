@@ -24,7 +24,7 @@ _scripts = st.lists(st.tuples(st.sampled_from(["hear", "speak", "look", "wait"])
 
 @st.composite
 def heartbeats(draw: st.DrawFn) -> Heartbeat:
-    timeout = draw(st.floats(SHORTEST_TIMEOUT, 1000) | st.sampled_from([0.1, 0.3, 30.0]))
+    timeout = draw(st.floats(SHORTEST_TIMEOUT, 1000) | st.sampled_from([0.3, 1.0, 30.0]))
     return Heartbeat(interval=timeout * draw(st.floats(0.34, 0.99)), timeout=timeout)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Awaitable, Callable
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import trio
@@ -12,12 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from heartline import ConnectionLost, Limits, LocalProtocolError, SerializationError
+from heartline import Connection, ConnectionLost, Limits, LocalProtocolError, SerializationError
 from heartline.session.messages import CONFIRMATION
 from heartline.session.outbox import MESSAGE_COST
 from heartline.wire import CborSerializer, Flag, FrameType
 
-from .helpers import SOCKETS, cut, data, open_pair, open_to_raw, run, settle, url_of
+from ..engine import link_of
+from .helpers import SOCKETS, cut, data, open_pair, open_to_raw, pair_of_channels, run, settle, url_of
 
 WINDOW = Limits().window
 
@@ -182,6 +185,48 @@ async def test_a_message_longer_than_the_peer_takes(autojump_clock: MockClock) -
             client.send_nowait(bytes(5001))
         await client.send(bytes(5000))
         assert await there.receive() == bytes(5000)
+
+
+async def test_a_message_of_more_items_than_the_peer_takes(autojump_clock: MockClock) -> None:
+    few = Limits(items=20_000)
+    async with open_pair(server_limits=few) as (client, there, _):
+        channel, accepted = await pair_of_channels(client, there)
+        link = link_of(client)
+        for honest in (True, False):
+            for send, receive in (
+                (client.send, there.receive),
+                (nowait(client), there.receive),
+                (channel.send, accepted.receive),
+            ):
+                await send([0] * 19_999)
+                assert await receive() == [0] * 19_999
+                with pytest.raises(SerializationError, match=r"more than 20000 items .*Limits\.items"):
+                    await send([0] * 20_000)
+                    assert not honest
+                    await receive()
+                await send(np.zeros(50_000))
+                assert len(await receive()) == 50_000
+            link.peer_limits = msgspec.structs.replace(link.peer_limits, items=2**60)
+
+
+def nowait(connection: Connection) -> Callable[[Any], Awaitable[None]]:
+    async def send(message: Any) -> None:
+        await settle()  # until the credit for the last one has come
+        connection.send_nowait(message)
+
+    return send
+
+
+async def test_a_servers_reader_builds_no_more_items_than_allowed(autojump_clock: MockClock) -> None:
+    few = Limits(items=20_000)
+    async with open_pair(server_limits=few) as (client, _, server):
+        link = link_of(client)
+        link.peer_limits = msgspec.structs.replace(link.peer_limits, items=2**60)
+        messages = server.messages()
+        await client.send([0] * 20_000)
+        message = await anext(messages)
+        with pytest.raises(SerializationError, match="more than 20000 items"):
+            _ = message.value
 
 
 # What cannot be understood

@@ -28,6 +28,7 @@ from heartline.session import (
     reports,
 )
 from heartline.wire import cbor, limits, segments, text
+from heartline.wire.serializers import json as json_values
 from tests.docs.snippets import DOCS
 from tests.public import PUBLIC_MODULES
 
@@ -78,10 +79,13 @@ def test_what_users_hold_has_only_documented_names(cls: type) -> None:
 
 BOUNDS = {
     "smallest `frame_size` that a peer may announce": messages.SMALLEST_FRAME,
-    "shortest heartbeat timeout": heartbeat.SHORTEST_TIMEOUT,
+    "shortest heartbeat timeout, also for a peer; a third of it is the shortest interval": (
+        heartbeat.SHORTEST_TIMEOUT
+    ),
+    "smallest `items` that a peer may announce": limits.LEAST_ITEMS,
     "fragment of a long message": outbox.FRAGMENT_SIZE,
     "long messages that this side has under way": outbox.STREAMS,
-    "payload of a call whose arguments are not counted": limits.SMALL_CALL,
+    "payload of a call whose arguments are not counted, and of one to a built-in method": limits.SMALL_CALL,
     "bytes that a message in part counts at least": assembly.LEAST_HALF,
     "small frames waiting for a peer that does not read, beyond `Limits.write_buffer`": outbox.STUCK_LIMIT,
     "bytes received that call for an ACK, at most": reports.ACK_SIZE,
@@ -104,6 +108,7 @@ BOUNDS = {
     "bytes of such updates (beside one of any length)": _journal.QUEUE_SIZE,
     "wait for another program to leave a store's file": _sqlite.LOCK_PATIENCE,
     "nesting of one value": cbor.MAX_DEPTH,
+    "digits of an integer in JSON, with its sign": json_values.MAX_DIGITS,
     "arrays in one value": segments.MAX_SEGMENTS,
     "dimensions of one array": segments.MAX_DIMENSIONS,
 }

@@ -170,7 +170,7 @@ async def test_heartbeats_go_on_while_a_learner_computes(tmp_path: Path) -> None
             time.sleep(0.6)
             return super().train(model, config)
 
-    heartbeat = heartline.Heartbeat(interval=0.05, timeout=0.3)
+    heartbeat = heartline.Heartbeat(interval=0.1, timeout=0.3)
     async with open_federation("tcp://127.0.0.1:0", tmp_path, heartbeat=heartbeat) as (server, join):
         trainer = Trainer(server, model(0.0))
         join(Busy(), "busy", heartbeat=heartbeat)

@@ -20,6 +20,7 @@ from heartline.wire import Frame, FrameDecoder, FrameType, encode
 LIMITS = {
     "frame_size": 65536,
     "message_size": 1 << 20,
+    "items": 1 << 18,
     "memory": 50_000_000,
     "window": 65536,
     "calls": 16,

@@ -24,7 +24,7 @@ from tests.connection.helpers import BRISK, RawPeer, data, listen, open_to_raw, 
 from tests.engine import link_of
 from tests.opening import open_stream
 
-QUICK = Heartbeat(interval=0.04, timeout=0.12)
+QUICK = Heartbeat(interval=0.1, timeout=0.3)
 """For real time."""
 
 
@@ -201,7 +201,7 @@ async def test_a_blocked_loop_loses_nobody(kind: str, waiting: bool, tmp_path: P
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["tcp://127.0.0.1:0", "ws://127.0.0.1:0"])
 async def test_what_waits_from_another_process_is_heard_first(kind: str) -> None:
-    async with served(kind, Heartbeat(interval=0.04, timeout=5)) as (url, _process):
+    async with served(kind, Heartbeat(interval=0.1, timeout=5)) as (url, _process):
         heartbeat = Heartbeat(interval=0.1, timeout=0.5)
         async with heartline.open_connection(url, heartbeat=heartbeat) as client:
             block(3 * heartbeat.timeout)

@@ -4,31 +4,39 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import trio
 from trio.testing import MockClock
 
 from heartline import (
     Connection,
+    Fold,
     Gap,
     History,
     InvalidArguments,
     Limits,
     LocalProtocolError,
     Position,
+    PushError,
+    SerializationError,
     Server,
+    TopicSettings,
 )
 from heartline.errors import ConfigurationError, RemoteProtocolError
 from heartline.push import SlowPolicy
 from heartline.push._following import MAX_WAITING, MAX_WAITING_SIZE
+from heartline.push._log import SHARED_SIZE
 from heartline.push._served import WINDOW_COUNT, WINDOW_SIZE
 from heartline.push._types import MAX_TOPIC_NAME, POLICIES
 from heartline.wire import CborSerializer, FrameType
+from heartline.wire.limits import LEAST_ITEMS
 from tests.engine import core_of, link_of
 from tests.push.helpers import (
     HandPublisher,
     begin,
     encode_update,
+    next_update,
     open_client,
     open_hand_publisher,
     open_pair,
@@ -154,6 +162,74 @@ async def test_what_is_too_long_for_this_side_is_not_published(autojump_clock: M
         with pytest.raises(LocalProtocolError, match=r"of 2\d{4} bytes.*10000 bytes .Limits.message_size"):
             await server.publish("topic", bytes(20_000))
         assert server.statistics().topics["topic"].last_offset == 1
+
+
+FEW = Limits(items=20_000)
+MANY = [0] * 20_000
+
+
+@pytest.mark.parametrize("serializer", ["cbor", "json", "msgpack"])
+@pytest.mark.parametrize("policy", ["drop oldest", "disconnect", "keep newest"])
+async def test_an_update_of_more_items_than_a_subscriber_takes_is_lost_to_it_alone(
+    policy: SlowPolicy, serializer: str, autojump_clock: MockClock
+) -> None:
+    """As one that is too long; an array of as many numbers is not lost."""
+    async with open_topics(serializer=serializer) as server:
+        async with open_client(server, limits=FEW) as client, open_client(server) as other:
+            async with client.subscribe("topic", policy=policy) as small, other.subscribe("topic") as topic:
+                await publish(server, ["before"])
+                assert await take_values(small, 1) == ["before"]
+                sent = await server.publish("topic", MANY, wait="sent")
+                assert (sent.confirmed, sent.missing) == ({other.id}, {client.id})
+                gap, _ = await take_gap(small)
+                assert (gap.first, gap.last) == (2, 2)
+                await publish(server, [np.zeros(50_000), [0] * 19_999])
+                values = await take_values(small, 2 if policy != "keep newest" else 1)
+                assert values[-1] == [0] * 19_999
+                assert [len(update.value) for update in await take(topic, 4)] == [6, 20_000, 50_000, 19_999]
+                assert server.statistics().topics["topic"].skipped == 1
+
+
+async def test_an_update_of_too_many_items_for_this_side_is_not_published(autojump_clock: MockClock) -> None:
+    async with open_topics(limits=FEW) as server:
+        await server.publish("topic", MANY[1:])
+        with pytest.raises(SerializationError, match=r"more than 20000 items .*Limits\.items"):
+            await server.publish("topic", MANY)
+        assert server.statistics().topics["topic"].last_offset == 1
+
+
+async def test_a_state_of_more_items_than_a_subscriber_takes(autojump_clock: MockClock) -> None:
+    fold = Fold(initial=list, apply=lambda state, update: state + update)
+    async with open_topics(topics={"topic": TopicSettings(fold=fold)}) as server:
+        await publish(server, [MANY[:15_000]])
+        async with open_client(server, limits=FEW) as client:
+            async with client.subscribe("topic", since="snapshot") as topic:
+                assert len((await next_update(topic)).value) == 15_000
+            await publish(server, [MANY[:15_000]])
+            async with client.subscribe("topic", since="snapshot") as topic:
+                with pytest.raises(PushError, match="the state after update 2 is larger than it accepts"):
+                    await next_update(topic)
+
+
+async def test_an_update_of_too_many_items_is_not_built(autojump_clock: MockClock) -> None:
+    """It fails as one that cannot be decoded, and the subscription goes on."""
+    async with open_hand_publisher(limits=FEW) as (hand, client), client.subscribe("topic") as topic:
+        await hand.push(1, MANY)
+        await hand.push(2, "behind")
+        with pytest.raises(SerializationError, match="more than 20000 items"):
+            await anext(topic)
+        assert (await next_update(topic)).value == "behind"
+
+
+async def test_a_notice_of_many_items_is_not_built(autojump_clock: MockClock) -> None:
+    async with open_hand_publisher(reconnect=None) as (hand, client), client.subscribe("topic") as topic:
+        await hand.notice(1, *MANY)
+        with pytest.raises(RemoteProtocolError, match="malformed notice in PUSH: more than 16384 items"):
+            await anext(topic)
+
+
+def test_nobody_refuses_the_items_of_an_update_that_many_share() -> None:
+    assert SHARED_SIZE <= LEAST_ITEMS
 
 
 # Names and numbers.

@@ -133,7 +133,7 @@ class TestThreads:
     @pytest.mark.slow
     async def test_the_loop_goes_on_meanwhile(self) -> None:
         """Heartbeats, and other calls of the same connection."""
-        beat = Heartbeat(interval=0.05, timeout=0.15)
+        beat = Heartbeat(interval=0.1, timeout=0.3)
         started, go = trio.Event(), threading.Event()
 
         @service
@@ -160,7 +160,7 @@ class TestThreads:
             nursery.start_soon(call)
             await started.wait()
             assert await client.service("Blocks").quick() == 1
-            await trio.sleep(0.5)  # real: three times the silence that would end the link
+            await trio.sleep(0.9)  # real: three times the silence that would end the link
             assert client.statistics().links == 1
             assert client.state is heartline.ConnectionState.OPEN
             go.set()

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import trio
+from msgspec.structs import replace
 from trio.testing import MockClock
 
 import heartline
@@ -16,6 +17,7 @@ from heartline.server import _acceptor
 from heartline.session import GoAway, PeerLimits, Refuse, Role, Welcome
 from heartline.session.messages import Hello, parse, render
 from heartline.wire import Frame, FrameDecoder, FrameType, encode
+from heartline.wire.limits import LEAST_ITEMS
 from tests.opening import open_stream
 
 from ..connection.helpers import QUIET, SOCKETS, RawPeer, data, no_leaks, settle, url_of
@@ -73,8 +75,13 @@ BAD = {
     "long identity": (hello(identity="x" * 257), CloseCode.PROTOCOL_ERROR),
     "identity of control characters": (hello(identity="a\nb"), CloseCode.PROTOCOL_ERROR),
     "no patience": (hello(heartbeat_timeout=0.0), CloseCode.PROTOCOL_ERROR),
+    "a PING every 3 ms": (hello(heartbeat_timeout=0.01), CloseCode.PROTOCOL_ERROR),
     "no window": (
-        hello(limits=PeerLimits(frame_size=1, message_size=1, memory=0, window=0, calls=0, channels=0)),
+        hello(limits=replace(PeerLimits.of(Limits()), window=0)),
+        CloseCode.PROTOCOL_ERROR,
+    ),
+    "too few items": (
+        hello(limits=replace(PeerLimits.of(Limits()), items=LEAST_ITEMS - 1)),
         CloseCode.PROTOCOL_ERROR,
     ),
 }

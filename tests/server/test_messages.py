@@ -172,6 +172,19 @@ async def test_a_peer_with_small_limits_spoils_it_for_nobody(autojump_clock: Moc
             assert await server.broadcast(bytes(4000)) == Broadcast(3, ())
 
 
+async def test_a_peer_that_takes_few_items_spoils_it_for_nobody(autojump_clock: MockClock) -> None:
+    async with open_clients("z") as (server, (z,)):
+        few = Limits(items=20_000)
+        async with heartline.open_connection(server.urls[0], identity="few", limits=few) as small:
+            for size in (20_000, 100_000):  # in one frame, and in several
+                assert await server.broadcast([0] * size) == Broadcast(1, ("few",))
+                assert await z.receive() == [0] * size
+            for message in (bytes(100_000), np.zeros(100_000)):
+                assert await server.broadcast(message) == Broadcast(2, ())
+                assert len(await z.receive()) == len(await small.receive()) == 100_000
+                await settle()
+
+
 # Messages of all
 
 

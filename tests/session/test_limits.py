@@ -223,7 +223,9 @@ def test_a_message_size_below_the_size_of_a_frame() -> None:
     """No settings of ours say so, but a peer may."""
     client, _ = pair(Limits(), Limits())
     client.outbox.open(
-        type(client.outbox.limits)(frame_size=5000, message_size=10, memory=50, window=1, calls=1, channels=1)
+        type(client.outbox.limits)(
+            frame_size=5000, message_size=10, items=1, memory=50, window=1, calls=1, channels=1
+        )
     )
     with pytest.raises(LocalProtocolError, match="accepts 10 bytes"):
         client.send(FrameType.CALL, 0, 1, bytes(11))

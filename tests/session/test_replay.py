@@ -142,7 +142,7 @@ class Model:
             taken = taken[len(frame) :]
 
 
-PEER = PeerLimits(frame_size=50, message_size=10_000, memory=50_000, window=1, calls=1, channels=1)
+PEER = PeerLimits(frame_size=50, message_size=10_000, items=1, memory=50_000, window=1, calls=1, channels=1)
 
 _messages = st.lists(
     st.tuples(st.integers(0, 3), st.sampled_from([0, 1, 20, 100, 250])), min_size=1, max_size=6

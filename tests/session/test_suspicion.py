@@ -65,7 +65,7 @@ def test_an_uneven_peer_is_suspected_later_than_a_punctual_one_of_the_same_mean(
 
 def test_what_it_is_when_the_link_is_lost() -> None:
     """About one in two million, with any timeout: three expected gaps, each of a deviation of a quarter."""
-    for timeout in (0.01, 0.3, 30.0, 1e6):
+    for timeout in (0.3, 30.0, 1e6):
         pulse = Pulse(Heartbeat(interval=timeout / 3, timeout=timeout), now=100.0)
         pulse.agree(timeout)
         assert pulse.suspicion(100.0) == 0

@@ -10,6 +10,7 @@ import pytest
 
 from heartline.errors import ConfigurationError
 from heartline.wire import Limits
+from heartline.wire.limits import LEAST_ITEMS
 
 MIB = 1024 * 1024
 FIELDS = [field.name for field in dataclasses.fields(Limits)]
@@ -57,7 +58,7 @@ def test_counts_are_whole_numbers(name: str, value: Any) -> None:
         Limits(**{name: value})
 
 
-@pytest.mark.parametrize("name", sorted({*WHOLE} - {"frame_size", "message_size", "memory"}))
+@pytest.mark.parametrize("name", sorted({*WHOLE} - {"frame_size", "message_size", "items", "memory"}))
 def test_one_is_enough(name: str) -> None:
     assert getattr(Limits(**{name: 1}), name) == 1
 
@@ -76,6 +77,12 @@ def test_the_first_byte_of_a_frame_stays_zero() -> None:
     assert Limits(frame_size=16 * MIB - 1).frame_size == 0xFF_FFFF
     with pytest.raises(ConfigurationError, match=r"Limits.frame_size must be below 16 MiB, not 16777216"):
         Limits(frame_size=16 * MIB)
+
+
+def test_a_value_holds_as_many_items_as_a_small_message_can_have() -> None:
+    assert Limits(items=LEAST_ITEMS).items == LEAST_ITEMS
+    with pytest.raises(ConfigurationError, match=r"Limits\.items must be at least 16384, not 16383"):
+        Limits(items=LEAST_ITEMS - 1)
 
 
 def test_a_message_holds_at_least_one_frame() -> None:

@@ -10,7 +10,6 @@ messages, even if nobody accepts or reads them.
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from functools import partial
 from typing import Any, final
@@ -26,6 +25,7 @@ from heartline.errors import (
 )
 from heartline.link import Core, NoPublicConstructor
 from heartline.wire import Flag, Frame, FrameType, Serializer, decode_body, encode_body
+from heartline.wire.payload import MessageLimits
 from heartline.wire.text import printable
 
 __all__ = ["Channel", "ChannelBroken", "Channels", "decode_message", "encode_message"]
@@ -42,27 +42,30 @@ RESET_REASON_SIZE = 256
 """Bytes of the reason in a RESET that are kept: a person reads it, no program."""
 
 
-def encode_message(serializer: Serializer, message: Any, size: float) -> tuple[int, bytes, int]:
+def encode_message(
+    serializer: Serializer, message: Any, limits: MessageLimits | None
+) -> tuple[int, bytes, int]:
     """The content id, payload and flags of a message: bytes as they are, anything else serialized.
 
-    Raises :class:`SerializationError`, and :class:`LocalProtocolError` for what has more than ``size`` bytes,
-    as early as that is known.
+    Raises :class:`SerializationError`, and :class:`LocalProtocolError` for what is longer than the limits
+    allow, as early as that is known.
     """
     if isinstance(message, (bytes, bytearray)):
-        if len(message) > size:
+        if limits is not None and len(message) > limits.message_size:
+            most = limits.message_size
             raise LocalProtocolError(
-                f"a message of {len(message)} bytes, and it may have {size} (Limits.message_size)"
+                f"a message of {len(message)} bytes, and it may have {most} (Limits.message_size)"
             )
         return RAW_BYTES, bytes(message), 0
-    payload, flags = encode_body(serializer, message, size=size)
+    payload, flags = encode_body(serializer, message, b"", limits)
     return serializer.content_id, payload, flags
 
 
-def decode_message(frame: Frame) -> Any:
-    """The message of a DATA frame; raises :class:`SerializationError`."""
+def decode_message(frame: Frame, most: int) -> Any:
+    """The message of a DATA frame, of ``most`` items; raises :class:`SerializationError`."""
     if frame.id == RAW_BYTES and not frame.flags & _RAW:
         return bytes(frame.payload)
-    return decode_body(frame.id, frame.payload, frame.flags)
+    return decode_body(frame.id, frame.payload, frame.flags, most=most)
 
 
 class ChannelBroken(HeartlineError, trio.BrokenResourceError):
@@ -99,14 +102,14 @@ class Channel(trio.abc.Channel[Any], metaclass=NoPublicConstructor):
         """Send a message; waits while the peer has no room for it (``Limits.window``).
 
         Raises :class:`trio.ClosedResourceError` or :class:`ChannelBroken` when the channel has ended,
-        :class:`SerializationError` for a value that cannot be sent and :class:`LocalProtocolError` for one
-        that is longer than the peer accepts. Cancelling sends nothing.
+        :class:`SerializationError` for a value that cannot be sent, or has more items than the peer accepts,
+        and :class:`LocalProtocolError` for one that is longer than it accepts. Cancelling sends nothing.
         """
         await trio.lowlevel.checkpoint()
         self._check_open()
         link = self._core.link
-        size = math.inf if link is None else link.peer_limits.message_size
-        number, payload, flags = encode_message(self._core.setup.serializer, message, size)
+        limits = None if link is None else link.peer_limits
+        number, payload, flags = encode_message(self._core.setup.serializer, message, limits)
         if link is not None:  # otherwise the channel went with its session, and says so
             try:
                 await link.wait(self._number, lambda: link.has_room(self._number) or self._is_over())
@@ -138,7 +141,7 @@ class Channel(trio.abc.Channel[Any], metaclass=NoPublicConstructor):
         await trio.lowlevel.checkpoint()
         while True:
             frame = await self._take()
-            message = decode_message(frame)
+            message = decode_message(frame, self._core.setup.limits.items)
             if not self._core.setup.hooks.middleware:
                 return message
             try:

@@ -231,13 +231,12 @@ class Connection(trio.abc.AsyncResource, metaclass=NoPublicConstructor):
         Waits while the peer has no room for it; cancelling that wait sends nothing. The message arrives
         unless the session ends first: a return from here does not say that it has arrived. Raises
         :class:`ConnectionLost` or :class:`ConnectionClosed` when there is no session,
-        :class:`SerializationError` for a value that cannot be sent and :class:`LocalProtocolError` for one
-        that is longer than the peer accepts.
+        :class:`SerializationError` for a value that cannot be sent, or has more items than the peer accepts,
+        and :class:`LocalProtocolError` for one that is longer than it accepts.
         """
         await trio.lowlevel.checkpoint()
         link = self._core.require_link()
-        size = link.peer_limits.message_size
-        number, payload, flags = encode_message(self._core.setup.serializer, message, size)
+        number, payload, flags = encode_message(self._core.setup.serializer, message, link.peer_limits)
         await link.wait(0, lambda: link.has_room(0))
         self._core.require_link().put(FrameType.DATA, 0, number, payload, flags)
 
@@ -246,8 +245,7 @@ class Connection(trio.abc.AsyncResource, metaclass=NoPublicConstructor):
         link = self._core.require_link()
         if not link.has_room(0):
             raise trio.WouldBlock
-        size = link.peer_limits.message_size
-        number, payload, flags = encode_message(self._core.setup.serializer, message, size)
+        number, payload, flags = encode_message(self._core.setup.serializer, message, link.peer_limits)
         link.put(FrameType.DATA, 0, number, payload, flags)
 
     @trio.lowlevel.enable_ki_protection
@@ -268,7 +266,7 @@ class Connection(trio.abc.AsyncResource, metaclass=NoPublicConstructor):
                     raise core.end_error()
                 await inbox.arrived.park()
             frame = inbox.take()
-            message = decode_message(frame)
+            message = decode_message(frame, core.setup.limits.items)
             if not core.setup.hooks.middleware:
                 return message
             try:

@@ -23,31 +23,36 @@ __all__ = ["Message", "Messages"]
 class Message(metaclass=NoPublicConstructor):
     """A message that arrived on the default channel of a connection."""
 
-    __slots__ = ("_frame", "_value", "connection")
+    __slots__ = ("_frame", "_most", "_value", "connection")
 
-    def __init__(self, connection: Connection, frame: Frame | None, value: Any = None) -> None:
+    def __init__(self, connection: Connection, frame: Frame | None, most: int = 0, value: Any = None) -> None:
         self.connection: Connection = connection
         """The connection on which it arrived."""
         self._frame = frame
+        self._most = most
         self._value = value
 
     @property
     def value(self) -> Any:
         """The message: bytes, or a value; raises :class:`SerializationError` if it cannot be decoded."""
         if self._frame is not None:
-            self._value, self._frame = decode_message(self._frame), None
+            self._value, self._frame = decode_message(self._frame, self._most), None
         return self._value
+
+
+def _undecoded(core: Core, frame: Frame) -> Message:
+    return Message._create(face_of(core), frame, core.setup.limits.items)
 
 
 async def _let_in(core: Core, frame: Frame) -> Message:
     """Pass a message through the middleware, which does not see messages that cannot be decoded."""
     try:
-        value = decode_message(frame)
+        value = decode_message(frame, core.setup.limits.items)
     except SerializationError:
-        return Message._create(face_of(core), frame)
+        return _undecoded(core, frame)
     inbox = core.part(Lanes).inbox
     value = await let_in(core, "", value, partial(inbox.put_back, frame))
-    return Message._create(face_of(core), None, value)
+    return Message._create(face_of(core), None, value=value)
 
 
 @final
@@ -77,7 +82,7 @@ class Messages(metaclass=NoPublicConstructor):
             if taken is not None:
                 core, frame = taken
                 if not core.setup.hooks.middleware:
-                    return Message._create(face_of(core), frame)
+                    return _undecoded(core, frame)
                 try:
                     return await _let_in(core, frame)
                 except Dropped:

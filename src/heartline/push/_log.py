@@ -13,14 +13,16 @@ from dataclasses import dataclass
 
 from heartline.errors import ConfigurationError
 from heartline.push._receipt import Who
-from heartline.push._wire import OFFSET, stamp
+from heartline.push._wire import OFFSET, PUSH_HEAD, stamp
 from heartline.wire import HEADER, HEADER_SIZE, FrameType
+from heartline.wire.payload import ItemCount
 
 __all__ = ["Entry", "History", "TopicLog"]
 
 
 SHARED_SIZE = 16 * 1024
-"""Bytes; a longer update is joined with its header for each subscriber, cheap against its transfer."""
+"""Bytes; a longer update is joined with its header for each subscriber, cheap against its transfer. Not above
+``LEAST_ITEMS``, for nobody counts the items of a small one."""
 
 _STAMPED_HEADER = struct.Struct(HEADER.format + "Q")
 """The header of a frame and the offset of the update in it."""
@@ -55,7 +57,7 @@ class History:
 class Entry:
     """One retained update: here its offset is written into the bytes that all subscribers share."""
 
-    __slots__ = ("_long", "flags", "frame", "length", "offset", "refused", "time", "total")
+    __slots__ = ("_long", "flags", "frame", "items", "length", "offset", "refused", "time", "total")
 
     def __init__(self, offset: int, value: bytes, flags: int, time: float, total: int, number: int) -> None:
         self.offset: int = offset
@@ -69,12 +71,15 @@ class Entry:
         """Subscriptions to which it is too long."""
         self.frame: bytes = b""
         """The whole frame of a small update, encoded once for all that share the topic's number."""
+        self.items: ItemCount | None = None
+        """Those of a longer one; every peer takes as many as a small one can have."""
         self._long = b""
         length = len(value) + OFFSET.size
         if length <= SHARED_SIZE:
             self.frame = _STAMPED_HEADER.pack(length, FrameType.PUSH, flags, 0, number, offset) + value
         else:
             self._long = stamp(offset, value)
+            self.items = ItemCount(value[0], self._long, flags, PUSH_HEAD.size)
 
     @property
     def payload(self) -> bytes:

@@ -241,7 +241,7 @@ class Publisher:
             check_choice("wait", wait, WAITS, or_else=" or None")
         if timeout is not None and not timeout >= 0:
             raise ConfigurationError(f"timeout must be seconds of at least 0 or None, not {timeout!r}")
-        encoded, flags = encode_value(self._serializer, value, self._limits.message_size)
+        encoded, flags = encode_value(self._serializer, value, self._limits)
         if len(encoded) + OFFSET.size > self._limits.message_size:
             raise LocalProtocolError(
                 f"an update of {len(encoded) + OFFSET.size} bytes: this side allows messages of "

@@ -13,6 +13,7 @@ from heartline.push._room import RoomQueue
 from heartline.push._types import SlowPolicy
 from heartline.push._wire import encode_notice
 from heartline.wire import FrameType
+from heartline.wire.payload import ItemCount
 
 if TYPE_CHECKING:
     from heartline.push._topic import Topic
@@ -126,7 +127,7 @@ class Served:
                 if entry is None:
                     break
             if (self._shared and entry.frame and link.put_update(entry.frame)) or self._send(
-                link, entry.payload, entry.flags
+                link, entry.payload, entry.flags, entry.items
             ):
                 self.cursor = entry.offset + 1
                 self._in_flight += entry.length
@@ -188,8 +189,10 @@ class Served:
 
     # What is sent
 
-    def _send(self, link: Link, payload: bytes, flags: int) -> bool:
-        """Send an update the long way; ``False`` when the peer would refuse it for its length."""
+    def _send(self, link: Link, payload: bytes, flags: int, items: ItemCount | None) -> bool:
+        """Send an update the long way; ``False`` when the peer would refuse it for its size."""
+        if items is not None and items.exceeds(link.peer_limits.items):
+            return False
         try:
             link.put(FrameType.PUSH, 0, self.number, payload, flags)
         except LocalProtocolError:
@@ -197,7 +200,7 @@ class Served:
         return True
 
     def _lose(self, entry: Entry) -> None:
-        """The peer accepts no message of this length: it is told what it loses, and goes on behind it."""
+        """The peer accepts no message of this size: it is told what it loses, and goes on behind it."""
         self.topic.lose(self, entry)
         if self._stateful:
             self._send_state()
@@ -220,13 +223,13 @@ class Served:
         if link is None or state is None:  # without a state nothing like this is served
             return
         try:
-            saved, payload = state.encode(), state.payload()
+            saved, (payload, items) = state.encode(), state.payload()
         except PushError as error:
             self.end("end", str(error).removeprefix(f"topic {self.topic.name!r}: "))  # which it knows
             return
         self._notice(saved.offset, "snapshot")
-        if not self._send(link, payload, saved.flags):
-            self.end("end", f"the state after update {saved.offset} is longer than it accepts")
+        if not self._send(link, payload, saved.flags, items):
+            self.end("end", f"the state after update {saved.offset} is larger than it accepts")
             return
         self.cursor = saved.offset + 1
         self._state_offset, self._state_size = saved.offset, len(payload)

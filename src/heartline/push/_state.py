@@ -7,8 +7,9 @@ import logging
 from heartline.errors import PushError, SerializationError
 from heartline.push._settings import Fold
 from heartline.push._store import SavedState
-from heartline.push._wire import stamp
+from heartline.push._wire import PUSH_HEAD, stamp
 from heartline.wire import Serializer, decode_value, encode_value
+from heartline.wire.payload import ItemCount
 
 __all__ = ["State", "warn_of_end"]
 
@@ -50,7 +51,7 @@ class State:
         self._serializer = serializer
         self._value = fold.initial()
         self._encoded: SavedState | None = None
-        self._stamped = b""
+        self._stamped: tuple[bytes, ItemCount] | None = None
         self._lost = ""
         """Why there is no state any more."""
         self._cause: Exception | None = None
@@ -77,7 +78,7 @@ class State:
         """Go on by one update; an error of the function must not stop the topic."""
         if self._lost:
             return
-        self._encoded, self._stamped = None, b""
+        self._encoded = self._stamped = None
         try:
             self._value = self._fold.apply(self._value, decode_value(value, flags))
             self.offset = offset
@@ -104,7 +105,7 @@ class State:
         """There is no state any more, and asking for it raises."""
         logger.error("topic %r has no state any more: %s", self._topic, reason, exc_info=cause)
         self._lost, self._cause = reason, cause
-        self._encoded, self._stamped = None, b""
+        self._encoded = self._stamped = None
 
     def encode(self) -> SavedState:
         """The state as it is now, encoded once; raises :class:`PushError` if none can be read."""
@@ -121,9 +122,13 @@ class State:
             self._due = len(payload)
         return self._encoded
 
-    def payload(self) -> bytes:
-        """The payload of the frame with the state, made once for all subscribers; raises as ``encode``."""
+    def payload(self) -> tuple[bytes, ItemCount]:
+        """The payload of the frame with the state and its items, made once for all subscribers; raises as
+        ``encode``.
+        """
         state = self.encode()
-        if not self._stamped:
-            self._stamped = stamp(state.offset, state.payload)
+        if self._stamped is None:
+            payload = stamp(state.offset, state.payload)
+            items = ItemCount(state.payload[0], payload, state.flags, PUSH_HEAD.size)
+            self._stamped = payload, items
         return self._stamped

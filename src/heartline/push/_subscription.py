@@ -49,10 +49,11 @@ class Subscription(Generic[Item_co], metaclass=NoPublicConstructor):
     gives what this one would have given.
     """
 
-    def __init__(self, following: Following, target: Any, on_gap: OnGap) -> None:
+    def __init__(self, following: Following, target: Any, on_gap: OnGap, most: int) -> None:
         self._following = following
         self._target = target
         self._on_gap = on_gap
+        self._most = most
         self._entered = False
         # What was given to the user, and is handled when it is back.
         self._taken: int | None = None
@@ -112,7 +113,7 @@ class Subscription(Generic[Item_co], metaclass=NoPublicConstructor):
         assert self._taken is not None
         # A state is another type than the updates that make it up.
         target = Any if is_state else self._target
-        value = decode_update(what.payload, what.flags, target)
+        value = decode_update(what.payload, what.flags, target, self._most)
         if target is not Any and type(value) is not target:
             value = convert(value, target)
         return Update(self.topic, self._following.epoch, self._taken, value, is_state)
@@ -142,4 +143,4 @@ def subscribe(
             "since='snapshot' does not go with 'keep newest': a state needs every update"
         )
     following = Following(core, core.part(Push), topic, since, policy)
-    return Subscription._create(following, target, on_gap)
+    return Subscription._create(following, target, on_gap, core.setup.limits.items)

@@ -20,7 +20,8 @@ import struct
 from typing import Any
 
 from heartline.errors import RemoteProtocolError, SerializationError
-from heartline.wire import CborSerializer, decode_value
+from heartline.wire import CborSerializer, decode_body, decode_value
+from heartline.wire.limits import LEAST_ITEMS
 
 __all__ = [
     "LEAVE",
@@ -63,7 +64,7 @@ def parse_head(payload: bytes) -> tuple[int, int]:
 def parse_notice(payload: bytes) -> list[Any]:
     """What a notice says."""
     try:
-        what = _cbor.decode(payload[PUSH_HEAD.size :])
+        what = decode_body(_cbor.content_id, payload, 0, start=PUSH_HEAD.size, most=LEAST_ITEMS)
     except SerializationError as error:
         raise RemoteProtocolError(f"malformed notice in PUSH: {error}") from None
     match what:
@@ -74,6 +75,6 @@ def parse_notice(payload: bytes) -> list[Any]:
     raise RemoteProtocolError(f"unknown notice in PUSH: {what!r:.80}")
 
 
-def decode_update(payload: bytes, flags: int, target: Any = Any) -> Any:
-    """The value of a PUSH; raises :class:`SerializationError`."""
-    return decode_value(payload, flags, target, start=OFFSET.size)
+def decode_update(payload: bytes, flags: int, target: Any, most: int) -> Any:
+    """The value of a PUSH, of ``most`` items; raises :class:`SerializationError`."""
+    return decode_value(payload, flags, target, OFFSET.size, most)

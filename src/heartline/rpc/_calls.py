@@ -143,8 +143,8 @@ class Calls:
             link, timeout, payload, flags = turn
         else:
             assert link is not None
-            size = link.peer_limits.message_size
-            payload, flags = encode_call(core.setup.serializer, name, target, args, kwargs, timeout, size)
+            limits = link.peer_limits
+            payload, flags = encode_call(core.setup.serializer, name, target, args, kwargs, timeout, limits)
             if len(payload) > SMALL_CALL:
                 await self._wait_share(link, name, len(payload))
         size = len(payload)
@@ -172,7 +172,7 @@ class Calls:
         if frame.type != _RESULT:
             raise error_of(frame, name, timeout)
         try:
-            value = decode_value(frame.payload, frame.flags, returns)
+            value = decode_value(frame.payload, frame.flags, returns, most=core.setup.limits.items)
             return value if returns is Any or type(value) is returns else convert(value, returns)
         except SerializationError as error:
             raise InvalidArguments(
@@ -209,8 +209,8 @@ class Calls:
             link = await self._wait_room(name)
             timeout = _time_left()
             if timeout > 0:
-                serializer, size = self._core.setup.serializer, link.peer_limits.message_size
-                payload, flags = encode_call(serializer, name, target, args, kwargs, timeout, size)
+                serializer, limits = self._core.setup.serializer, link.peer_limits
+                payload, flags = encode_call(serializer, name, target, args, kwargs, timeout, limits)
                 if len(payload) > SMALL_CALL:
                     await self._wait_share(link, name, len(payload))
                 return link, timeout, payload, flags
@@ -327,9 +327,13 @@ class Calls:
             held = f"the arguments of the calls in progress hold {self.held} bytes (Limits.memory)"
             self._fault(number, Fault("overloaded", held))
             return
+        if size and bound.small:
+            built_in = f"a built-in method takes {SMALL_CALL} bytes, not {size}"
+            self._fault(number, Fault("arguments", built_in))
+            return
         try:
             annotation = Any if named else bound.spec.positional
-            value = decode_body(content_id, frame.payload, frame.flags, annotation, start)
+            value = decode_body(content_id, frame.payload, frame.flags, annotation, start, limits.items)
             args, kwargs = _arguments(bound, value, named)
         except (HeartlineError, TypeError) as error:
             self._fault(number, Fault("arguments", str(error)))
@@ -398,8 +402,7 @@ class Calls:
 
     def _result(self, link: Link, number: int, bound: Bound, result: Any) -> None:
         try:
-            size = link.peer_limits.message_size
-            payload, flags = encode_value(self._core.setup.serializer, result, size)
+            payload, flags = encode_value(self._core.setup.serializer, result, link.peer_limits)
             link.put(_RESULT, 0, number, payload, flags)
         except (SerializationError, LocalProtocolError) as error:
             self._fault(number, fault_of(bound.function, type(error)(f"its result: {error}")))

@@ -19,7 +19,8 @@ from heartline.errors import (
     SerializationError,
     UnknownMethod,
 )
-from heartline.wire import CborSerializer, Frame
+from heartline.wire import CborSerializer, Frame, decode_body
+from heartline.wire.limits import LEAST_ITEMS
 from heartline.wire.text import printable
 
 __all__ = ["Fault", "NotBegun", "encode_fault", "error_of", "fault_of"]
@@ -99,7 +100,7 @@ def _shorten(text: str, size: int) -> str:
 def error_of(frame: Frame, target: str, timeout: float) -> CallError:
     """The caller's error for a FAULT, even a malformed one."""
     try:
-        fault = msgspec.convert(_cbor.decode(frame.payload), Fault)
+        fault = msgspec.convert(decode_body(_cbor.content_id, frame.payload, 0, most=LEAST_ITEMS), Fault)
     except (SerializationError, msgspec.ValidationError) as error:
         return RemoteError(
             f"{target} was answered with a malformed FAULT: {error}", type_name="RemoteProtocolError"

@@ -283,6 +283,8 @@ class Bound:
     function: Callable[..., Any]
     mode: Mode
     """How the function runs: as the method was declared, or as the middleware around it needs."""
+    small: bool = False
+    """Whether its arguments are short and anybody may send them: long ones are not even decoded."""
 
 
 class ServiceTable:
@@ -305,8 +307,9 @@ class ServiceTable:
         self.names.add(name)
         for spec in specs.values():
             target = f"{name}.{spec.name}"
-            bound = Bound(spec, types.MethodType(spec.function, instance), spec.mode)
+            built_in = name.startswith("$")
+            bound = Bound(spec, types.MethodType(spec.function, instance), spec.mode, small=built_in)
             # Built-in services are not wrapped as calls: a subscription has hooks of its own.
-            if self._hook is not None and not name.startswith("$"):
+            if self._hook is not None and not built_in:
                 bound = self._hook(bound, target)
             self.methods[target.encode()] = bound

@@ -29,6 +29,7 @@ from heartline.errors import (
     SerializationError,
 )
 from heartline.wire import Serializer, encode_body
+from heartline.wire.payload import MessageLimits
 
 __all__ = ["CALL_HEAD", "decode_call", "encode_call"]
 
@@ -46,16 +47,16 @@ def encode_call(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     timeout: float,
-    size: float = math.inf,
+    limits: MessageLimits | None = None,
 ) -> tuple[bytes, int]:
-    """The payload, of ``size`` bytes at most, and the flags of a CALL.
+    """The payload, within the limits of the peer, and the flags of a CALL.
 
     Raises :class:`InvalidArguments`, which begins with ``name``.
     """
     milliseconds = max(1, math.ceil(timeout * 1000)) if timeout < LONGEST_TIMEOUT else 0
     head = CALL_HEAD.pack(serializer.content_id, 1 if kwargs else 0, len(target), milliseconds)
     try:
-        return encode_body(serializer, [args, kwargs] if kwargs else args, head + target, size)
+        return encode_body(serializer, [args, kwargs] if kwargs else args, head + target, limits)
     except (SerializationError, LocalProtocolError) as error:
         why = f"{name} was not called: {error}"
         raise InvalidArguments(why, outcome=Outcome.NOT_SENT) from error

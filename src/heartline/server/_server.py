@@ -20,11 +20,13 @@ from heartline.connection import (
     face_of,
 )
 from heartline.errors import ConfigurationError, LocalProtocolError
-from heartline.link import Core, NoPublicConstructor
+from heartline.link import Core, Link, NoPublicConstructor
 from heartline.push import History, Publisher, Receipt, SlowPolicy, TopicStatistics, WaitFor
 from heartline.server._table import Table
 from heartline.session import CloseCode
 from heartline.wire import HEADER, FrameType
+from heartline.wire.limits import LEAST_ITEMS
+from heartline.wire.payload import ItemCount
 
 __all__ = ["Broadcast", "Server", "ServerStatistics", "make_server"]
 
@@ -118,22 +120,26 @@ class Server(metaclass=NoPublicConstructor):
     async def broadcast(self, message: Any) -> Broadcast:
         """Send a message to every peer, encoded once, without waiting for any.
 
-        A peer that has no room for the message is skipped, and named in the result. Raises
-        :class:`SerializationError` for a value that cannot be sent and :class:`LocalProtocolError` for one
-        whose arrays and bytes are longer than ``Limits.message_size`` of the server. After a cancellation
-        half way the message has been queued for some peers and not for others.
+        A peer that has no room for the message, or accepts none of this size, is skipped, and named in the
+        result. Raises :class:`SerializationError` for a value that cannot be sent, and
+        :class:`LocalProtocolError` for one whose arrays and bytes are longer than ``Limits.message_size`` of
+        the server. After a cancellation half way the message has been queued for some peers and not for
+        others.
         """
         setup = self._table.setup
-        number, payload, flags = encode_message(setup.serializer, message, setup.limits.message_size)
+        number, payload, flags = encode_message(setup.serializer, message, setup.limits)
         frame = HEADER.pack(len(payload), FrameType.DATA, flags, 0, number) + payload
+        items = ItemCount(number, payload, flags) if len(payload) > LEAST_ITEMS else None
         sent, skipped = 0, []
         async with self._broadcasting:  # two broadcasts come in the same order everywhere
             for count, core in enumerate(list(self._table.cores.values()), 1):
                 link = core.link
-                if link is not None and link.put_broadcast(frame):
+                if link is None or (items is not None and items.exceeds(link.peer_limits.items)):
+                    skipped.append(core.id)
+                elif link.put_broadcast(frame):
                     setup.flusher.mark(link)
                     sent += 1
-                elif _put_long(core, number, payload, flags):
+                elif _put_long(link, number, payload, flags):
                     sent += 1
                 else:
                     skipped.append(core.id)
@@ -167,10 +173,10 @@ class Server(metaclass=NoPublicConstructor):
         with the policy ``"block"``, where the topic allows that.
 
         Returns a :class:`heartline.Receipt` that names the subscribers that have the update, and those that
-        have not. Raises :class:`SerializationError` for a value that cannot be sent,
-        :class:`LocalProtocolError` for one that is longer than ``Limits.message_size``, :class:`StoreError`
-        when it could not be stored, :class:`KeyReused` for a key that was published with another value, and
-        :class:`ConfigurationError` for a topic beyond ``Limits.topics``.
+        have not. Raises :class:`SerializationError` for a value that cannot be sent or has more items than
+        ``Limits.items``, :class:`LocalProtocolError` for one that is longer than ``Limits.message_size``,
+        :class:`StoreError` when it could not be stored, :class:`KeyReused` for a key that was published with
+        another value, and :class:`ConfigurationError` for a topic beyond ``Limits.topics``.
 
         When cancelled before the update has an offset, nothing is published; when cancelled later, in the
         wait for subscribers, the update stays published. While the store writes it, this waits for the
@@ -297,10 +303,9 @@ def _is_number(value: object, *kinds: type) -> bool:
     return isinstance(value, kinds) and not isinstance(value, bool)
 
 
-def _put_long(core: Core, number: int, payload: bytes, flags: int) -> bool:
+def _put_long(link: Link, number: int, payload: bytes, flags: int) -> bool:
     """Queue a broadcast that is longer than a frame; ``False`` when there is no room for it."""
-    link = core.link
-    if link is None or not link.has_room(0) or len(payload) > link.peer_limits.message_size:
+    if not link.has_room(0) or len(payload) > link.peer_limits.message_size:
         return False
     link.put(FrameType.DATA, 0, number, payload, flags)
     return True

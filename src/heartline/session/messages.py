@@ -13,8 +13,8 @@ import msgspec
 
 from heartline.errors import RemoteProtocolError, SerializationError
 from heartline.session.heartbeat import SHORTEST_TIMEOUT
-from heartline.wire import CborSerializer, Limits
-from heartline.wire.limits import SHARES
+from heartline.wire import CborSerializer, Limits, decode_body
+from heartline.wire.limits import LEAST_ITEMS, SHARES
 
 __all__ = [
     "CONFIRMATION",
@@ -60,11 +60,16 @@ _cbor = CborSerializer()
 M = TypeVar("M", bound=msgspec.Struct)
 
 
+# What a limit may be at least, where that is more than 1.
+_LEAST = {"frame_size": SMALLEST_FRAME, "items": LEAST_ITEMS}
+
+
 class PeerLimits(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The limits that a sender must know; see :class:`heartline.Limits` for their meaning."""
 
     frame_size: int
     message_size: int
+    items: int
     memory: int
     window: int
     calls: int
@@ -83,14 +88,14 @@ class PeerLimits(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     def check(self) -> None:
         """Refuse limits under which nothing could be sent, or only at an absurd cost."""
         for name in self.__struct_fields__:
-            least = SMALLEST_FRAME if name == "frame_size" else 1
+            least = _LEAST.get(name, 1)
             if getattr(self, name) < least:
                 raise RemoteProtocolError(
                     f"the peer announces {name} = {getattr(self, name)}, at least {least} is needed"
                 )
 
 
-UNKNOWN = PeerLimits(frame_size=0, message_size=0, memory=0, window=0, calls=0, channels=0)
+UNKNOWN = PeerLimits(frame_size=0, message_size=0, items=0, memory=0, window=0, calls=0, channels=0)
 """The limits of a peer that has not said them: nothing can be sent to it."""
 
 
@@ -174,7 +179,8 @@ def shorten(reason: str) -> str:
 def parse(payload: bytes, kind: type[M]) -> M:
     """The message of this payload; raises :class:`RemoteProtocolError` that names the field."""
     try:
-        message = msgspec.convert(_cbor.decode(payload), kind, builtin_types=(bytes,))
+        fields = decode_body(_cbor.content_id, payload, 0, most=HELLO_SIZE)
+        message = msgspec.convert(fields, kind, builtin_types=(bytes,))
     except (SerializationError, msgspec.ValidationError) as error:
         raise RemoteProtocolError(f"malformed {kind.__name__.upper()}: {error}") from None
     _check(message)

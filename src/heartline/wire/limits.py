@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 
 from heartline.errors import ConfigurationError
 
-__all__ = ["SHARES", "SMALL_CALL", "Limits"]
+__all__ = ["LEAST_ITEMS", "SHARES", "SMALL_CALL", "Limits"]
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -17,6 +17,10 @@ SHARES = 5
 SMALL_CALL = 4 * KIB
 """Bytes; the payload of a call up to this length is not counted, for ``Limits.calls`` bounds these."""
 
+LEAST_ITEMS = 16 * KIB
+"""Items of one value that every peer takes: no item is shorter than a byte, so nothing need be counted in the
+small messages that make up nearly all traffic, nor in the updates whose bytes many peers share."""
+
 _SECONDS = frozenset({"handshake_timeout", "resume_window"})
 
 
@@ -24,8 +28,8 @@ _SECONDS = frozenset({"handshake_timeout", "resume_window"})
 class Limits:
     """What this side accepts from a peer, and holds in memory for it.
 
-    The limits that the peer must know to keep (frame, message, memory, window, calls, channels) travel in the
-    handshake.
+    The limits that the peer must know to keep (frame, message, items, memory, window, calls, channels) travel
+    in the handshake.
     Every value but ``resume_window`` is above 0; a bad one raises :class:`~heartline.ConfigurationError`.
     The meaning, the unit and the reason of each default stand beside it in the source, and in the reference
     under *Settings*.
@@ -37,6 +41,12 @@ class Limits:
 
     message_size: int = 64 * MIB
     """Bytes of one message put together from fragments: a model of 16 million float32 numbers."""
+
+    items: int = 256 * KIB
+    """Items of one value: what its lists and maps hold, and the keys of these; at least 16,384. They are
+    counted before the value is built, for an empty list takes one byte of a message and 56 of memory. So many
+    take up to 40 MiB and 0.3 s of processor time; an array is one item, however long. It is as many as
+    ``frame_size`` has bytes."""
 
     memory: int = 384 * MIB
     """Bytes that one connection can make this side hold; see :ref:`budget`. A fifth each, and each enough for
@@ -109,6 +119,8 @@ class Limits:
                 raise ConfigurationError(f"Limits.{field.name} must be a {number} {least}, not {value!r}")
         if self.frame_size >= 16 * MIB:
             raise ConfigurationError(f"Limits.frame_size must be below 16 MiB, not {self.frame_size!r}")
+        if self.items < LEAST_ITEMS:
+            raise ConfigurationError(f"Limits.items must be at least {LEAST_ITEMS}, not {self.items!r}")
         if self.message_size < self.frame_size:
             raise ConfigurationError(
                 f"Limits.message_size ({self.message_size}) must be at least frame_size ({self.frame_size})"

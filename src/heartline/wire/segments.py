@@ -28,7 +28,17 @@ import msgspec
 from heartline.errors import SerializationError
 from heartline.wire.cbor import loads
 
-__all__ = ["ALIGNMENT", "MAX_SEGMENTS", "Segment", "Segments", "describe", "unwrap", "wrap"]
+__all__ = [
+    "ALIGNMENT",
+    "MAX_SEGMENTS",
+    "Segment",
+    "Segments",
+    "describe",
+    "header_of",
+    "inner_of",
+    "unwrap",
+    "wrap",
+]
 
 ALIGNMENT = 8
 """Bytes; the widest number that NumPy wants aligned."""
@@ -88,6 +98,19 @@ def wrap(inner: bytes, segments: Sequence[Segment], head: bytes = b"") -> bytes:
         parts.append(data)
         size += padding + len(data)
     return b"".join(parts)
+
+
+def header_of(payload: bytes, start: int = 0) -> bytes:
+    """The header of the envelope that begins at ``start``, as it is encoded: as much as there is of it."""
+    start += _LENGTH.size
+    return payload[start : start + int.from_bytes(payload[start - _LENGTH.size : start])]
+
+
+def inner_of(payload: bytes, start: int = 0) -> bytes:
+    """The inner bytes of an envelope that this side has made."""
+    header = header_of(payload, start)
+    position = start + _LENGTH.size + len(header)
+    return payload[position : position + loads(header)[0]]
 
 
 def unwrap(payload: bytes, start: int = 0) -> tuple[bytes, list[Segment]]:

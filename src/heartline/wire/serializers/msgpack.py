@@ -15,7 +15,7 @@ from heartline.wire.cbor import MAX_DEPTH
 from heartline.wire.segments import Segment
 from heartline.wire.serializers.plain import QUICK, Form, lower, refusal, segment_at
 
-__all__ = ["SEGMENT_CODE", "MsgpackSerializer"]
+__all__ = ["COUNTED", "SEGMENT_CODE", "SIZES", "MsgpackSerializer"]
 
 SEGMENT_CODE: Final = 0x68
 """The extension type (``h`` in ASCII) of a placeholder: an index u32 into the raw segments."""
@@ -78,9 +78,9 @@ def _sizes() -> bytes:
     return bytes(sizes)
 
 
-_SIZES: Final = _sizes()
+SIZES: Final = _sizes()
 
-_COUNTED: Final[dict[int, tuple[int, int, int]]] = (
+COUNTED: Final[dict[int, tuple[int, int, int]]] = (
     dict.fromkeys(range(0x80, 0x90), (0, 2, 0))  # short maps
     | dict.fromkeys(range(0x90, 0xA0), (0, 1, 0))  # short arrays
     | {0xC4 + power: (2**power, 0, 0) for power in range(3)}  # bytes
@@ -116,11 +116,11 @@ def _check_structure(data: bytes) -> None:
             head = data[position]
             if in_map and left & 1 and head not in _KEYS:
                 raise ValueError("a map has a key that is neither text nor bytes")
-            size = _SIZES[head]
+            size = SIZES[head]
             if size:
                 position += size
                 continue
-            width, items, before = _COUNTED[head]
+            width, items, before = COUNTED[head]
             start = position + 1 + width
             count = int.from_bytes(data[position + 1 : start]) if width else head & 0x0F
             position = start
