@@ -93,9 +93,9 @@ class DiskStore:
     async def load(self, topic: str, epoch: str) -> SavedTopic:
         """What is kept of a topic; see :meth:`Store.load`."""
         topics = self._opened()
+        await trio.lowlevel.checkpoint()
         if topic not in topics:
             await self._commit(topics, _Record(self._clock(), topic, epoch))
-        await trio.lowlevel.checkpoint()
         saved, now = topics[topic], self._clock()
         return SavedTopic(
             epoch=saved.epoch,
@@ -109,8 +109,9 @@ class DiskStore:
         )
 
     async def append(self, batch: Sequence[StoredUpdate]) -> None:
-        """Keep all these updates or none; see :meth:`Store.append`. Cancelled, it keeps them nevertheless."""
+        """Keep all these updates or none, also when this is cancelled; see :meth:`Store.append`."""
         topics = self._opened()
+        await trio.lowlevel.checkpoint_if_cancelled()
         last = {update.topic: topics[update.topic].last for update in batch}
         for update in batch:
             if update.offset != last[update.topic] + 1:

@@ -26,7 +26,7 @@ def tell_story(entries: Collection[TraceEntry], last: int | None = None) -> str:
             left_out += 1
             continue
         if left_out:
-            lines.append(f"{'…':>10}  {left_out} lines")
+            lines.append(f"{'…':>10}  {left_out} line{'s' * (left_out > 1)}")
             left_out = 0
         lines.append(f"{entry.time:10.3f}  {entry.node:<{width}}  {entry.text}")
     return "\n".join(lines)
