@@ -156,7 +156,7 @@ def look_at(seeds: range, *, mended: bool) -> int:
         print(failure)
         return 1
     which = "mended" if mended else "first"
-    print(f"{count} worlds, and with the {which} version every finished job stayed finished")
+    print(f"with the {which} version every finished job stayed finished; worlds: {count}")
     return 0
 
 

@@ -22,7 +22,7 @@ def test_the_bug_is_found_and_told_and_the_mended_service_has_none() -> None:
     assert re.search(r"^ +\d+\.\d+  server +crashes", story, re.MULTILINE)
     assert rest == (
         f"python examples/simulated_world.py --seed {found[1]}\n\n"
-        "100 worlds, and with the mended version every finished job stayed finished\n"
+        "with the mended version every finished job stayed finished; worlds: 100\n"
     )
 
     again = run(command("simulated_world.py", "--seed", found[1]))
@@ -35,7 +35,7 @@ def test_the_bug_is_found_and_told_and_the_mended_service_has_none() -> None:
 
     mended = run(command("simulated_world.py", "--mended", "--seed", found[1]))
     assert mended.returncode == 0
-    assert mended.stdout == "1 worlds, and with the mended version every finished job stayed finished\n"
+    assert mended.stdout == "with the mended version every finished job stayed finished; worlds: 1\n"
 
 
 def test_ctrl_c_leaves_nothing_behind() -> None:

@@ -78,11 +78,6 @@ def test_all_seeds_hold() -> None:
     assert explore(nothing, (seed for seed in range(3)), processes=1) == 3
 
 
-@pytest.mark.slow
-def test_as_many_processes_as_cores_share_the_seeds() -> None:
-    assert explore(nothing, range(30)) == 30
-
-
 def test_a_failure_here_has_the_error_as_its_cause() -> None:
     with pytest.raises(SeedFailed) as caught:
         explore(fails_late, [50])
@@ -117,7 +112,7 @@ def test_the_environment_chooses_the_seed(monkeypatch: pytest.MonkeyPatch) -> No
         explore(main, range(100))
     assert len(caught.value.story.splitlines()) == 100
     monkeypatch.setenv("HEARTLINE_SEED", "x")
-    with pytest.raises(ConfigurationError, match="HEARTLINE_SEED must be a seed, .* not 'x'"):
+    with pytest.raises(ConfigurationError, match=r"HEARTLINE_SEED must be a seed, .* not 'x'"):
         explore(main)
 
 
@@ -130,7 +125,7 @@ def test_the_line_to_replay(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PYTEST_CURRENT_TEST")
     monkeypatch.setattr(sys, "orig_argv", ["python", "my program.py", "--fast"])
     assert line() == "HEARTLINE_SEED=50 python 'my program.py' --fast"
-    with pytest.raises(SeedFailed, match="to see it again: run 50$"):
+    with pytest.raises(SeedFailed, match=r"to see it again: run 50$"):
         explore(fails_late, [50], replay="run {}".format)
 
 
@@ -178,26 +173,17 @@ def test_what_other_processes_cannot_get() -> None:
 
 
 @pytest.mark.slow
-def test_a_program_that_cannot_be_imported_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_program_that_cannot_be_imported_elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(_workers, "_pickle", lambda job: b"cno_such_module\nname\n.")
     with pytest.raises(ConfigurationError, match="cannot import the program: ModuleNotFoundError"):
         explore(nothing, range(2), processes=2)
-    script = (
+    script = tmp_path / "unguarded.py"
+    script.write_text(
         "from heartline.testing import explore; from tests.testing.helpers import nothing; explore(nothing)"
     )
-    path = Path(os.environ.get("TMPDIR", "/tmp")) / f"unguarded-{os.getpid()}.py"
-    path.write_text(script)
-    try:
-        result = subprocess.run(
-            [sys.executable, path],
-            cwd=ROOT,
-            env=os.environ | {"PYTHONPATH": f"{ROOT}/src:{ROOT}"},
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-        )
-    finally:
-        path.unlink()
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}/src:{ROOT}"}
+    command = [sys.executable, str(script)]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE)
     assert 'a script needs its explore() below if __name__ == "__main__"' in result.stderr
 
 
@@ -208,8 +194,7 @@ def test_the_life_of_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
     ours, theirs = multiprocessing.Pipe()
     for seed in (1, 2):
         ours.send(seed)
-    ours_end = ours.fileno()
-    monkeypatch.setattr("pickle.loads", lambda _: str if os.fstat(ours_end) else None)
+    monkeypatch.setattr("pickle.loads", lambda _: str)
     with pytest.raises(ValueError, match="enough"):
         serve(_Enough(theirs), b"")  # type: ignore[arg-type]
     assert [ours.recv() for _ in range(3)] == [None, "1", "2"]
@@ -251,7 +236,7 @@ async def decorated(world: World) -> None:
 
 def test_a_decorated_test_fails_with_the_story() -> None:
     assert decorated.__doc__ == "Fails at 4."
-    with pytest.raises(SeedFailed, match="^seed 4: AssertionError: four"):
+    with pytest.raises(SeedFailed, match=r"^seed 4: AssertionError: four"):
         decorated()
 
 

@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import trio
@@ -28,7 +29,7 @@ class Shop:
         logger.info("sold %s", thing)
         return thing
 
-    def sell_out(self) -> None:
+    def sell_out(self) -> Any:
         raise ValueError("nothing left")
 
 

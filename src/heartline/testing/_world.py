@@ -163,7 +163,7 @@ class World:
         That is: what the world did to links, nodes and disks; what programs and heartline log, with
         :meth:`log` or with :mod:`logging` at ``INFO`` and above; calls that ended, at both ends; and updates
         that were published. Sessions that begin, are lost, resumed or refused are in heartline's log lines.
-        While a world runs, no such line goes to ``stderr`` for want of a handler.
+        A line for which the program has set up no handler is in the trace alone.
         """
         return list(self._trace.entries)
 
