@@ -44,7 +44,10 @@ def test_a_seed_is_a_run(seed: int) -> None:
     first, again, next_one = World(seed), World(seed), World(seed + 1)
     assert simulate(seed, world=first) == simulate(seed, world=again)
     assert first.digest() == again.digest()
-    program = f"from tests.simulation.test_seeds import *; w = World({seed}); w.run(live); print(w.story())"
+    program = (
+        "from fuzz.world.federation import live; from heartline.testing import World; "
+        f"world = World({seed}); world.run(live); print(world.story())"
+    )
     other = subprocess.run(
         [sys.executable, "-c", program],
         cwd=ROOT,

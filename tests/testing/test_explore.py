@@ -146,11 +146,14 @@ def test_a_seed_that_hangs_has_failed(capfd: pytest.CaptureFixture[str]) -> None
 def test_ctrl_c_ends_all_processes() -> None:
     command = [sys.executable, "-m", "tests.testing.explored"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        assert [process.stdout.readline() for _ in range(2)] == [b"runs\n"] * 2
-        started = children(process.pid)
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=PATIENCE)
+        try:
+            assert process.stdout is not None
+            assert [process.stdout.readline() for _ in range(2)] == [b"runs\n"] * 2
+            started = children(process.pid)
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=PATIENCE)
+        finally:
+            process.kill()
     assert process.returncode != 0
     assert errors.decode().rstrip().endswith("KeyboardInterrupt")
     assert errors.count(b"Traceback") == 1, "a process of a seed has complained too"

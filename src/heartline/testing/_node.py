@@ -12,7 +12,6 @@ from heartline.errors import ConfigurationError
 from heartline.testing._clock import NodeClock
 from heartline.testing._disk import Disk
 from heartline.testing._life import Life, current_life, live
-from heartline.testing._trace import Note
 
 __all__ = ["Node"]
 
@@ -41,7 +40,7 @@ class Node:
         seed: str,
         *,
         now: Callable[[], float],
-        note: Note,
+        note: Callable[..., None],
         spawn: Callable[..., None],
     ) -> None:
         self.name = name

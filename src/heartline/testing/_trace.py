@@ -6,9 +6,9 @@ import hashlib
 import re
 import struct
 from collections import deque
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
-__all__ = ["Note", "Trace", "TraceEntry"]
+__all__ = ["Trace", "TraceEntry"]
 
 TRACE_SIZE = 100_000
 """Entries that a trace retains; older ones count in its digest only. At 200 bytes each it is 20 MB."""
@@ -30,12 +30,6 @@ class TraceEntry(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.time:12.6f}  {self.node}: {self.text}"
-
-
-class Note(Protocol):
-    """Notes in the trace what happened to a node, now."""
-
-    def __call__(self, node: str, text: str, *, fault: bool = False) -> None: ...
 
 
 class Trace:

@@ -145,9 +145,10 @@ class _Worker(Generic[A]):
 
     def leave(self) -> None:
         """Ask the process to end."""
-        self.pipe.close()
+        # First the signal: it is caught only as long as the process serves, which the pipe's end would end.
         if self.work is not None and self._process.is_alive():
             self._signal(signal.SIGINT)
+        self.pipe.close()
 
     def _signal(self, number: signal.Signals) -> None:
         pid = self._process.pid
@@ -166,6 +167,7 @@ def serve(pipe: Connection, pickled: bytes) -> None:
     """The life of a process: run the seeds that it is given, until there are no more."""
     try:
         os.setpgid(0, 0)
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         faulthandler.enable()
         try:
