@@ -69,7 +69,7 @@ def explore(
     seed before it, in order, and with what the program has returned.
 
     A single seed runs in this process. More are shared by as many ``processes`` as there are cores. Those
-    import the program, so it is an async function of a module, or a :func:`functools.partial` of one, and
+    import the program, so it is an async function of a module, or a ``functools.partial`` of one, and
     what it returns can be pickled. With ``processes=1`` any async function will do, and all seeds run here.
     The processes have ended when this returns or raises, also after Ctrl-C.
 

@@ -161,7 +161,7 @@ class World:
         """What happened, in order; at most the newest 100,000 entries.
 
         That is: what the world did to links, nodes and disks; what programs and heartline log, with
-        :meth:`log` or with :mod:`logging` at ``INFO`` and above; calls that ended, at both ends; and updates
+        :meth:`log` or with ``logging`` at ``INFO`` and above; calls that ended, at both ends; and updates
         that were published. Sessions that begin, are lost, resumed or refused are in heartline's log lines.
         A line for which the program has set up no handler is in the trace alone.
         """
