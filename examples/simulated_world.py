@@ -1,13 +1,16 @@
-"""A small application in fifty simulated worlds, each of which goes wrong in its own way.
+"""A job service in simulated worlds, which find its bug, tell how it came about, and show it again.
 
-The application counts visitors. A server gives out the count and keeps the visitors on its disk; clients
-report theirs, and try again until they have an answer. Its promise: who was answered is counted, once, and
-for ever. Meanwhile links break, clog and heal, and the server crashes, as the world's seed draws it.
+A server keeps jobs on its disk. A client submits them, a worker asks for them, does them, and reports each as
+finished. Links break and heal meanwhile, and the server crashes, as the seed of the world draws it. The
+promise: a finished job stays finished.
 
-The same seed does the same again, so what was found can be looked at for as long as it takes.
+When a session ends before an answer has come, heartline repeats the call, for the methods are declared
+idempotent. ``submit`` is not, at first: a job that is submitted again is queued again, and may have been
+finished meanwhile.
 """
 
 import argparse
+import logging
 import os
 import sys
 from functools import partial
@@ -15,138 +18,151 @@ from functools import partial
 import trio
 
 import heartline
-from heartline.testing import Disk, Node, Violation, World
+from heartline.testing import Disk, Node, SeedFailed, Violation, World, explore
 
 EXAMPLES = """\
 examples:
-  python examples/simulated_world.py           # fifty worlds: the promise holds
-  python examples/simulated_world.py --bug     # count without looking: some worlds find it
-  python examples/simulated_world.py --bug 5   # one world, with all that happened in it
+  python examples/simulated_world.py                    # find the bug; then the mended service in all worlds
+  python examples/simulated_world.py --seed 5           # one world, with all that happened in it
+  python examples/simulated_world.py --seed 5 --mended  # the mended service in the same world
 """
 
-SEEDS = range(1, 51)
-CLIENTS = 3
-VISITORS = 10  # reported by each client
+SEEDS = range(100)
+JOBS = 10
 FAULTS = 8
 HEARTBEAT = heartline.Heartbeat(interval=1, timeout=3)
 BACKOFF = heartline.Backoff(initial=0.1, maximum=2)
+RETRY = heartline.Retry(attempts=FAULTS + 2)
+
+logger = logging.getLogger("jobs")
 
 
 @heartline.service
-class Counter:
-    """Counts each visitor once, however often it is reported; unless it is ``careless``."""
+class Jobs:
+    """The jobs by name, each ``queued`` or ``finished``."""
 
-    def __init__(self, disk: Disk, *, careless: bool) -> None:
+    def __init__(self, disk: Disk, *, mended: bool) -> None:
         self.disk = disk
-        self.careless = careless
-        self.visitors = read_visitors(disk)
-        disk.append("visitors", b"\n")  # a crash can leave half a line, to which nothing may be added
+        self.mended = mended
+        self.states = read_states(disk)
+        disk.append("jobs", b"\n")  # a crash can leave half a line, to which nothing may be added
 
     @heartline.method(idempotent=True)
-    async def visit(self, visitor: str) -> int:
-        """Count a visitor; returns how many there are."""
-        if self.careless or visitor not in self.visitors:
-            self.visitors.append(visitor)
-            self.disk.append("visitors", f"{visitor}.\n".encode())
+    async def submit(self, job: str) -> str:
+        """Queue a job; returns its state."""
+        if not self.mended or job not in self.states:
+            self._write(job, "queued")
         # Also for one that was known: it may be on its way to the disk still, and would be lost in a crash.
-        await self.disk.sync("visitors")
-        return len(self.visitors)
+        await self.disk.sync("jobs")
+        return self.states[job]
+
+    @heartline.method(idempotent=True)
+    async def take(self) -> str | None:
+        """A job that is queued, if there is one."""
+        return next((job for job, state in self.states.items() if state == "queued"), None)
+
+    @heartline.method(idempotent=True)
+    async def finish(self, job: str) -> None:
+        """The job is done."""
+        self._write(job, "finished")
+        await self.disk.sync("jobs")
+
+    def _write(self, job: str, state: str) -> None:
+        logger.info("%s is %s, and was %s", job, state, self.states.get(job, "unknown"))
+        self.states[job] = state
+        self.disk.append("jobs", f"{job} {state};\n".encode())
 
 
-def read_visitors(disk: Disk) -> list[str]:
-    """Whom the disk knows, in order. A line without its dot was being written when the power went."""
-    lines = disk.read("visitors").decode().splitlines()
-    return [line.removesuffix(".") for line in lines if line.endswith(".")]
+def read_states(disk: Disk) -> dict[str, str]:
+    """What the disk knows. A line without its semicolon was being written when the power went."""
+    states = {}
+    for line in disk.read("jobs").decode().splitlines():
+        if line.endswith(";"):
+            job, state = line.removesuffix(";").split()
+            states[job] = state
+    return states
 
 
-async def serve(node: Node, careless: bool) -> None:
+async def serve(node: Node, mended: bool) -> None:
     """The server's program: as in production, but for the URL and the disk."""
-    counter = Counter(node.disk, careless=careless)
-    async with heartline.open_server("memory://counter", services=[counter], heartbeat=HEARTBEAT):
+    jobs = Jobs(node.disk, mended=mended)
+    async with heartline.open_server("memory://server", services=[jobs], heartbeat=HEARTBEAT):
         await trio.sleep_forever()
 
 
-async def report(node: Node, world: World, answered: list[str]) -> None:
-    """A client's program: report every visitor until there is an answer."""
-    for number in range(VISITORS):
-        visitor = f"{node.name}-{number}"
-        while visitor not in answered:
-            try:
-                async with heartline.open_connection(
-                    "memory://counter", heartbeat=HEARTBEAT, reconnect=BACKOFF
-                ) as connection:
-                    count = await connection.service(Counter).visit(visitor)
-                    world.log("reported", visitor, "and is told", count)
-                    answered.append(visitor)
-            except (heartline.ConnectionFailed, heartline.CallError) as error:
-                world.log("tries again, since", error)
-            await node.sleep(0.2)
+async def order(node: Node) -> None:
+    """The client's program: submit one job after the other."""
+    async with heartline.open_connection(
+        "memory://server", identity=node.name, heartbeat=HEARTBEAT, reconnect=BACKOFF
+    ) as connection:
+        jobs = connection.service(Jobs, retry=RETRY)
+        for number in range(JOBS):
+            logger.info("submitted job-%d, and it is %s", number, await jobs.submit(f"job-{number}"))
+            await node.sleep(0.1)
 
 
-async def go_wrong(world: World) -> None:
-    """Let something happen now and then; the seed draws what, where and when."""
-    server = world.nodes["server"]
+async def work(node: Node, finished: set[str]) -> None:
+    """The worker's program: do jobs for ever. What it has reported stands in ``finished``."""
+    async with heartline.open_connection(
+        "memory://server", identity=node.name, heartbeat=HEARTBEAT, reconnect=BACKOFF
+    ) as connection:
+        jobs = connection.service(Jobs, retry=RETRY)
+        while True:
+            job = await jobs.take()
+            if job in finished:
+                raise Violation(f"{job} was finished, and is to be done again")
+            if job is None:
+                await node.sleep(0.5)
+                continue
+            await node.sleep(0.1)  # the work
+            await jobs.finish(job)
+            finished.add(job)
+
+
+async def live(world: World, *, mended: bool) -> None:
+    """The life of one world: the programs start, things go wrong and are healed, and all jobs get done."""
+    server, client, worker = (world.node(name) for name in ("server", "client", "worker"))
+    finished: set[str] = set()
+    world.link(server, client).configure(latency=0.2)  # the client is far away; the seed draws the rest
+    server.start(serve, mended)
+    client.start(order)
+    worker.start(work, finished)
+    await trio.sleep(1)
     for _ in range(FAULTS):
-        await trio.sleep(world.rng.uniform(0, 1.5))
-        client = world.nodes[f"client{world.rng.randrange(CLIENTS)}"]
-        link = world.link(client, server)
-        faults = (link.partition, link.reset, link.half_open, link.heal, server.crash, server.restart)
-        world.rng.choice(faults)()
-
-
-async def live(world: World, *, careless: bool) -> int:
-    """The life of one world; returns how many visitors were counted."""
-    server = world.node("server")
-    server.start(serve, careless)
-    answered: list[str] = []
-    clients = [world.node(f"client{number}") for number in range(CLIENTS)]
-    for client in clients:
-        client.start(report, world, answered)
-    await go_wrong(world)
+        link = world.link(server, world.rng.choice([client, worker]))
+        world.rng.choice([link.partition, link.reset, link.half_open, link.heal, server.restart])()
+        await trio.sleep(world.rng.uniform(0, 1))
     # However bad it was: once it is over, everything has to come to its end.
-    await world.heal_and_settle(lambda: len(answered) == CLIENTS * VISITORS, within=120)
-    server.crash()
-    counted = read_visitors(server.disk)
-    for visitor in answered:
-        if counted.count(visitor) != 1:
-            raise Violation(f"{visitor} was answered, and counted {counted.count(visitor)} times")
-    return len(counted)
+    await world.heal_and_settle(lambda: len(finished) == JOBS and not client.alive, within=120)
 
 
-def explore(seed: int, *, careless: bool) -> bool:
-    """Run one world and print a row about it; returns whether the promise was kept."""
-    world = World(seed)
+def find_and_mend() -> int:
+    """Explore the service with its bug until a world finds it, then the mended one in all worlds."""
     try:
-        counted = world.run(partial(live, careless=careless))
-    except AssertionError as error:
-        print(f"{seed:4}  FAILED: {error}", flush=True)
-        return False
-    texts = [entry.text for entry in world.trace]
-    crashes = sum(text.startswith("crashes") for text in texts)
-    troubles = sum(entry.node == "network" for entry in world.trace)
-    retries = sum(text.startswith("tries again") for text in texts)
-    print(f"{seed:4}  {world.time():7.1f} s  {crashes:7}  {troubles:8}  {retries:7}  {counted:7}", flush=True)
-    return True
-
-
-def explore_all(*, careless: bool) -> int:
-    """Run every world and print a table; returns the exit code."""
-    print("seed    it took  crashes  troubles  retries  counted")
-    kept = sum([explore(seed, careless=careless) for seed in SEEDS])
-    print(f"{len(SEEDS)} worlds, the promise was kept in {kept}")
-    return 0 if kept == len(SEEDS) else 1
-
-
-def look_at(seed: int, *, careless: bool) -> int:
-    """Run one world, and print all that happened if it fails; returns the exit code."""
-    world = World(seed)
-    try:
-        print(world.run(partial(live, careless=careless)), "visitors were counted, each of them once")
-    except AssertionError as error:
-        print(*world.trace, sep="\n")
-        print(f"\n{error}", *error.__notes__, sep="\n")
+        explore(partial(live, mended=False), SEEDS, replay=replay_line)
+    except SeedFailed as failure:
+        print(failure, end="\n\n", flush=True)
+    else:
+        print("the bug was not found")
         return 1
+    return look_at(SEEDS, mended=True)
+
+
+def look_at(seeds: range, *, mended: bool) -> int:
+    """Run these worlds; prints the story of the first that fails, and returns the exit code."""
+    try:
+        count = explore(partial(live, mended=mended), seeds, replay=replay_line)
+    except SeedFailed as failure:
+        print(failure)
+        return 1
+    which = "mended" if mended else "first"
+    print(f"with the {which} version every finished job stayed finished; worlds: {count}")
     return 0
+
+
+def replay_line(seed: int) -> str:
+    """The command that shows a seed again."""
+    return f"python examples/simulated_world.py --seed {seed}"
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -154,20 +170,24 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--bug", action="store_true", help="count a visitor without looking")
-    parser.add_argument("seed", type=int, nargs="?", help="run this world only, and print what happened")
+    parser.add_argument("--seed", type=int, help="one world; if it fails, all that happened is told")
+    parser.add_argument("--mended", action="store_true", help="the service without its bug")
     return parser.parse_args()
 
 
 def main() -> int:
-    """Explore the worlds that were asked for; returns the exit code: 0 if the promise was kept."""
+    """Explore the worlds that were asked for.
+
+    Returns the exit code: 0 if the bug was found and the mended service has none, or if what was asked for
+    holds.
+    """
     options = parse_arguments()
     code = 0
     try:
-        if options.seed is None:
-            code = explore_all(careless=options.bug)
+        if options.seed is not None:
+            code = look_at(range(options.seed, options.seed + 1), mended=options.mended)
         else:
-            code = look_at(options.seed, careless=options.bug)
+            code = look_at(SEEDS, mended=True) if options.mended else find_and_mend()
         sys.stdout.flush()
     except* KeyboardInterrupt:
         code = 130

@@ -12,9 +12,8 @@ import trio
 
 import heartline
 from fuzz.world.notes import LIMITS, SIZES, Notes, Stream
-from fuzz.world.store import DiskStore
 from heartline.federated import Trainer
-from heartline.testing import Node
+from heartline.testing import DiskStore, Node
 from tests.engine import core_of, link_of
 
 __all__ = ["LEARNERS", "ROUNDS", "Ledger", "heartbeat_of", "initial_model", "run_hub"]
@@ -63,8 +62,12 @@ def count(state: dict[str, int], value: Any) -> dict[str, int]:
 
 async def run_hub(node: Node, notes: Notes, folder: Path) -> None:
     """The program of the node."""
-    store = DiskStore(node.disk, node.time)
-    await store.open()
+    async with DiskStore(node.disk, clock=node.time) as store:
+        await _serve(node, notes, folder, store)
+    notes.left.set()
+
+
+async def _serve(node: Node, notes: Notes, folder: Path, store: DiskStore) -> None:
     topics = {
         "orders": heartline.TopicSettings(
             store=store, history=heartline.History(count=KEEP), fold=heartline.Fold(apply=count)
@@ -89,6 +92,8 @@ async def run_hub(node: Node, notes: Notes, folder: Path) -> None:
         nursery.start_soon(_watch, notes, server)
         nursery.start_soon(_send, node, notes, server)
         nursery.start_soon(_train, node, notes, server, folder)
+        await notes.leave.wait()
+        nursery.cancel_scope.cancel()
 
 
 async def _last(store: DiskStore) -> int:

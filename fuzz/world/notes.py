@@ -40,6 +40,10 @@ class Notes:
     def __init__(self) -> None:
         self.quiet = trio.Event()
         """Nothing new is begun: what is under way shall come to its end."""
+        self.leave = trio.Event()
+        """The hub is to end."""
+        self.left = trio.Event()
+        """The hub's server has ended."""
         self.calls = CallChecker()
         self.delivery = DeliveryChecker()
         self.order = OrderChecker()

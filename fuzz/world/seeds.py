@@ -1,19 +1,18 @@
-"""Many runs with fresh seeds, the seeds that ever failed, and the log of one run."""
+"""Many runs with fresh seeds, the seeds that ever failed, and the story of one run."""
 
 from __future__ import annotations
 
-import os
+import itertools
 import random
 import time
 import traceback
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fuzz.world.federation import Run, simulate
-from heartline.testing import World
+from fuzz.world.federation import Run, live, simulate
+from heartline.testing import SeedFailed, World, explore
 
 __all__ = ["CORPUS", "MARKS", "Total", "known_seeds", "replay", "run_seeds"]
 
@@ -64,71 +63,48 @@ def known_seeds() -> list[int]:
 def run_seeds(*, seconds: float) -> int:
     """Run fresh seeds on all cores for so long; prints as it goes and gives the status for the shell.
 
-    0: all held. 1: one failed; it is printed, and kept in the corpus. 130: interrupted.
+    0: all held. 1: one failed; its story is printed, and it is kept in the corpus. 130: interrupted.
     """
     total = Total()
     started = time.monotonic()
-    pool = ProcessPoolExecutor(os.cpu_count())
+    report_at = started + PROGRESS_EVERY
+    failed = False
+
+    def count(_seed: int, run: Run) -> None:
+        nonlocal report_at
+        total.add(run)
+        if time.monotonic() >= report_at:
+            report_at += PROGRESS_EVERY
+            print(f"… {total.line()}, {time.monotonic() - started:.0f} s", flush=True)
+
     try:
-        failed = _run(pool, _seeds(), total, started, started + seconds)
+        explore(live, _seeds(started + seconds), on_result=count, replay="python -m fuzz replay {}".format)
+    except SeedFailed as failure:
+        failed = True
+        traceback.print_exception(failure)
+        _keep(failure)
     except KeyboardInterrupt:
-        pool.shutdown(wait=False, cancel_futures=True)
         print(f"interrupted after {total.line()}")
         return 130
-    pool.shutdown()
     for mark in MARKS:
         print(f"{mark.removeprefix('mark: '):<40}{total.seen[mark]:>10,}")
     print(f"{total.line()} in {time.monotonic() - started:.0f} s: {'FAILED' if failed else 'all held'}")
     return 1 if failed else 0
 
 
-def _seeds() -> Iterator[int]:
-    """Those that ever failed, then fresh ones."""
-    yield from known_seeds()
+def _seeds(end: float) -> Iterator[int]:
+    """Those that ever failed, then fresh ones, until the time is over."""
     chance = random.SystemRandom()
-    while True:
-        yield chance.getrandbits(32)
+    fresh = (chance.getrandbits(32) for _ in itertools.count())
+    yield from itertools.takewhile(lambda _: time.monotonic() < end, itertools.chain(known_seeds(), fresh))
 
 
-def _run(pool: ProcessPoolExecutor, seeds: Iterator[int], total: Total, started: float, end: float) -> bool:
-    """Run seeds until the time is over, or one fails."""
-    running: dict[Future[Run], int] = {}
-    report_at = started + PROGRESS_EVERY
-    while time.monotonic() < end:
-        while len(running) < 2 * (os.cpu_count() or 1):
-            seed = next(seeds)
-            running[pool.submit(simulate, seed)] = seed
-        done, _ = wait(running, timeout=end - time.monotonic(), return_when=FIRST_COMPLETED)
-        if _collect(done, running, total):
-            return True
-        if time.monotonic() >= report_at:
-            report_at += PROGRESS_EVERY
-            print(f"… {total.line()}, {time.monotonic() - started:.0f} s", flush=True)
-    done, _ = wait(running)
-    return _collect(done, running, total)
-
-
-def _collect(done: set[Future[Run]], running: dict[Future[Run], int], total: Total) -> bool:
-    """Count what has ended; tells whether a run failed."""
-    failed = False
-    for future in done:
-        seed = running.pop(future)
-        error = future.exception()
-        if error is None:
-            total.add(future.result())
-        else:
-            failed = True
-            traceback.print_exception(error)
-            _keep(seed, error)
-    return failed
-
-
-def _keep(seed: int, error: BaseException) -> None:
-    if seed not in known_seeds():
-        what = " ".join(str(error).split())[:120]
+def _keep(failure: SeedFailed) -> None:
+    if failure.seed not in known_seeds():
+        what = " ".join(failure.error.split())[:120]
         with CORPUS.open("a") as corpus:
-            corpus.write(f"{seed}  {type(error).__name__}: {what}\n")
-    print(f"seed {seed} failed, and is kept in {CORPUS}; python -m fuzz replay {seed} shows its log")
+            corpus.write(f"{failure.seed}  {what}\n")
+    print(f"seed {failure.seed} is kept in {CORPUS}")
 
 
 def replay(seed: int) -> int:
@@ -139,8 +115,7 @@ def replay(seed: int) -> int:
         simulate(seed, world=world)
     except Exception as failure:
         error = failure
-    for entry in world.trace:
-        print(f"{entry.time:10.3f}  {entry.node:<8}{entry.text}")
+    print(world.story())
     if error is not None:
         traceback.print_exception(error)
     print(f"seed {seed}: {'FAILED' if error else 'all held'}, digest {world.digest()}")

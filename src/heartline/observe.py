@@ -12,6 +12,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Iterable
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
@@ -21,7 +22,7 @@ import trio
 
 from heartline.errors import ConfigurationError
 
-__all__ = ["Hooks", "Middleware", "Observer", "Operation", "Proceed", "Tell", "Watch"]
+__all__ = ["Hooks", "Middleware", "Observer", "Operation", "Proceed", "Tell", "Watch", "use_observer"]
 
 logger: logging.Logger = logging.getLogger("heartline.observe")
 
@@ -106,6 +107,17 @@ Tell: TypeAlias = Callable[..., None]
 """Calls one method of every observer that has it."""
 
 
+_observers: ContextVar[tuple[Observer, ...]] = ContextVar("heartline.observe.observers", default=())
+
+
+def use_observer(observer: Observer) -> None:
+    """Let every endpoint tell ``observer`` too that this task, or a task it starts, opens from now on.
+
+    This is for a test harness, whose programs need not know of it.
+    """
+    _observers.set((*_observers.get(), observer))
+
+
 class Hooks:
     """The observers and the middleware of one endpoint."""
 
@@ -116,7 +128,7 @@ class Hooks:
             if not isinstance(given, Iterable):
                 raise ConfigurationError(f"{name} must be a list: {name}=[...], not {given!r:.80}")
         self.middleware: tuple[Middleware, ...] = tuple(middleware)
-        observers = tuple(observers)
+        observers = (*observers, *_observers.get())
         for one in self.middleware:
             if not _is_async(one):
                 raise ConfigurationError(

@@ -40,10 +40,14 @@ def test_what_failed_once_holds() -> None:
 
 @pytest.mark.parametrize("seed", [2, 19])
 def test_a_seed_is_a_run(seed: int) -> None:
-    """Twice in this process, and once more in another with other hashes: the same bytes on every wire."""
-    first = simulate(seed)
-    assert (first.digest, first.seen) == (simulate(seed).digest, first.seen)
-    program = f"from fuzz.world.federation import simulate; print(simulate({seed}).digest)"
+    """Twice in this process, and once more in another with other hashes: the same story."""
+    first, again, next_one = World(seed), World(seed), World(seed + 1)
+    assert simulate(seed, world=first) == simulate(seed, world=again)
+    assert first.digest() == again.digest()
+    program = (
+        "from fuzz.world.federation import live; from heartline.testing import World; "
+        f"world = World({seed}); world.run(live); print(world.story())"
+    )
     other = subprocess.run(
         [sys.executable, "-c", program],
         cwd=ROOT,
@@ -52,14 +56,15 @@ def test_a_seed_is_a_run(seed: int) -> None:
         text=True,
         check=True,
     )
-    assert other.stdout.strip() == first.digest
-    assert simulate(seed + 1).digest != first.digest
+    assert other.stdout == f"{first.story()}\n"
+    simulate(seed + 1, world=next_one)
+    assert next_one.digest() != first.digest()
 
 
 def test_a_replay_is_readable(capsys: pytest.CaptureFixture[str]) -> None:
     assert replay(2) == 0
     told = capsys.readouterr().out
-    assert " hub     starts" in told
+    assert " hub      starts" in told
     assert " connects to memory://hub" in told
     assert told.splitlines()[-1].startswith("seed 2: all held, digest ")
 

@@ -10,9 +10,9 @@ import pytest
 import trio
 
 import heartline
-import heartline.testing._replay
+import heartline.testing._story
 from heartline.testing import Node, NotConverged, World
-from heartline.testing._replay import LAST
+from heartline.testing._story import LAST
 from heartline.testing._trace import TRACE_SIZE, Trace
 from heartline.transports import TransportOptions
 from tests.opening import open_listeners, open_stream
@@ -34,7 +34,8 @@ def test_calls_across_a_world() -> None:
     world.log("afterwards")
     assert world.trace[-1].time == took
     texts = [entry.text for entry in world.trace]
-    assert texts[:3] == ["starts", "listens on memory://server", "connects to memory://server"]
+    assert texts[:2] == ["starts", "listens on memory://server"]
+    assert "connects to memory://server" in texts
     assert {entry.node for entry in world.trace} == {"server", "world"}
 
 
@@ -120,7 +121,7 @@ def test_a_failure_tells_how_to_see_it_again() -> None:
         known = f"commit {subprocess.run(command, capture_output=True, text=True).stdout.strip()}"
     assert note.startswith(f"seed 77, {known}")
     assert "World(77) with the same programs fails in the same way again" in note
-    assert note.endswith("what happened last:\n      0.000000  world: about to fail")
+    assert note.endswith("what happened:\n     0.000  world  about to fail")
 
 
 def test_a_failure_tells_what_happened_last() -> None:
@@ -131,7 +132,8 @@ def test_a_failure_tells_what_happened_last() -> None:
 
     with pytest.raises(ZeroDivisionError) as caught:
         World(1).run(main)
-    last = caught.value.__notes__[0].partition("what happened last:\n")[2].splitlines()
+    first, *last = caught.value.__notes__[0].partition("what happened:\n")[2].splitlines()
+    assert first.split() == ["…", "5", "lines"]
     assert [line.split()[-1] for line in last] == [str(number) for number in range(5, LAST + 5)]
 
 
@@ -150,7 +152,7 @@ def test_what_does_not_follow_from_the_seed_has_no_note(kind: type[BaseException
 
 
 def test_without_a_checkout_the_version_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(heartline.testing._replay, "__file__", str(tmp_path / "a" / "b" / "c" / "d.py"))
+    monkeypatch.setattr(heartline.testing._story, "__file__", str(tmp_path / "a" / "b" / "c" / "d.py"))
     with pytest.raises(ZeroDivisionError) as caught:
         World(77).run(fail)
     assert caught.value.__notes__[0].startswith(f"seed 77, heartline {version('heartline')}:")

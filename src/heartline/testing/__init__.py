@@ -12,6 +12,8 @@ from heartline.testing._check_messages import DeliveryChecker, OrderChecker, Ver
 from heartline.testing._clock import NodeClock
 from heartline.testing._conformance import check_listener, check_stream
 from heartline.testing._disk import Disk
+from heartline.testing._disk_store import DiskStore
+from heartline.testing._explore import SeedFailed, explore, seeds
 from heartline.testing._link import Link
 from heartline.testing._node import Node
 from heartline.testing._store_checks import check_store
@@ -25,6 +27,7 @@ __all__ = [
     "CreditChecker",
     "DeliveryChecker",
     "Disk",
+    "DiskStore",
     "LeakChecker",
     "Link",
     "MemoryNetwork",
@@ -33,6 +36,7 @@ __all__ = [
     "NodeClock",
     "NotConverged",
     "OrderChecker",
+    "SeedFailed",
     "TraceEntry",
     "VersionChecker",
     "Violation",
@@ -40,5 +44,7 @@ __all__ = [
     "check_listener",
     "check_store",
     "check_stream",
+    "explore",
     "memory_pair",
+    "seeds",
 ]

@@ -106,12 +106,19 @@ class Disk:
         if upto > file.synced:
             file.settle(content, upto)
 
-    def crash(self) -> None:
-        """Lose what was not synced, but for a prefix of it at times; a node's crash does this."""
-        for file in self._files.values():
+    def crash(self) -> dict[str, int]:
+        """Lose what was not synced, but for a prefix of it at times; a node's crash does this.
+
+        Returns how many bytes of each file were lost, if any were.
+        """
+        lost = {}
+        for name, file in self._files.items():
             unsynced = sum(len(data) for _, data in file.writes)
             survives = self._rng.randint(0, unsynced) if self._rng.random() < 0.5 else 0
             file.settle(file.torn(survives), file.synced + len(file.writes))
+            if survives < unsynced:
+                lost[name] = unsynced - survives
+        return lost
 
     def _write(self, name: str, data: bytes, *, replaces: bool) -> None:
         self._check_power()

@@ -40,7 +40,7 @@ class Node:
         seed: str,
         *,
         now: Callable[[], float],
-        note: Callable[[str, str], None],
+        note: Callable[..., None],
         spawn: Callable[..., None],
     ) -> None:
         self.name = name
@@ -84,7 +84,7 @@ class Node:
         if self.alive:
             raise ConfigurationError(f"node {self.name!r} has a program already; crash() or restart() it")
         self._program = program, args
-        self._begin("starts")
+        self._begin("starts", fault=False)
 
     def crash(self, *, silent: bool | None = None) -> None:
         """Cut everything that the program holds, and cancel it: nothing it still says leaves the node.
@@ -98,23 +98,24 @@ class Node:
             return
         silent = self._chance.random() < 0.5 if silent is None else silent
         self._crashed, self.dark = True, silent
-        self._note(self.name, "crashes silently" if silent else "crashes")
+        self._note(self.name, "crashes silently" if silent else "crashes", fault=True)
         self._life.end(silent=silent)
-        self.disk.crash()
+        for file, lost in self.disk.crash().items():
+            self._note(self.name, f"its disk loses {lost} bytes of {file!r} that were not synced", fault=True)
 
     def restart(self) -> None:
         """Start the last program again; if it still runs, crash the node first."""
         if self._program is None:
             raise ConfigurationError(f"node {self.name!r} has no program to restart; start() one")
         self.crash()
-        self._begin("starts again")
+        self._begin("starts again", fault=True)
 
-    def _begin(self, what: str) -> None:
+    def _begin(self, what: str, *, fault: bool) -> None:
         if self._life is not None:
             self._life.tell()
         self._life = Life(self.name)
         self._crashed = self.dark = False
-        self._note(self.name, what)
+        self._note(self.name, what, fault=fault)
         self._spawn(self._run, self._life, self._program)
 
     async def _run(self, life: Life, what: tuple[Program, tuple[Any, ...]]) -> None:

@@ -54,7 +54,7 @@ class Route:
     def log(self, what: str, direction: tuple[str, str] | None = None) -> None:
         """Note an event of this route in the trace."""
         way = " - ".join(self.ends) if direction is None else " -> ".join(direction)
-        self._trace.add(self._clock(), "network", f"{way}: {what}")
+        self._trace.add(self._clock(), "network", f"{way}: {what}", fault=True)
 
     def _draw_wire(self) -> Wire:
         latency, bandwidth = 0.0, math.inf
@@ -76,8 +76,8 @@ class Connection:
         self._flows = route.flow(caller.node, callee.node), route.flow(callee.node, caller.node)
         there, back = self._flows
         self.streams: tuple[WorldStream, WorldStream] = (
-            WorldStream(back, there, self._closed),
-            WorldStream(there, back, self._closed),
+            WorldStream(back, there, callee.node, self._closed),
+            WorldStream(there, back, caller.node, self._closed),
         )
         for life in self._lives:
             life.held[self] = None

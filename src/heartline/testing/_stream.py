@@ -9,6 +9,7 @@ from typing import final
 import trio
 
 from heartline.testing._flow import CAPACITY, Flow
+from heartline.transports import StreamInfo
 from heartline.transports.conflict import ConflictDetector
 
 __all__ = ["WorldStream"]
@@ -18,14 +19,19 @@ __all__ = ["WorldStream"]
 class WorldStream(trio.abc.HalfCloseableStream):
     """One end: a half-closeable stream with the errors of a socket."""
 
-    def __init__(self, incoming: Flow, outgoing: Flow, on_close: Callable[[], None]) -> None:
+    def __init__(self, incoming: Flow, outgoing: Flow, peer: str, on_close: Callable[[], None]) -> None:
         self._incoming = incoming
         self._outgoing = outgoing
+        self._peer = peer
         self._on_close = on_close
         self.closed = False
         self.broken = False
         self._receiving = ConflictDetector("another task is receiving on this stream")
         self._sending = ConflictDetector("another task is sending on this stream")
+
+    def describe_peer(self) -> StreamInfo:
+        """The address is the name of the node at the other end."""
+        return StreamInfo(address=self._peer)
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Wait for at most ``max_bytes`` bytes, none after the peer's end; cancelled, it takes nothing."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import struct
 from collections import deque
 from typing import NamedTuple
@@ -12,13 +13,20 @@ __all__ = ["Trace", "TraceEntry"]
 TRACE_SIZE = 100_000
 """Entries that a trace retains; older ones count in its digest only. At 200 bytes each it is 20 MB."""
 
+ADDRESS = re.compile(r"\bat 0x[0-9a-f]+")
+"""Where an object lies in memory, as :func:`repr` has it: it follows from no seed."""
+
 
 class TraceEntry(NamedTuple):
-    """One thing that happened: when in seconds of the world, to which node, and what."""
+    """One thing that happened: when in seconds of the world, to which node, and what.
+
+    ``fault`` says whether the world has done it to the programs: a fault, the end of one, or a restart.
+    """
 
     time: float
     node: str
     text: str
+    fault: bool = False
 
     def __str__(self) -> str:
         return f"{self.time:12.6f}  {self.node}: {self.text}"
@@ -31,9 +39,10 @@ class Trace:
         self.entries: deque[TraceEntry] = deque(maxlen=TRACE_SIZE)
         self._hash = hashlib.sha256()
 
-    def add(self, time: float, node: str, text: str) -> None:
+    def add(self, time: float, node: str, text: str, *, fault: bool = False) -> None:
         """Note an event."""
-        self.entries.append(TraceEntry(time, node, text))
+        text = ADDRESS.sub("at 0x…", text)
+        self.entries.append(TraceEntry(time, node, text, fault))
         self._hash.update(f"{time!r} {node!r} {text!r}\n".encode())
 
     def witness(self, time: float, data: bytes) -> None:

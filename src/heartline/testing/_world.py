@@ -10,15 +10,17 @@ import trio
 import trio.testing
 
 from heartline.errors import ConfigurationError
+from heartline.observe import use_observer
 from heartline.testing._deterministic import deterministic
 from heartline.testing._life import Life, current_life
 from heartline.testing._link import Link
 from heartline.testing._network import WorldNetwork
 from heartline.testing._node import Node
-from heartline.testing._replay import explain
 from heartline.testing._route import Route
+from heartline.testing._story import explain, tell_story
 from heartline.testing._threads import inline_threads
 from heartline.testing._trace import Trace, TraceEntry
+from heartline.testing._witness import Witness, logs_told_to
 from heartline.transports.memory import use_network
 
 __all__ = ["NotConverged", "World"]
@@ -156,15 +158,34 @@ class World:
 
     @property
     def trace(self) -> list[TraceEntry]:
-        """What happened: starts, crashes, faults, connections and notes, at most the newest 100,000."""
+        """What happened, in order; at most the newest 100,000 entries.
+
+        That is: what the world did to links, nodes and disks; what programs and heartline log, with
+        :meth:`log` or with ``logging`` at ``INFO`` and above; calls that ended, at both ends; and updates
+        that were published. Sessions that begin, are lost, resumed or refused are in heartline's log lines.
+        A line for which the program has set up no handler is in the trace alone.
+        """
         return list(self._trace.entries)
+
+    def story(self, last: int | None = None) -> str:
+        """The trace as lines for a person: every fault, and of the rest the ``last`` lines, or all of it."""
+        return tell_story(self._trace.entries, last)
 
     def digest(self) -> str:
         """A hash of all that happened so far, with every byte on every wire: equal for equal runs."""
         return self._trace.digest()
 
-    def _note(self, node: str, text: str) -> None:
-        self._trace.add(self.time(), node, text)
+    def _note(self, node: str, text: str, *, fault: bool = False) -> None:
+        self._trace.add(self.time(), node, text, fault=fault)
+
+    def _witness(self, text: str) -> None:
+        """Note what the program that runs has said, or has made heartline do.
+
+        Nobody hears a node that has crashed, and how all end together with the run is of no interest.
+        """
+        life = current_life() or self._outside
+        if life.alive and self._nursery is not None and not self._nursery.cancel_scope.cancel_called:
+            self._note(life.node, text)
 
     def _spawn(self, function: Callable[..., Awaitable[object]], *args: Any) -> None:
         if self._nursery is None:
@@ -185,15 +206,17 @@ class World:
 
     async def _run(self, main: Callable[[World], Awaitable[T]], limit: float) -> T:
         use_network(self._network)
-        try:
-            async with trio.open_nursery() as self._nursery:
-                with trio.move_on_after(limit):
-                    result = await main(self)
-                    self._nursery.cancel_scope.cancel()
-                    return result
-                raise NotConverged(f"the run had not ended after {limit:g} s of the world (limit)")
-        finally:
-            self._end = trio.current_time()
+        use_observer(Witness(self._witness))
+        with logs_told_to(self._witness):
+            try:
+                async with trio.open_nursery() as self._nursery:
+                    with trio.move_on_after(limit):
+                        result = await main(self)
+                        self._nursery.cancel_scope.cancel()
+                        return result
+                    raise NotConverged(f"the run had not ended after {limit:g} s of the world (limit)")
+            finally:
+                self._end = trio.current_time()
 
 
 class Outside:
