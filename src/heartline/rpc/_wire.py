@@ -22,6 +22,7 @@ import struct
 from typing import Any
 
 from heartline.errors import InvalidArguments, Outcome, RemoteProtocolError, SerializationError
+from heartline.rpc._faults import named
 from heartline.wire import Serializer, encode_body
 
 __all__ = ["CALL_HEAD", "decode_call", "encode_call"]
@@ -48,7 +49,7 @@ def encode_call(
         return encode_body(serializer, [args, kwargs] if kwargs else args, head + target)
     except SerializationError as error:
         why = f"{name} was not called: {error}"
-        raise InvalidArguments(why, outcome=Outcome.NOT_SENT) from error
+        raise named(InvalidArguments(why, outcome=Outcome.NOT_SENT), name) from error
 
 
 def decode_call(payload: bytes) -> tuple[bytes, float, bool, int, int]:
