@@ -111,7 +111,9 @@ def method(
     :class:`ConfigurationError` for what cannot be such a method.
     """
     options = MethodOptions(idempotent=idempotent, timeout=timeout, thread=thread)
-    if timeout is not None and not (isinstance(timeout, (int, float)) and timeout > 0):
+    if timeout is not None and not (
+        isinstance(timeout, (int, float)) and timeout > 0 and timeout is not True
+    ):
         raise ConfigurationError(f"method timeout must be seconds above 0, not {timeout!r}")
 
     for name, flag in (("idempotent", idempotent), ("thread", thread)):
