@@ -48,7 +48,7 @@ class Vault(Mixin):
         touched.append("__lock")
 
     @property
-    def _prop(self) -> Any:
+    def prop(self) -> Any:
         touched.append("prop")
         return lambda: touched.append("prop called")
 
@@ -62,8 +62,8 @@ class Vault(Mixin):
 
 
 NAMES = [
-    *("inherited", "secret", "door", "_unlock", "_Vault__lock", "__lock", "_prop", "_of_class"),
-    *("_static", "prop", "of_class", "static"),
+    *("inherited", "secret", "door", "_unlock", "_Vault__lock", "__lock", "prop", "_of_class"),
+    *("_static", "of_class", "static"),
     *("__init__", "__class__", "__call__", "__getattr__", "__dict__", "__reduce__", "__new__", "__doc__"),
     *("__heartline_service__", "__class__.__mro__", "open.__func__", "open.__globals__", "open()", "Open"),
     *("open ", " open", "open\0", "open.", ".open", "opeｎ", "mro", "anything", "", "*", "open;open"),

@@ -248,8 +248,6 @@ def nameless(*args: Any, **kwargs: Any) -> None: ...
 GENERATORS = "generators cannot be served; return a list, or publish to a topic"
 NOT_CALLED = "cannot be called remotely; write a def that uses it, or begin its name with an underscore"
 REFUSED: dict[str, tuple[Any, str]] = {
-    "a property": (property(lambda self: 1), f"a property {NOT_CALLED}"),
-    "a cached property": (functools.cached_property(lambda self: 1), f"a cached_property {NOT_CALLED}"),
     "a partial": (functools.partial(print, 1), f"a partial {NOT_CALLED}"),
     "an object": (Callable_(), f"a Callable_ {NOT_CALLED}"),
     "a function in C": (len, f"a builtin_function_or_method {NOT_CALLED}"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import AsyncIterator, Iterator
 from typing import Annotated, Any, NoReturn, Self
 
@@ -147,7 +148,7 @@ class TestWhatIsPublic:
         with pytest.raises(ConfigurationError, match=r"Heir\.both: a property cannot be called remotely"):
             targets(Heir())
 
-    def test_constants_types_and_what_an_instance_has_are_not_for_calling(self) -> None:
+    def test_data_types_and_what_an_instance_has_are_not_for_calling(self) -> None:
         @service
         class Odd:
             __slots__ = ("on_instance",)
@@ -159,6 +160,14 @@ class TestWhatIsPublic:
 
             def __getattr__(self, name: str) -> Any:
                 return lambda: 1
+
+            @property
+            def prop(self) -> int:
+                return 1
+
+            @functools.cached_property
+            def cached(self) -> int:
+                return 1
 
             def __call__(self) -> None: ...
             def real(self) -> None: ...

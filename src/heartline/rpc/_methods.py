@@ -102,7 +102,7 @@ def describe(cls: type) -> dict[str, MethodSpec]:
 
 # What is a method
 
-_NO_METHODS = (property, functools.cached_property, functools.partial, functools.singledispatchmethod)
+_DESCRIPTORS = (staticmethod, classmethod, functools.partialmethod, functools.singledispatchmethod)
 
 
 def _public(cls: type) -> dict[str, Any]:
@@ -119,18 +119,20 @@ def _public(cls: type) -> dict[str, Any]:
 
 
 def _is_for_calling(declared: object) -> bool:
-    """Whether somebody may expect that this can be called: constants and classes are there for other ends."""
-    if isinstance(declared, type):
-        return False
-    return callable(declared) or isinstance(
-        declared, (staticmethod, classmethod, functools.partialmethod, *_NO_METHODS)
-    )
+    """Whether somebody may expect that this can be called; constants, properties and classes are data."""
+    return isinstance(declared, _DESCRIPTORS) or (callable(declared) and not isinstance(declared, type))
+
+
+def _is_method(declared: object) -> bool:
+    if isinstance(declared, (functools.partial, functools.singledispatchmethod)):
+        return False  # what one of them does in a class depends on Python's version, or on the arguments
+    return _is_for_calling(declared) and hasattr(declared, "__get__")
 
 
 def _spec(cls: type, name: str, declared: Any) -> MethodSpec:
     where = f"{cls.__qualname__}.{name}"
     check_name(f"{cls.__qualname__}: method name", name)
-    if isinstance(declared, _NO_METHODS) or not hasattr(declared, "__get__"):
+    if not _is_method(declared):
         raise ConfigurationError(
             f"{where}: a {type(declared).__name__} cannot be called remotely; write a def that uses it, or "
             "begin its name with an underscore to keep it private"
@@ -182,7 +184,7 @@ def _check_kind(where: str, function: Any) -> bool:
         )
     if not inspect.iscoroutinefunction(inmost):
         return False
-    if any(isinstance(one, functools._lru_cache_wrapper) for one in inside):
+    if any(hasattr(one, "cache_info") for one in inside):  # functools.cache, or one like it
         raise ConfigurationError(
             f"{where}: functools.cache keeps the coroutine of an async method, which can be awaited only "
             "once; keep its results in a dictionary"
