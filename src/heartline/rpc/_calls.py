@@ -62,13 +62,14 @@ flags."""
 class Calls:
     """The calls that one connection makes and serves."""
 
-    __slots__ = ("_core", "_next", "_pending", "_running", "_sent", "_services", "_tasks", "held")
+    __slots__ = ("_core", "_next", "_now", "_pending", "_running", "_sent", "_services", "_tasks", "held")
 
     family: ClassVar[int] = FrameType.CALL >> 4
 
     def __init__(self, services: ServiceTable, core: Core) -> None:
         self._services = services
         self._core = core
+        self._now = trio.lowlevel.current_clock().current_time
         self._next = 0
         self._pending: dict[int, trio.lowlevel.Task] = {}
         self._running: dict[int, trio.CancelScope] = {}
@@ -337,7 +338,7 @@ class Calls:
             return
         if bound.mode is Mode.INLINE and link.clear:
             try:
-                result = run_inline(bound, args, kwargs)
+                result = run_inline(bound, args, kwargs, self._now)
             except Exception as error:
                 self._fault(number, self._fault_of(bound, error))
                 return
