@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 from heartline import ConfigurationError, InvalidArguments, SerializationError, remote, service
 from heartline.rpc._methods import MethodSpec, describe
 from heartline.wire import convert, decode_body, decode_value, encode_body, encode_value, get_serializer
+from tests.few_examples import few_examples
 from tests.rpc.helpers import open_pair
 
 T = TypeVar("T")
@@ -264,6 +265,17 @@ def same(one: Any, other: Any) -> bool:
 
 @given(kind=kinds, data=st.data())
 def test_refused_or_every_value_survives(kind: Kind, data: st.DataObject) -> None:
+    refused_or_survives(kind, data)
+
+
+@few_examples
+@given(data=st.data())
+@pytest.mark.parametrize("kind", LEAVES, ids=lambda kind: str(kind[0]))
+def test_of_each_that_others_are_made_of(kind: Kind, data: st.DataObject) -> None:
+    refused_or_survives(kind, data)
+
+
+def refused_or_survives(kind: Kind, data: st.DataObject) -> None:
     hint, values = kind
     try:
         spec = echo_of(hint)

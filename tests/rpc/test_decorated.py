@@ -47,6 +47,21 @@ def retried(function: Callable[..., Any]) -> Callable[..., Any]:
     return wrapper
 
 
+def remembered(function: Callable[..., Any]) -> Callable[..., Any]:
+    """One that gives a coroutine only where it has to ask."""
+    known: dict[int, int] = {}
+
+    @functools.wraps(function)
+    def wrapper(self: Any, x: int) -> Any:
+        async def ask() -> int:
+            known[x] = await function(self, x)
+            return known[x]
+
+        return known[x] if x in known else ask()
+
+    return wrapper
+
+
 class Described:
     """A decorator that is a class, such as those of libraries in C."""
 
@@ -79,6 +94,10 @@ class Decorated:
     @careless
     @logged
     async def deep(self, x: int) -> int:
+        return self.factor * x
+
+    @remembered
+    async def known(self, x: int) -> int:
         return self.factor * x
 
     @logged
