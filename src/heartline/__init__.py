@@ -28,6 +28,7 @@ from heartline.endpoints import (
     serve,
 )
 from heartline.errors import (
+    ApplicationError,
     CallError,
     CallInterrupted,
     CallTimeout,
@@ -98,6 +99,7 @@ from heartline.wire import Limits
 __version__ = "0.1.0"
 
 __all__ = [
+    "ApplicationError",
     "Authenticate",
     "Backoff",
     "Broadcast",

@@ -18,6 +18,7 @@
     │   ├── UnknownMethod                    no such public method at the peer
     │   ├── InvalidArguments                 the arguments or the result do not fit, or cannot be sent or read
     │   ├── RemoteError                      the method raised
+    │   │   └── ApplicationError             the method raised an error that its callers expect
     │   ├── Overloaded                       the peer has no room; nothing was executed
     │   └── Forbidden                        the peer does not allow it
     └── PushError
@@ -33,8 +34,10 @@ is below all layers, and the lowest of those know nothing of Trio.
 from __future__ import annotations
 
 import enum
+from typing import Any
 
 __all__ = [
+    "ApplicationError",
     "CallError",
     "CallInterrupted",
     "CallTimeout",
@@ -157,6 +160,9 @@ class CallError(HeartlineError):
     cancellation is not an error: it stays Trio's.
     """
 
+    method: str = ""
+    """The method that was called, ``Service.method``; empty in an error that a method has made itself."""
+
     def __init__(self, message: str, *, outcome: Outcome) -> None:
         super().__init__(message)
         self.outcome = outcome
@@ -201,6 +207,38 @@ class RemoteError(CallError):
     def __init__(self, message: str, *, type_name: str) -> None:
         super().__init__(message, outcome=Outcome.COMPLETED)
         self.type_name = type_name
+
+
+CODE_SIZE = 64
+"""Characters of the code of an :class:`ApplicationError`: a word or two for programs."""
+
+
+class ApplicationError(RemoteError):
+    """An error that is part of what a method does: callers expect it, and it is not logged.
+
+    A method raises it with a ``code`` for programs (1 to 64 printable characters), a ``message`` for people,
+    and ``data``, any value that can be sent but arrays, at most 4,096 bytes when it is encoded. The caller
+    gets an ``ApplicationError`` with all three. Subclasses are raised like it, and arrive as an
+    ``ApplicationError`` whose ``type_name`` is that of the subclass. Raises :class:`ConfigurationError` for
+    what cannot be a code.
+
+    It is for the method's own caller. One that a method got from a call of its own, and did not handle, goes
+    on as a plain :class:`RemoteError` and is logged: its code belongs to another method.
+    """
+
+    def __init__(self, message: str, *, code: str, data: Any = None) -> None:
+        if not (isinstance(code, str) and 0 < len(code) <= CODE_SIZE and code.isprintable()):
+            raise ConfigurationError(
+                f"the code of an ApplicationError must be 1 to {CODE_SIZE} printable characters, "
+                f"not {code!r:.80}"
+            )
+        super().__init__(message, type_name=type(self).__name__)
+        self.message = message
+        self.code = code
+        self.data = data
+
+    def __str__(self) -> str:
+        return f"{self.method} raised {self.code}: {self.message}" if self.method else str(self.message)
 
 
 class Overloaded(CallError):

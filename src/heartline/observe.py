@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
@@ -229,16 +229,29 @@ def _make_tell(event: str, observers: Iterable[Observer]) -> Tell | None:
 class Watch:
     """A block that is a call: observers are told how long it took, and what it raised."""
 
-    __slots__ = ("_name", "_started", "_tell")
+    __slots__ = ("_goes_on", "_name", "_started", "_tell")
 
     def __init__(self, tell: Tell, name: str) -> None:
         self._tell = tell
         self._name = name
-
-    def __enter__(self) -> None:
         self._started = trio.current_time()
+        self._goes_on = False
+
+    def __enter__(self) -> Watch:
+        return self
 
     def __exit__(
         self, _kind: type[BaseException] | None, error: BaseException | None, _traceback: TracebackType | None
     ) -> None:
-        self._tell(self._name, trio.current_time() - self._started, error)
+        if not self._goes_on:
+            self._tell(self._name, trio.current_time() - self._started, error)
+
+    def go_on(self, rest: Coroutine[Any, Any, Any]) -> Coroutine[Any, Any, Any]:
+        """Let the call end with this coroutine, not with the block; awaiting what this gives ends it."""
+        self._goes_on = True
+        return self._end_with(rest)
+
+    async def _end_with(self, rest: Coroutine[Any, Any, Any]) -> Any:
+        self._goes_on = False
+        with self:
+            return await rest

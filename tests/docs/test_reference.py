@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 import heartline.connection
+from heartline import errors
 from heartline.connection import _channels
 from heartline.link import _goodbye
 from heartline.push import _journal, _keys, _served, _sqlite, _types
-from heartline.rpc import _faults, _service, _wire
+from heartline.rpc import _faults, _log, _service, _wire
 from heartline.server import _acceptor, _admission, _refusals
 from heartline.session import (
     TRANSITIONS,
@@ -99,6 +100,9 @@ BOUNDS = {
     "name of a channel": _channels.NAME_SIZE,
     "name of a service, and of a method": _service.MAX_NAME,
     "text of an error that travels": _faults.MESSAGE_SIZE,
+    "code of an `ApplicationError`": errors.CODE_SIZE,
+    "data of an `ApplicationError`": _faults.DATA_SIZE,
+    "time that a sync method takes before the log names it": _log.STALL,
     "longest timeout that travels with a call": _wire.LONGEST_TIMEOUT,
     "name of a topic": _types.MAX_TOPIC_NAME,
     "updates sent to a subscriber that it has not confirmed": _served.WINDOW_COUNT,

@@ -171,7 +171,7 @@ async def test_a_name_that_cannot_be_sent_is_shown(autojump_clock: MockClock) ->
 @pytest.mark.parametrize("target", ["Reading", 3, [int]])
 async def test_what_is_no_type_is_refused(target: Any, autojump_clock: MockClock) -> None:
     async with open_pair() as (_, client):
-        with pytest.raises(ConfigurationError, match="type must be a type, not"):
+        with pytest.raises(ConfigurationError, match=r"^type=.* cannot be checked: "):
             client.subscribe("topic", type=target)
 
 

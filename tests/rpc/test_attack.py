@@ -53,16 +53,17 @@ class Vault(Mixin):
         return lambda: touched.append("prop called")
 
     @classmethod
-    def of_class(cls) -> None:
+    def _of_class(cls) -> None:
         touched.append("of_class")
 
     @staticmethod
-    def static() -> None:
+    def _static() -> None:
         touched.append("static")
 
 
 NAMES = [
-    *("inherited", "secret", "door", "_unlock", "_Vault__lock", "__lock", "prop", "of_class", "static"),
+    *("inherited", "secret", "door", "_unlock", "_Vault__lock", "__lock", "prop", "_of_class"),
+    *("_static", "of_class", "static"),
     *("__init__", "__class__", "__call__", "__getattr__", "__dict__", "__reduce__", "__new__", "__doc__"),
     *("__heartline_service__", "__class__.__mro__", "open.__func__", "open.__globals__", "open()", "Open"),
     *("open ", " open", "open\0", "open.", ".open", "opeｎ", "mro", "anything", "", "*", "open;open"),

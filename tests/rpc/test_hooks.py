@@ -30,7 +30,9 @@ from heartline import (
 )
 from heartline.observe import Hooks, Proceed
 from heartline.rpc._hooked import hook
-from heartline.rpc._service import Bound, describe
+from heartline.rpc._log import MethodLog
+from heartline.rpc._methods import describe
+from heartline.rpc._table import Bound
 from tests.engine import core_of
 from tests.rpc.helpers import QUIET, run, settle
 from tests.small_middleware import Journal, TokenBucket
@@ -110,7 +112,7 @@ class TestNoneCostsNone:
 
         work = Work()
         for spec in describe(Work).values():
-            bound = Bound(spec, spec.function.__get__(work), spec.mode)
+            bound = Bound(spec, spec.function.__get__(work), spec.mode, MethodLog(spec.name))
             assert hook(Hooks(), bound, spec.name) is bound
             assert hook(Hooks(observers=[Unconcerned()]), bound, spec.name) is bound
 
@@ -120,7 +122,7 @@ class TestNoneCostsNone:
 
     def test_an_observer_leaves_an_inline_method_inline(self) -> None:
         spec = describe(Work)["inline"]
-        bound = Bound(spec, spec.function.__get__(Work()), spec.mode)
+        bound = Bound(spec, spec.function.__get__(Work()), spec.mode, MethodLog(spec.name))
         assert hook(Hooks(observers=[Heard()]), bound, "inline").mode is spec.mode
 
 

@@ -15,7 +15,8 @@ import trio
 from trio.testing import MockClock
 
 import heartline
-from heartline.rpc._calls import Calls, _run_async, _run_inline
+from heartline.rpc._calls import Calls
+from heartline.rpc._running import run_async, run_inline
 from tests.engine import core_of
 
 from .helpers import QUIET, settle
@@ -130,7 +131,7 @@ def test_at_every_instruction_of_a_call() -> None:
 
 def is_ours(code: CodeType) -> bool:
     """Whether it is code of heartline that calls no code of its users."""
-    return code.co_filename.startswith(HEARTLINE) and code not in (_run_inline.__code__, _run_async.__code__)
+    return code.co_filename.startswith(HEARTLINE) and code not in (run_inline.__code__, run_async.__code__)
 
 
 @pytest.mark.parametrize("start", range(0, 12, 3))

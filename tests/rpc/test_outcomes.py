@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heartline import Connection, Limits, Retry, method, service
-from heartline.errors import CallError, Outcome
+from heartline.errors import ApplicationError, CallError, Outcome, RemoteError
 from heartline.testing import CallChecker
 from tests.rpc.helpers import cut, open_pair, run
 
@@ -37,6 +37,9 @@ RESULTS: dict[str, Any] = {
 ERRORS: dict[str, Exception] = {
     "raises": ValueError("no"),
     "forbids": PermissionError("you may not"),
+    "raises what callers expect": ApplicationError("sold out", code="sold out", data=[1]),
+    "raises it with data that cannot be sent": ApplicationError("no", code="no", data=Unsendable()),
+    "raises it with data that is too long": ApplicationError("no", code="no", data=bytes(LIMIT)),
     "raises a group": ExceptionGroup("many", [ValueError("one"), KeyError("two")]),
 }
 
@@ -118,6 +121,9 @@ def test_every_failure_is_a_call_error_with_a_true_outcome(
         else:
             checker.failed(number, failure)
             assert str(failure).startswith(f"Trouble.{name}")
+            assert failure.method == f"Trouble.{name}"
+            if end == "raises what callers expect" and isinstance(failure, RemoteError):
+                assert isinstance(failure, ApplicationError)
         if argument in NEVER_SENT:
             assert failure is not None
             assert failure.outcome is Outcome.NOT_SENT

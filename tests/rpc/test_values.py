@@ -265,12 +265,6 @@ class Liar:
     def unsendable(self) -> Any:
         return Other()
 
-    def coroutine(self) -> Any:
-        async def later() -> int:
-            return 1
-
-        return later()
-
     async def unsendable_later(self) -> Any:
         return {"deep": [Other()]}
 
@@ -306,12 +300,6 @@ class TestResults:
             assert info.value.type_name == "SerializationError"
             assert f"Liar.{name} raised SerializationError" in caplog.text, "its author can see it"
             assert await remote(client.service(Liar).fine)() == 1
-
-    @pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
-    async def test_a_coroutine_is_no_result(self) -> None:
-        async with open_pair(Liar()) as (client, _):
-            with pytest.raises(RemoteError, match="coroutine cannot be sent"):
-                await client.service(Liar).coroutine()
 
 
 async def test_arguments_that_cannot_be_sent() -> None:

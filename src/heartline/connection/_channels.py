@@ -18,6 +18,7 @@ import trio
 
 from heartline.connection._middleware import Dropped, let_in
 from heartline.errors import (
+    ConfigurationError,
     ConnectionLost,
     HeartlineError,
     LocalProtocolError,
@@ -228,7 +229,10 @@ class Channels:
     @trio.lowlevel.enable_ki_protection
     def open(self, name: str) -> Channel:
         """Open a channel; raises :class:`LocalProtocolError` at the peer's limit, or for a long name."""
-        encoded = name.encode()
+        try:
+            encoded = name.encode()
+        except (AttributeError, UnicodeEncodeError):
+            raise ConfigurationError(f"a channel's name must be Unicode text, not {name!r:.80}") from None
         if len(encoded) > NAME_SIZE:
             raise LocalProtocolError(f"a channel's name has at most {NAME_SIZE} bytes, not {len(encoded)}")
         link = self.core.require_link()

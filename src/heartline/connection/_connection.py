@@ -282,8 +282,8 @@ class Connection(trio.abc.AsyncResource, metaclass=NoPublicConstructor):
         """Open a channel; the peer gets it from :meth:`accept_channel`.
 
         Raises :class:`LocalProtocolError` at the peer's limit of channels, or for a name of more than 256
-        bytes, and :class:`ConnectionLost` or :class:`ConnectionClosed` when there is no session. A
-        cancellation comes before the channel is opened.
+        bytes, :class:`ConfigurationError` for a name that is no text, and :class:`ConnectionLost` or
+        :class:`ConnectionClosed` when there is no session. A cancellation comes before the channel is opened.
         """
         await trio.lowlevel.checkpoint()
         return self._core.part(Lanes).channels.open(name)

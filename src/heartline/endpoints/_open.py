@@ -267,6 +267,7 @@ def _setup(
     """What the connections of an endpoint share, without their parts; starts the timer and the flusher."""
     _check("heartbeat", heartbeat, Heartbeat)
     _check("limits", limits, Limits)
+    _check("serializer", serializer, str)
     if limits.frame_size < SMALLEST_FRAME:
         raise ConfigurationError(
             f"Limits.frame_size must be at least {SMALLEST_FRAME} bytes for a handshake to fit in, "

@@ -28,19 +28,20 @@ class Backoff:
     """Attempts in a row before giving up; ``None``: never give up, connections live for days."""
 
     def __post_init__(self) -> None:
-        if self.initial == 0:
-            raise ConfigurationError("Backoff.initial must be above 0: nothing grows from there")
         for name, least in (("initial", 0.0), ("maximum", 0.0), ("factor", 1.0)):
             value = getattr(self, name)
-            if not isinstance(value, (int, float)) or not least <= value < float("inf"):
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not number or not least <= value < float("inf"):
                 raise ConfigurationError(
                     f"Backoff.{name} must be a number of at least {least:g}, not {value!r}"
                 )
+        if self.initial == 0:
+            raise ConfigurationError("Backoff.initial must be above 0: nothing grows from there")
         if self.maximum < self.initial:
             raise ConfigurationError(
                 f"Backoff.maximum ({self.maximum!r}) must be at least Backoff.initial ({self.initial!r})"
             )
-        if self.attempts is not None and not (isinstance(self.attempts, int) and self.attempts > 0):
+        if self.attempts is not None and not (type(self.attempts) is int and self.attempts > 0):
             raise ConfigurationError(f"Backoff.attempts must be at least 1 or None, not {self.attempts!r}")
 
     def delays(self, rng: random.Random, *, after: int = 0) -> Iterator[float]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from heartline.errors import ConfigurationError
 from heartline.push._receipt import Who
+from heartline.push._types import is_seconds
 from heartline.push._wire import OFFSET, PUSH_HEAD, stamp
 from heartline.wire import HEADER, HEADER_SIZE, FrameType
 from heartline.wire.payload import ItemCount
@@ -49,7 +50,7 @@ class History:
             value = getattr(self, name)
             counts = name in ("count", "keys")
             # Below 1 a count would not even keep the newest.
-            if not isinstance(value, (int, float)) or not value > 0 or (counts and value < 1):
+            if not is_seconds(value) or value == 0 or (counts and value < 1):
                 least = "of at least 1" if counts else "above 0"
                 raise ConfigurationError(f"History.{name} must be a number {least}, not {value!r}")
 

@@ -29,7 +29,7 @@ from heartline.push._settings import TopicSettings, check_policies
 from heartline.push._state import State
 from heartline.push._store import Store
 from heartline.push._topic import TURN, Taken, Topic
-from heartline.push._types import WAITS, SlowPolicy, WaitFor, check_choice, check_topic_name
+from heartline.push._types import WAITS, SlowPolicy, WaitFor, check_choice, check_topic_name, is_seconds
 from heartline.push._waiting import hand_out
 from heartline.push._wire import OFFSET
 from heartline.wire import Limits, Serializer, encode_value
@@ -154,6 +154,7 @@ class Publisher:
             raise ConfigurationError(f"history must be a heartline.History, not {history!r:.80}")
         if policies is not None:
             check_policies("policies", policies)
+        check_topic_name(name)
         topic = self.find(name)
         log = topic.log
         if history is not None and log.last and history != log.history:
@@ -168,6 +169,7 @@ class Publisher:
     @trio.lowlevel.enable_ki_protection
     async def delete(self, name: str) -> None:
         """See :meth:`heartline.Server.delete_topic`."""
+        check_topic_name(name)
         await trio.lowlevel.checkpoint()
         topic = self._topics.get(name)
         if topic is None:
@@ -208,6 +210,7 @@ class Publisher:
 
     def state(self, name: str) -> Any:
         """See :meth:`heartline.Server.topic_state`."""
+        check_topic_name(name)
         topic = self._topics.get(name)
         if topic is None or topic.state is None:
             raise ConfigurationError(f"topic {name!r} has no fold: give it one with TopicSettings.fold")
@@ -215,6 +218,7 @@ class Publisher:
 
     def subscribers(self, name: str) -> frozenset[str]:
         """The ids of the connections that are subscribed to a topic."""
+        check_topic_name(name)
         topic = self._topics.get(name)
         return frozenset(connection_id for connection_id, _ in topic.served) if topic else frozenset()
 
@@ -224,6 +228,8 @@ class Publisher:
         self, name: str, value: Any, key: str | None, wait: WaitFor, timeout: float | None
     ) -> Receipt:
         """See :meth:`heartline.Server.publish`."""
+        if type(name) is not str:  # its length is looked at where a topic is made
+            check_topic_name(name)
         if not self._hooks.middleware:
             return await self._publish(name, value, key, wait, timeout)
         operation = Operation(kind="publish", name=name, peer="", subject=value)
@@ -239,8 +245,8 @@ class Publisher:
         await trio.lowlevel.checkpoint()
         if wait is not None:
             check_choice("wait", wait, WAITS, or_else=" or None")
-        if timeout is not None and not timeout >= 0:
-            raise ConfigurationError(f"timeout must be seconds of at least 0 or None, not {timeout!r}")
+        if timeout is not None and not is_seconds(timeout):
+            raise ConfigurationError(f"timeout must be seconds of at least 0 or None, not {timeout!r:.80}")
         encoded, flags = encode_value(self._serializer, value, self._limits)
         if len(encoded) + OFFSET.size > self._limits.message_size:
             raise LocalProtocolError(

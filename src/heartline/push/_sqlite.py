@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 import trio
 
-from heartline.errors import LocalProtocolError, StoreError
+from heartline.errors import ConfigurationError, LocalProtocolError, StoreError
 from heartline.push._store import SavedKey, SavedState, SavedTopic, SavedUpdate, StoredUpdate
 
 __all__ = ["SqliteStore"]
@@ -74,6 +74,8 @@ class SqliteStore:
     """
 
     def __init__(self, path: str | os.PathLike[str], *, clock: Callable[[], float] = time.time) -> None:
+        if not isinstance(path, (str, os.PathLike)):
+            raise ConfigurationError(f"the path of a SqliteStore must be a str or a Path, not {path!r:.80}")
         self.path: Path = Path(path)
         self._clock = clock
         self._connection: sqlite3.Connection | None = None

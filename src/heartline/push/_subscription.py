@@ -28,7 +28,7 @@ from heartline.push._types import (
 )
 from heartline.push._wire import decode_update
 from heartline.wire import convert
-from heartline.wire.serializers.conversion import check_target
+from heartline.wire.serializers.annotations import check_target
 
 __all__ = ["Subscription", "subscribe"]
 
@@ -126,8 +126,8 @@ def subscribe(
     check_topic_name(topic)
     try:
         check_target(target)
-    except TypeError:
-        raise ConfigurationError(f"type must be a type, not {target!r:.80}") from None
+    except TypeError as error:
+        raise ConfigurationError(f"type={target!r:.80} cannot be checked: {error}") from None
     if isinstance(since, Position):
         # Here and not when it is made, which happens for each update.
         if not isinstance(since.epoch, str) or type(since.offset) is not int:

@@ -21,6 +21,7 @@ __all__ = [
     "WaitFor",
     "check_choice",
     "check_topic_name",
+    "is_seconds",
 ]
 
 MAX_TOPIC_NAME = 256
@@ -69,6 +70,11 @@ def check_topic_name(name: object) -> None:
         raise ConfigurationError(
             f"a topic's name is text of 1 to {MAX_TOPIC_NAME} characters, not {name!r:.80}"
         )
+
+
+def is_seconds(value: object) -> bool:
+    """Whether this is a number of at least 0; ``True`` is none."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0
 
 
 def check_choice(name: str, value: object, choices: tuple[str, ...], *, or_else: str = "") -> None:

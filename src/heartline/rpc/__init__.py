@@ -5,7 +5,8 @@ from heartline.rpc._faults import NotBegun
 from heartline.rpc._hooked import hook
 from heartline.rpc._proxy import Proxy, RemoteMethod, remote
 from heartline.rpc._retry import Retry
-from heartline.rpc._service import ServiceTable, method, service
+from heartline.rpc._service import method, service
+from heartline.rpc._table import ServiceTable
 
 __all__ = [
     "Calls",

@@ -18,7 +18,8 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable
-from functools import partial
+from dataclasses import replace
+from types import CoroutineType
 from typing import Any, ClassVar
 
 import outcome
@@ -37,9 +38,11 @@ from heartline.errors import (
 )
 from heartline.link import ConnectionState, Core, Link, LinkState, Unsent, current
 from heartline.observe import Tell
-from heartline.rpc._faults import Fault, encode_fault, error_of, fault_of
+from heartline.rpc._faults import Fault, encode_fault, error_of, fault_of, named, without_data
+from heartline.rpc._methods import Mode
 from heartline.rpc._proxy import make_proxy
-from heartline.rpc._service import Bound, Mode, ServiceTable
+from heartline.rpc._running import run_async, run_inline
+from heartline.rpc._table import Bound, ServiceTable
 from heartline.rpc._wire import decode_call, encode_call
 from heartline.wire import Frame, FrameType, convert, decode_body, decode_value, encode_value
 from heartline.wire.limits import SMALL_CALL
@@ -59,13 +62,14 @@ flags."""
 class Calls:
     """The calls that one connection makes and serves."""
 
-    __slots__ = ("_core", "_next", "_pending", "_running", "_sent", "_services", "_tasks", "held")
+    __slots__ = ("_core", "_next", "_now", "_pending", "_running", "_sent", "_services", "_tasks", "held")
 
     family: ClassVar[int] = FrameType.CALL >> 4
 
     def __init__(self, services: ServiceTable, core: Core) -> None:
         self._services = services
         self._core = core
+        self._now = trio.lowlevel.current_clock().current_time
         self._next = 0
         self._pending: dict[int, trio.lowlevel.Task] = {}
         self._running: dict[int, trio.CancelScope] = {}
@@ -164,7 +168,8 @@ class Calls:
                 core.leave_when_idle()
             raise
         except CallInterrupted as error:
-            raise CallInterrupted(f"{name}: {error}", outcome=error.outcome) from error.__cause__
+            interrupted = CallInterrupted(f"{name}: {error}", outcome=error.outcome)
+            raise named(interrupted, name) from error.__cause__
         finally:
             if size > SMALL_CALL:
                 self._sent -= size
@@ -175,10 +180,8 @@ class Calls:
             value = decode_value(frame.payload, frame.flags, returns, most=core.setup.limits.items)
             return value if returns is Any or type(value) is returns else convert(value, returns)
         except SerializationError as error:
-            raise InvalidArguments(
-                f"{name} was executed, but its result cannot be used: {error}",
-                outcome=Outcome.COMPLETED,
-            ) from None
+            why = f"{name} was executed, but its result cannot be used: {error}"
+            raise named(InvalidArguments(why, outcome=Outcome.COMPLETED), name) from None
 
     @trio.lowlevel.enable_ki_protection
     async def call_within(
@@ -196,7 +199,7 @@ class Calls:
             turn = await self._wait_turn(name, target, args, kwargs)
             what = Outcome.MAYBE_EXECUTED
             return await self.call(name, target, args, kwargs, returns, turn)
-        raise CallTimeout(f"{name} did not answer", timeout=limit, outcome=what)
+        raise named(CallTimeout(f"{name} did not answer", timeout=limit, outcome=what), name)
 
     async def _wait_turn(
         self, name: str, target: bytes, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -246,7 +249,7 @@ class Calls:
         reason = self._core.closed_error()
         error = CallInterrupted(f"{name} was not called: {reason}", outcome=Outcome.NOT_SENT)
         error.__cause__ = reason
-        return error
+        return named(error, name)
 
     def _send(self, link: Link, name: str, payload: bytes, flags: int) -> int:
         """Queue the CALL and note that this task waits for its answer; the call's id."""
@@ -259,7 +262,8 @@ class Calls:
             # A lone call leaves now; with others in flight it is joined with what this tick brings.
             link.put(_CALL, 0, number, payload, flags, at_once=not pending)
         except LocalProtocolError as error:
-            raise InvalidArguments(f"{name} was not called: {error}", outcome=Outcome.NOT_SENT) from error
+            why = f"{name} was not called: {error}"
+            raise named(InvalidArguments(why, outcome=Outcome.NOT_SENT), name) from error
         pending[number] = trio.lowlevel.current_task()
         if len(payload) > SMALL_CALL:
             self._sent += len(payload)
@@ -323,14 +327,11 @@ class Calls:
         size = len(frame.payload)
         if size <= SMALL_CALL:
             size = 0
-        elif self.held + size > limits.share:
-            held = f"the arguments of the calls in progress hold {self.held} bytes (Limits.memory)"
-            self._fault(number, Fault("overloaded", held))
-            return
-        if size and bound.small:
-            built_in = f"a built-in method takes {SMALL_CALL} bytes, not {size}"
-            self._fault(number, Fault("arguments", built_in))
-            return
+        else:
+            refusal = self._refuse_long(bound, size)
+            if refusal is not None:
+                self._fault(number, refusal)
+                return
         try:
             annotation = Any if named else bound.spec.positional
             value = decode_body(content_id, frame.payload, frame.flags, annotation, start, limits.items)
@@ -340,18 +341,30 @@ class Calls:
             return
         if bound.mode is Mode.INLINE and link.clear:
             try:
-                result = _run_inline(bound.function, args, kwargs)
+                result = run_inline(bound, args, kwargs, self._now)
             except Exception as error:
-                self._fault(number, fault_of(bound.function, error))
+                self._fault(number, self._fault_of(bound, error))
                 return
-            self._result(link, number, bound, result)
-        else:
-            timeout = min(timeout, bound.spec.options.timeout or math.inf)
-            scope = trio.CancelScope(deadline=trio.current_time() + timeout)
-            self._running[number] = scope
-            self._tasks += 1
-            self.held += size
-            core.spawn(self._run, link, number, scope, timeout, bound, args, kwargs, size)
+            if type(result) is not CoroutineType:
+                self._result(link, number, bound, result)
+                return
+            # A decorator hides that the method is async.
+            bound, args, kwargs = replace(bound, function=lambda: result, mode=Mode.TASK), (), {}
+        timeout = min(timeout, bound.spec.options.timeout or math.inf)
+        scope = trio.CancelScope(deadline=trio.current_time() + timeout)
+        self._running[number] = scope
+        self._tasks += 1
+        self.held += size
+        core.spawn(self._run, link, number, scope, timeout, bound, args, kwargs, size)
+
+    def _refuse_long(self, bound: Bound, size: int) -> Fault | None:
+        """Why a call that is not small cannot have so many bytes of arguments, if it cannot."""
+        if bound.small:
+            return Fault("arguments", f"a built-in method takes {SMALL_CALL} bytes, not {size}")
+        if self.held + size > self._core.setup.limits.share:
+            held = f"the arguments of the calls in progress hold {self.held} bytes (Limits.memory)"
+            return Fault("overloaded", held)
+        return None
 
     @trio.lowlevel.enable_ki_protection
     async def _run(
@@ -372,20 +385,13 @@ class Calls:
             with scope:
                 if not link.clear:
                     await _wait_writable(link, "calls to begin")
-                mode = bound.mode
-                if mode is Mode.TASK:
-                    result = await _run_async(bound.function, args, kwargs)
-                elif mode is Mode.THREAD:
-                    result = await trio.to_thread.run_sync(partial(bound.function, *args, **kwargs))
-                else:
-                    await trio.lowlevel.checkpoint_if_cancelled()
-                    result = _run_inline(bound.function, args, kwargs)
+                result = await run_async(bound, args, kwargs)
                 if not link.clear:
                     await _wait_writable(link, "answers")
         except* Exception as errors:
             # Errors of cleaning up may stand in a group beside Cancelled: the scope takes out its own,
             # and one from around it goes on.
-            fault = fault_of(bound.function, errors)
+            fault = self._fault_of(bound, errors)
         finally:
             self._tasks -= 1
             self.held -= size
@@ -405,13 +411,19 @@ class Calls:
             payload, flags = encode_value(self._core.setup.serializer, result, link.peer_limits)
             link.put(_RESULT, 0, number, payload, flags)
         except (SerializationError, LocalProtocolError) as error:
-            self._fault(number, fault_of(bound.function, type(error)(f"its result: {error}")))
+            self._fault(number, self._fault_of(bound, type(error)(f"its result: {error}")))
+
+    def _fault_of(self, bound: Bound, error: Exception) -> Fault:
+        return fault_of(bound.log, error, self._core.setup.serializer)
 
     def _fault(self, number: int, fault: Fault, lane: int = 0) -> None:
         try:
             self._core.require_link().put(_FAULT, lane, number, encode_fault(fault))
-        except LocalProtocolError as error:  # the peer's limits are too small even for a FAULT
-            self._core.require_link().fail(ConnectionLost(f"the peer cannot be answered: {error}"))
+        except LocalProtocolError as error:
+            if fault.data:
+                self._fault(number, without_data(fault, error))
+            else:  # the peer's limits are too small even for a FAULT
+                self._core.require_link().fail(ConnectionLost(f"the peer cannot be answered: {error}"))
 
 
 def _time_left() -> float:
@@ -426,17 +438,6 @@ async def _wait_writable(link: Link, what: str) -> None:
         await link.wait(what, lambda: not link.laden)
     except ConnectionLost:
         await trio.sleep_forever()  # the call is cancelled with the session
-
-
-@trio.lowlevel.disable_ki_protection
-def _run_inline(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Run a sync method; Ctrl-C may interrupt the method, unlike the code that calls it."""
-    return function(*args, **kwargs)
-
-
-@trio.lowlevel.disable_ki_protection
-async def _run_async(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return await function(*args, **kwargs)
 
 
 def _arguments(bound: Bound, value: Any, named: bool) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -2,35 +2,41 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
-from typing import Any
+from typing import TypeVar
 
 import msgspec
 
 from heartline.errors import (
+    ApplicationError,
     CallError,
     CallTimeout,
+    ConfigurationError,
     Forbidden,
     InvalidArguments,
+    LocalProtocolError,
     Outcome,
     Overloaded,
     RemoteError,
     SerializationError,
     UnknownMethod,
 )
-from heartline.wire import CborSerializer, Frame, decode_body
+from heartline.rpc._log import MethodLog
+from heartline.wire import CborSerializer, Frame, Serializer, decode_body, decode_value, encode_value
 from heartline.wire.limits import LEAST_ITEMS
 from heartline.wire.text import printable
 
-__all__ = ["Fault", "NotBegun", "encode_fault", "error_of", "fault_of"]
+__all__ = ["Fault", "NotBegun", "encode_fault", "error_of", "fault_of", "named", "without_data"]
 
-logger = logging.getLogger("heartline.rpc")
+E = TypeVar("E", bound=CallError)
 
 MESSAGE_SIZE = 1024
 NAME_SIZE = 256
 """Bytes of an error's message and of its type's name that are sent: enough for a person who reads them, and
 few enough for a FAULT to fit into the smallest frame that a peer may ask for."""
+
+DATA_SIZE = 4096
+"""Bytes of the data of an :class:`ApplicationError`. An answer of this size is sent without waiting until the
+caller has read others, as all faults are."""
 
 _cbor = CborSerializer()
 
@@ -43,6 +49,9 @@ class Fault(msgspec.Struct, frozen=True, omit_defaults=True):
     type_name: str = ""
     timeout: float = 0.0
     """For the kind ``timeout``: the seconds that the callee gave the call."""
+    code: str = ""
+    data: bytes = b""
+    """For the kind ``application``; the data as a payload, which begins with the serializer's content id."""
 
 
 class NotBegun(Overloaded):
@@ -55,22 +64,53 @@ _KINDS: dict[str, type[CallError]] = {
     "overloaded": Overloaded,
     "forbidden": Forbidden,
 }
-"""The kinds with an error class of their own; ``timeout`` has one too, and any other is a RemoteError."""
+"""The kinds with an error class and nothing more; ``timeout`` has one too, as has an application's own error,
+and any other is a RemoteError."""
 
 
-def fault_of(function: Callable[..., Any], error: Exception) -> Fault:
+def named(error: E, method: str) -> E:
+    """Note in the error of a call which method was called."""
+    error.method = method
+    return error
+
+
+def fault_of(log: MethodLog, error: Exception, serializer: Serializer) -> Fault:
     """Return what the caller is told about an error; the traceback stays in this side's log."""
     while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]  # the caller need not know that the method uses a nursery
     if isinstance(error, PermissionError) and error.errno is None:
         return Fault("forbidden", _text(error) or "not allowed")
-    if isinstance(error, InvalidArguments):
-        return Fault("arguments", _text(error))  # the method refuses a value that fits its annotation
     if isinstance(error, NotBegun):
         return Fault("overloaded", _text(error) or "not now")
+    name, text = type(error).__name__, _text(error)
+    # One that names a method comes from a call that this method made, and says nothing about this one.
+    if isinstance(error, InvalidArguments) and not error.method:
+        return Fault("arguments", text)  # the method refuses a value that fits its annotation
+    if isinstance(error, ApplicationError) and not error.method:
+        try:
+            return _expected(error, serializer)
+        except Exception as why:  # a subclass may do anything
+            text = f"{text} (sent without its code and data: {why})"
+    log.raised(name, error)
+    return Fault("raised", text, type_name=name)
+
+
+def _expected(error: ApplicationError, serializer: Serializer) -> Fault:
+    """The FAULT of an application's own error; raises for what cannot be sent."""
+    checked = ApplicationError(_text(error), code=error.code, data=error.data)
+    data, flags = (b"", 0) if checked.data is None else encode_value(serializer, checked.data)
+    if flags:
+        raise SerializationError("arrays cannot be data of an ApplicationError: pass lists")
+    if len(data) > DATA_SIZE:
+        raise SerializationError(f"its data takes {len(data)} bytes, and at most {DATA_SIZE} are sent")
     name = type(error).__name__
-    logger.warning("%s raised %s", function.__qualname__, name, exc_info=error)
-    return Fault("raised", _text(error), type_name=name)
+    return Fault("application", str(checked), type_name=name, code=checked.code, data=data)
+
+
+def without_data(fault: Fault, why: LocalProtocolError) -> Fault:
+    """Return what a caller whose limits are smaller than the data is told."""
+    text = f"{_shorten(fault.message, MESSAGE_SIZE // 2)} (sent without its code and data: {why})"
+    return Fault("raised", text, type_name=fault.type_name)
 
 
 def _text(error: Exception) -> str:
@@ -90,6 +130,8 @@ def encode_fault(fault: Fault) -> bytes:
         "type_name": _shorten(fault.type_name, NAME_SIZE),
         "timeout": fault.timeout,
     }
+    if fault.code:
+        fields |= {"code": fault.code, "data": fault.data}
     return _cbor.encode(fields, [])
 
 
@@ -101,10 +143,13 @@ def error_of(frame: Frame, target: str, timeout: float) -> CallError:
     """The caller's error for a FAULT, even a malformed one."""
     try:
         fault = msgspec.convert(decode_body(_cbor.content_id, frame.payload, 0, most=LEAST_ITEMS), Fault)
-    except (SerializationError, msgspec.ValidationError) as error:
-        return RemoteError(
-            f"{target} was answered with a malformed FAULT: {error}", type_name="RemoteProtocolError"
-        )
+        return named(_error_of(fault, target, timeout), target)
+    except (ConfigurationError, SerializationError, msgspec.ValidationError) as error:
+        why = f"{target} was answered with a malformed FAULT: {error}"
+        return named(RemoteError(why, type_name="RemoteProtocolError"), target)
+
+
+def _error_of(fault: Fault, target: str, timeout: float) -> CallError:
     message = printable(fault.message)
     if fault.kind == "timeout":
         return CallTimeout(
@@ -114,5 +159,10 @@ def error_of(frame: Frame, target: str, timeout: float) -> CallError:
     if error_class is not None:
         return error_class(f"{target}: {message}", outcome=Outcome.COMPLETED)
     type_name = printable(fault.type_name or fault.kind, NAME_SIZE)
+    if fault.kind == "application":
+        data = decode_value(fault.data, 0, most=LEAST_ITEMS) if fault.data else None
+        expected = ApplicationError(message, code=fault.code, data=data)
+        expected.type_name = type_name
+        return expected
     text = f": {message}" if message else ""
     return RemoteError(f"{target} raised {type_name}{text}", type_name=type_name)

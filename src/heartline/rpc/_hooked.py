@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial, wraps
+from types import CoroutineType
 from typing import Any
-
-import trio
 
 from heartline.errors import Overloaded
 from heartline.link import current
 from heartline.observe import Hooks, Operation, Tell, Watch
 from heartline.rpc._faults import NotBegun
-from heartline.rpc._service import Bound, Mode
+from heartline.rpc._methods import Mode
+from heartline.rpc._running import as_async
+from heartline.rpc._table import Bound
 
 __all__ = ["hook"]
 
@@ -37,7 +38,7 @@ def hook(hooks: Hooks, bound: Bound, name: str) -> Bound:
 
 def _inside(hooks: Hooks, bound: Bound, name: str) -> Callable[..., Awaitable[Any]]:
     """The method as an async function that goes through the middleware."""
-    method = _as_async(bound)
+    method = as_async(bound)
 
     @wraps(bound.function)
     async def call(*args: Any, **kwargs: Any) -> Any:
@@ -62,7 +63,7 @@ def _inside(hooks: Hooks, bound: Bound, name: str) -> Callable[..., Awaitable[An
 
 
 def _watch(bound: Bound, name: str, tell: Tell) -> Callable[..., Awaitable[Any]]:
-    method = _as_async(bound)
+    method = as_async(bound)
 
     @wraps(bound.function)
     async def call(*args: Any, **kwargs: Any) -> Any:
@@ -77,8 +78,9 @@ def _watch_inline(bound: Bound, name: str, tell: Tell) -> Callable[..., Any]:
 
     @wraps(method)
     def call(*args: Any, **kwargs: Any) -> Any:
-        with Watch(tell, name):
-            return method(*args, **kwargs)
+        with Watch(tell, name) as watch:
+            result = method(*args, **kwargs)
+            return watch.go_on(result) if type(result) is CoroutineType else result
 
     return call
 
@@ -86,17 +88,3 @@ def _watch_inline(bound: Bound, name: str, tell: Tell) -> Callable[..., Any]:
 def _tell_cause(tell: Tell, name: str, seconds: float, error: BaseException | None) -> None:
     """Tell observers what middleware itself has raised."""
     tell(name, seconds, error.__cause__ if isinstance(error, NotBegun) else error)
-
-
-def _as_async(bound: Bound) -> Callable[..., Awaitable[Any]]:
-    """The method as an async function, whatever it is."""
-    function = bound.function
-    if bound.mode is Mode.TASK:
-        return function
-
-    async def call(*args: Any, **kwargs: Any) -> Any:
-        if bound.mode is Mode.THREAD:
-            return await trio.to_thread.run_sync(partial(function, *args, **kwargs))
-        return function(*args, **kwargs)
-
-    return call

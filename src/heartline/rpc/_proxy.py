@@ -11,8 +11,9 @@ import trio
 from heartline.errors import CallError, ConfigurationError, Outcome
 from heartline.link import NoPublicConstructor
 from heartline.observe import Tell, Watch
+from heartline.rpc._methods import MethodSpec, describe
 from heartline.rpc._retry import Retry
-from heartline.rpc._service import MethodSpec, check_name, check_service_name, describe, service_name
+from heartline.rpc._service import check_name, check_service_name, service_name
 
 __all__ = ["Proxy", "RemoteMethod", "make_proxy", "remote"]
 
@@ -187,10 +188,10 @@ class Proxy(metaclass=NoPublicConstructor):
 def make_proxy(caller: Caller, service: Any, retry: Any) -> Proxy:
     """A proxy for a service class (typed) or name (dynamic)."""
     if retry is not None and not isinstance(retry, Retry):
-        raise ConfigurationError(f"retry must be a heartline.Retry, not {retry!r}")
+        raise ConfigurationError(f"retry must be a heartline.Retry, not {retry!r:.80}")
     if isinstance(service, str):
         check_service_name(service)
         return Proxy._create(caller, service, None, retry)
     if isinstance(service, type):
         return Proxy._create(caller, service_name(service), describe(service), retry)
-    raise ConfigurationError(f"service must be a service class or its name, not {service!r}")
+    raise ConfigurationError(f"service must be a service class or its name, not {service!r:.80}")

@@ -31,12 +31,14 @@ class Retry:
     """For proxies made by name, which know no declarations: every method may be repeated."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.attempts, int) or self.attempts < 1:
+        if type(self.attempts) is not int or self.attempts < 1:
             raise ConfigurationError(f"Retry.attempts must be at least 1, not {self.attempts!r}")
         if not isinstance(self.backoff, Backoff) or self.backoff.attempts is not None:
             raise ConfigurationError(
                 f"Retry.backoff must be a Backoff without attempts, which Retry counts, not {self.backoff!r}"
             )
+        if not isinstance(self.idempotent, bool):
+            raise ConfigurationError(f"Retry.idempotent must be True or False, not {self.idempotent!r:.80}")
 
     def allows(self, error: CallError, *, idempotent: bool) -> bool:
         """Whether a call that failed with this error may be made again."""

@@ -28,6 +28,7 @@ from heartline.errors import (
     RemoteProtocolError,
     SerializationError,
 )
+from heartline.rpc._faults import named
 from heartline.wire import Serializer, encode_body
 from heartline.wire.payload import MessageLimits
 
@@ -59,7 +60,7 @@ def encode_call(
         return encode_body(serializer, [args, kwargs] if kwargs else args, head + target, limits)
     except (SerializationError, LocalProtocolError) as error:
         why = f"{name} was not called: {error}"
-        raise InvalidArguments(why, outcome=Outcome.NOT_SENT) from error
+        raise named(InvalidArguments(why, outcome=Outcome.NOT_SENT), name) from error
 
 
 def decode_call(payload: bytes) -> tuple[bytes, float, bool, int, int]:

@@ -293,9 +293,9 @@ class Server(metaclass=NoPublicConstructor):
         )
 
     def _get_core(self, connection_id: str) -> Core:
-        core = self._table.cores.get(connection_id)
+        core = self._table.cores.get(connection_id) if isinstance(connection_id, str) else None
         if core is None:
-            raise LocalProtocolError(f"no connection {connection_id!r}; see Server.connections")
+            raise LocalProtocolError(f"no connection {connection_id!r:.80}; see Server.connections")
         return core
 
 
