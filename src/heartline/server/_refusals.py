@@ -23,13 +23,14 @@ REASON_SIZE = 200
 class Refused(Exception):
     """A peer is not let in; with ``code`` ``None`` it is told nothing.
 
-    If an error on this side is to blame, that is the ``__cause__``.
+    If an error on this side is to blame, that is the ``__cause__``. ``kind`` is what a summary calls it.
     """
 
-    def __init__(self, code: CloseCode | None, reason: str) -> None:
+    def __init__(self, code: CloseCode | None, reason: str, *, kind: str = "broken off") -> None:
         super().__init__(code, reason)
         self.code = code
         self.reason = reason
+        self.kind = kind if code is None else code.name
 
 
 class Refusals:
@@ -49,7 +50,7 @@ class Refusals:
             return
         if self._tell is not None:
             self._tell(place, refused.code, refused.reason)
-        kind = "for other reasons" if refused.code is None else refused.code.name
+        kind = refused.kind
         blame = refused.__cause__
         if blame is None:
             log = logger.info if self._refused.admit(kind) else logger.debug
