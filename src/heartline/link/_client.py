@@ -115,7 +115,10 @@ def _to_resume(core: Core) -> Link | None:
 
 def _admitted(answer: Event | None, resuming: bool) -> Welcome:
     if answer is None:
-        raise ConnectionLost("the peer ended the stream in the handshake")
+        raise ConnectionLost(
+            "the peer ended the stream in the handshake, without a word; does heartline listen there, under "
+            "this scheme?"
+        )
     if isinstance(answer, Refuse):
         reason = printable(answer.reason)
         if resuming and answer.code == CloseCode.NO_SESSION:

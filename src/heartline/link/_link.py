@@ -31,6 +31,7 @@ from heartline.link._waiting import Queues
 from heartline.session import CloseCode, PeerLimits, Session, State
 from heartline.session.outbox import Buffer
 from heartline.session.session import Event
+from heartline.transports import reason_of
 
 __all__ = ["Link", "close_stream"]
 
@@ -355,7 +356,7 @@ class Link:
                 with trio.CancelScope() as self._writer_scope:
                     await self._write_on()
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-                self.lose(ConnectionLost(f"the link broke while writing: {error.__cause__ or error}"))
+                self.lose(ConnectionLost(f"the link broke while writing: {reason_of(error)}"))
             except HeartlineError as error:
                 self.fail(error)
         except* Exception:

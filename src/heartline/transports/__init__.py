@@ -15,6 +15,7 @@ Further schemes come from :func:`register`, or from the entry point group ``hear
 from __future__ import annotations
 
 import os
+import ssl
 
 import trio
 
@@ -24,6 +25,7 @@ from heartline.transports import tls as _tls
 from heartline.transports._context import TransportContext, TransportOptions
 from heartline.transports._listener import Listener
 from heartline.transports._peer import StreamInfo, describe
+from heartline.transports._reasons import hint_of, reason_of
 from heartline.transports._registry import OpenListeners, OpenStream, find, register
 
 __all__ = [
@@ -36,6 +38,7 @@ __all__ = [
     "describe",
     "open_listeners",
     "open_stream",
+    "reason_of",
     "register",
 ]
 
@@ -85,8 +88,8 @@ def _failed(verb: str, url: str, error: Exception) -> ConnectionFailed:
 
 
 def _reason(error: BaseException) -> str:
-    if not isinstance(error, OSError) or not error.strerror:
-        return str(error)
+    if isinstance(error, ssl.SSLError) or not isinstance(error, OSError) or not error.strerror:
+        return reason_of(error) + hint_of(error)
     if error.errno is not None and error.strerror.startswith("Error connecting to "):
         return os.strerror(error.errno)  # Trio's words have the address again, which the URL says
     return error.strerror
