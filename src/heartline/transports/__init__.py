@@ -26,7 +26,7 @@ from heartline.transports._context import TransportContext, TransportOptions
 from heartline.transports._listener import Listener
 from heartline.transports._peer import StreamInfo, describe
 from heartline.transports._reasons import hint_of, reason_of
-from heartline.transports._registry import OpenListeners, OpenStream, find, register
+from heartline.transports._registry import OpenListeners, OpenStream, find, known_schemes, register
 
 __all__ = [
     "Listener",
@@ -36,6 +36,7 @@ __all__ = [
     "TransportContext",
     "TransportOptions",
     "describe",
+    "known_schemes",
     "open_listeners",
     "open_stream",
     "reason_of",
