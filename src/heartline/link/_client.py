@@ -59,7 +59,7 @@ async def connect(core: Core, dial: Dial, *, identity: str | None, credentials: 
     limits = core.setup.limits
     stream: trio.abc.Stream | None = None
     shown = await credentials.ask()
-    failed = f"cannot connect to {core.peer.url or 'the peer of the given stream'}"
+    failed = f"cannot connect to {core.place or 'the peer of the given stream'}"
     try:
         with trio.move_on_after(limits.handshake_timeout):
             stream = await dial()

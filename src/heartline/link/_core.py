@@ -92,8 +92,11 @@ class Core:
 
     @property
     def place(self) -> str:
-        """Where the peer is, in a few words: a client dials the URL again, whatever the address was."""
-        return (self.role is Role.CLIENT and self.peer.url) or self.peer.address
+        """Where the peer is, in a few words: a client dials the URL again, whatever the address was.
+
+        Without the query of the URL, which may be a token.
+        """
+        return (self.role is Role.CLIENT and self.peer.url.partition("?")[0]) or self.peer.address
 
     # Parts
 

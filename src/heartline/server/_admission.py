@@ -73,7 +73,9 @@ async def _ask(authenticate: Authenticate | None, peer: Peer) -> str | None:
     if inspect.isawaitable(identity):
         identity = await identity
     if not isinstance(identity, str | None):
-        raise TypeError(f"authenticate returned {identity!r:.80}, not an identity (str) or None")
+        # Not the value itself: it may be what a database has of a user.
+        kind = type(identity).__name__
+        raise TypeError(f"authenticate returned an object of {kind}, not an identity (str) or None")
     return identity
 
 

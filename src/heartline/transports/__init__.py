@@ -85,7 +85,8 @@ async def open_listeners(url: str, context: TransportContext) -> list[Listener]:
 def _failed(verb: str, url: str, error: Exception) -> ConnectionFailed:
     causes = error.__cause__
     errors = causes.exceptions if isinstance(causes, BaseExceptionGroup) else (_root(error),)
-    return ConnectionFailed(f"cannot {verb} {url}: {'; '.join(dict.fromkeys(map(_reason, errors)))}")
+    place = url.partition("?")[0]  # a query may be a token
+    return ConnectionFailed(f"cannot {verb} {place}: {'; '.join(dict.fromkeys(map(_reason, errors)))}")
 
 
 def _reason(error: BaseException) -> str:
