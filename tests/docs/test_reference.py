@@ -12,10 +12,10 @@ import pytest
 import heartline.connection
 from heartline import _summaries
 from heartline.connection import _channels
-from heartline.link import _goodbye
+from heartline.link import _goodbye, _id
 from heartline.push import _journal, _keys, _served, _sqlite, _types
 from heartline.rpc import _faults, _service, _wire
-from heartline.server import _acceptor, _admission
+from heartline.server import _acceptor
 from heartline.session import (
     TRANSITIONS,
     Role,
@@ -90,7 +90,7 @@ BOUNDS = {
     "token of a session": _acceptor.TOKEN_SIZE,
     "goodbye: for the peer to answer": _goodbye.GOODBYE_GRACE,
     "reason of a refusal or goodbye": messages.REASON_SIZE,
-    "identity of a client": _admission.MAX_IDENTITY,
+    "identity of a client": _id.MAX_IDENTITY,
     "lines of one sort that a log gets at once": _summaries.LINES,
     "such a line more, once": _summaries.REFILL,
     "first summary of lines of that sort": _summaries.FIRST_PERIOD,

@@ -17,6 +17,7 @@ from heartline.endpoints._builtin import ask_for_topic, make_push_service
 from heartline.endpoints._settings import ServerSettings
 from heartline.errors import ConfigurationError, ConnectionFailed
 from heartline.link import (
+    MAX_IDENTITY,
     Backoff,
     Core,
     Credentials,
@@ -35,7 +36,6 @@ from heartline.push import History, Publisher, Push, TopicSettings
 from heartline.rpc import Calls, ServiceTable, hook
 from heartline.server import (
     HTTP_METHODS,
-    MAX_IDENTITY,
     NATIVE,
     TLS_HANDSHAKE,
     Acceptor,

@@ -28,6 +28,7 @@ from heartline.link._core import Core
 from heartline.link._credentials import Credentials
 from heartline.link._goodbye import GOODBYE_GRACE
 from heartline.link._handshake import receive_greeting, send_greeting
+from heartline.link._id import MAX_IDENTITY
 from heartline.link._link import Link, close_stream
 from heartline.link._peer import Peer
 from heartline.link._serving import serve_link
@@ -35,7 +36,7 @@ from heartline.link._state import ConnectionState
 from heartline.session import CloseCode, Refuse, Role, Session, Welcome
 from heartline.session.session import Event
 from heartline.transports import describe
-from heartline.wire.text import printable
+from heartline.wire.text import is_name, printable
 
 __all__ = ["connect", "run_client"]
 
@@ -126,6 +127,10 @@ def _admitted(answer: Event | None, resuming: bool) -> Welcome:
         code = CloseCode.known(answer.code)
         raise ConnectionRefusedByPeer(code, reason, terminal=CloseCode.is_terminal(code))
     assert isinstance(answer, Welcome), "the session lets nothing else through"
+    if not is_name(answer.session, MAX_IDENTITY):
+        raise RemoteProtocolError(
+            f"the server gave an id that has not 1 to {MAX_IDENTITY} printable characters"
+        )
     return answer
 
 
