@@ -59,7 +59,7 @@ async def connect(core: Core, dial: Dial, *, identity: str | None, credentials: 
     """
     limits = core.setup.limits
     stream: trio.abc.Stream | None = None
-    shown = await credentials.ask()
+    shown = await credentials.ask(core.setup.troubles)
     failed = f"cannot connect to {core.place or 'the peer of the given stream'}"
     try:
         with trio.move_on_after(limits.handshake_timeout):
@@ -220,7 +220,8 @@ async def _dial_again(
             return await _until(core, expiry, again)
         except ConnectionRefusedByPeer as error:
             if renewable and error.code == CloseCode.UNAUTHENTICATED:
-                logger.warning("%s: renewed credentials are wanted: %s", core, error)
+                log = logger.warning if core.setup.troubles.admit("credentials wanted") else logger.debug
+                log("%s: renewed credentials are wanted: %s", core, error)
             elif error.terminal:
                 raise
             reason = error
