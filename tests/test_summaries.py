@@ -68,6 +68,14 @@ async def test_a_flood_is_counted_by_kind_and_later_ones_have_lines_again(autoju
         assert len(log.own) == LINES + 1
 
 
+async def test_after_the_end_of_the_endpoint_nothing_is_raised(autojump_clock: MockClock) -> None:
+    async with trio.open_nursery() as nursery:
+        log = Log(nursery)
+    for _ in range(2 * LINES):
+        log.note()
+    assert len(log.own) == LINES
+
+
 async def test_a_flood_that_lasts_is_a_line_an_hour(autojump_clock: MockClock) -> None:
     async with trio.open_nursery() as nursery:
         log = Log(nursery)

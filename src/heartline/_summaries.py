@@ -56,8 +56,11 @@ class Summary:
             if self._lines >= 1:
                 self._lines -= 1
                 return True
+            try:
+                self._nursery.start_soon(self._sum_up)
+            except RuntimeError:  # the endpoint has ended, and is used all the same: nobody reads its sums
+                return False
             self._summing_up = True
-            self._nursery.start_soon(self._sum_up)
             self._since = trio.current_time()
         self._unwritten[kind] += 1
         return False

@@ -13,7 +13,7 @@ import trio
 from trio.testing import MockClock
 
 import heartline
-from heartline import CloseCode, ConnectionClosed, ConnectionLost, Peer
+from heartline import CloseCode, ConnectionClosed, ConnectionLost, Observer, Peer
 from heartline._summaries import FIRST_PERIOD, LINES
 from heartline.server import Visit
 from heartline.transports import Listener
@@ -117,3 +117,17 @@ async def test_peers_that_do_not_read_are_summed_up(
         await trio.sleep(FIRST_PERIOD + 1)
     assert sum("is given up" in record.getMessage() for record in caplog.records) == LINES
     assert f"{LINES} given up" in caplog.text
+
+
+async def test_an_observer_that_raises_each_time_is_no_flood(
+    caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
+) -> None:
+    class Faulty(Observer):
+        def update_published(self, topic: str, offset: int, size: int) -> None:
+            raise ZeroDivisionError
+
+    async with heartline.open_server("memory://", observers=[Faulty()]) as server:
+        for number in range(5 * LINES):
+            await server.publish("topic", number)
+    assert sum(record.exc_info is not None for record in caplog.records) == LINES
+    assert f"{4 * LINES} observers raised" in caplog.text

@@ -97,3 +97,4 @@ class Setup:
     def __post_init__(self) -> None:
         self.comings = Summary(self.nursery, partial(logger.info, "connections: %d more in %s: %s"))
         self.troubles = Summary(self.nursery, partial(logger.warning, "troubles: %d more in %s: %s"))
+        self.hooks.admit = self.troubles.admit
