@@ -15,13 +15,13 @@ from heartline.wire.serializers.registry import registered
 
 DOCUMENTATION = "https://heartline.readthedocs.io"
 
-EXTRAS = {
+EXTRAS: dict[str, tuple[str, ...]] = {
     "federated": ("numpy",),
     "demo": ("numpy", "sklearn", "rich", "matplotlib"),
 }
 """The modules that make up each extra."""
 
-PAGES = {
+PAGES: dict[str, str] = {
     "tutorial": "tutorial.html",
     "how to": "how-to/index.html",
     "reference": "reference/index.html",

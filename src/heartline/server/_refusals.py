@@ -30,7 +30,7 @@ class Refused(Exception):
         super().__init__(code, reason)
         self.code = code
         self.reason = reason
-        self.kind = kind if code is None else code.name
+        self.kind: str = kind if code is None else code.name
 
 
 class Refusals:
