@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tarfile
@@ -11,6 +12,7 @@ from zipfile import ZipFile
 import pytest
 
 import heartline
+from heartline.__main__ import DOCUMENTATION
 from tests.patience import PATIENCE
 
 ROOT = Path(__file__).parent.parent
@@ -83,3 +85,6 @@ def test_the_metadata_has_the_version_of_the_package(distributions: Path) -> Non
     assert "\nRequires-Python: >=3.11\n" in metadata
     extras = {line.split(": ")[1] for line in metadata.splitlines() if line.startswith("Provides-Extra: ")}
     assert extras == {"federated", "demo"}, "the tools of development are dependency groups"
+    urls = dict(re.findall(r"^Project-URL: (\w+), (\S+)$", metadata, re.MULTILINE))
+    assert urls.keys() == {"Documentation", "Source", "Changelog"}
+    assert urls["Documentation"] == DOCUMENTATION

@@ -121,7 +121,7 @@ def use_observer(observer: Observer) -> None:
 class Hooks:
     """The observers and the middleware of one endpoint."""
 
-    __slots__ = ("_tells", "middleware")
+    __slots__ = ("_tells", "admit", "middleware")
 
     def __init__(self, middleware: Iterable[Middleware] = (), observers: Iterable[Observer] = ()) -> None:
         for name, given in (("middleware", middleware), ("observers", observers)):
@@ -141,11 +141,29 @@ class Hooks:
                     f"observers must be heartline.Observer objects, not {observer!r:.80}"
                 )
         events = [name for name in vars(Observer) if not name.startswith("_")]
-        self._tells = {event: _make_tell(event, observers) for event in events}
+        self.admit: Callable[[str], bool] = _always
+        """Whether a line of this kind is written to the log."""
+        self._tells = {event: self._make_tell(event, observers) for event in events}
 
     def tell(self, event: str) -> Tell | None:
         """What tells the observers of this event; ``None`` if none of them wants to know."""
         return self._tells[event]
+
+    def _make_tell(self, event: str, observers: Iterable[Observer]) -> Tell | None:
+        absent = getattr(Observer, event)
+        methods = [getattr(one, event) for one in observers if getattr(type(one), event) is not absent]
+        if not methods:
+            return None
+
+        def tell(*what: object, **more: object) -> None:
+            for method in methods:
+                try:
+                    method(*what, **more)
+                except Exception:
+                    log = logger.exception if self.admit("observers raised") else logger.debug
+                    log("an observer raised in %s", event)
+
+        return tell
 
     @trio.lowlevel.disable_ki_protection  # middleware is the user's own code
     async def around(self, operation: Operation, proceed: Proceed) -> Any:
@@ -184,6 +202,10 @@ class Hooks:
         return results[0]
 
 
+def _always(_kind: str) -> bool:
+    return True
+
+
 def _is_async(function: object) -> bool:
     while isinstance(function, partial):
         function = function.func
@@ -208,22 +230,6 @@ class _Once:
             )
         self.spent = True
         return await self.proceed()
-
-
-def _make_tell(event: str, observers: Iterable[Observer]) -> Tell | None:
-    absent = getattr(Observer, event)
-    methods = [getattr(one, event) for one in observers if getattr(type(one), event) is not absent]
-    if not methods:
-        return None
-
-    def tell(*what: object, **more: object) -> None:
-        for method in methods:
-            try:
-                method(*what, **more)
-            except Exception:
-                logger.exception("an observer raised in %s", event)
-
-    return tell
 
 
 class Watch:

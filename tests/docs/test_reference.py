@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 import heartline.connection
-from heartline import errors
+from heartline import _summaries, errors
 from heartline.connection import _channels
-from heartline.link import _goodbye
+from heartline.link import _goodbye, _id
 from heartline.push import _journal, _keys, _served, _sqlite, _types
 from heartline.rpc import _faults, _log, _service, _wire
-from heartline.server import _acceptor, _admission, _refusals
+from heartline.server import _acceptor
 from heartline.session import (
     TRANSITIONS,
     Role,
@@ -94,8 +94,11 @@ BOUNDS = {
     "token of a session": _acceptor.TOKEN_SIZE,
     "goodbye: for the peer to answer": _goodbye.GOODBYE_GRACE,
     "reason of a refusal or goodbye": messages.REASON_SIZE,
-    "identity of a client": _admission.MAX_IDENTITY,
-    "refused handshakes with a line of their own in the log, in a minute": _refusals.LINES,
+    "identity of a client": _id.MAX_IDENTITY,
+    "lines of one sort that a log gets at once": _summaries.LINES,
+    "such a line more, once": _summaries.REFILL,
+    "first summary of lines of that sort": _summaries.FIRST_PERIOD,
+    "summaries of a flood that does not end, once": _summaries.LAST_PERIOD,
     "text of a peer that is shown in an error": text.TEXT_SIZE,
     "name of a channel": _channels.NAME_SIZE,
     "name of a service, and of a method": _service.MAX_NAME,

@@ -267,3 +267,27 @@ async def test_what_the_server_says_is_shown_in_one_line(autojump_clock: MockClo
                 pass
     assert caught.value.reason == "no\\n\\x1b[31mERROR: all is lost"
     assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("way", ["raises", "is wrong"])
+async def test_an_hour_without_credentials_is_a_page_of_log(
+    way: str, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    def credentials() -> str:
+        if way == "raises" and server.statistics().accepted:
+            raise OSError("the service for tokens is down")
+        return "right" if not server.statistics().accepted else "expired"
+
+    def authenticate(peer: heartline.Peer) -> None:
+        if peer.credentials != "right":
+            raise PermissionError
+
+    caplog.set_level(logging.WARNING, "heartline.link")
+    async with (
+        heartline.open_server("memory://", authenticate=authenticate, heartbeat=QUIET) as server,
+        heartline.open_connection(server.urls[0], credentials=credentials, heartbeat=QUIET) as client,
+    ):
+        cut(client)
+        await trio.sleep(3600)
+    assert 20 < len(caplog.records) < 40, "of four attempts a minute"
+    assert sum(record.exc_info is not None for record in caplog.records) <= 22

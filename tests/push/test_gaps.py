@@ -76,6 +76,17 @@ async def test_values_are_converted_as_those_of_calls_are(autojump_clock: MockCl
         assert topic.position.offset == 2, "it has been seen that the one between does not fit"
 
 
+async def test_a_gap_is_no_value_of_the_type(autojump_clock: MockClock) -> None:
+    async with open_pair(history=History(count=1)) as (server, client):
+        first = await server.publish("topic", Event("first"))
+        await publish(server, [Event("lost"), Event("newest")])
+        since = Position(first.epoch, 1)
+        async with client.subscribe("topic", since=since, type=Event) as topic:
+            gap, newest = await take(topic, 2)
+            assert isinstance(gap, Gap)
+            assert newest.value == Event("newest")
+
+
 async def test_a_state_is_of_another_type_than_its_updates(autojump_clock: MockClock) -> None:
     def count(state: dict[str, int], event: dict[str, Any]) -> dict[str, int]:
         return {**state, event["name"]: state.get(event["name"], 0) + 1}

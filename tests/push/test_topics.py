@@ -88,6 +88,37 @@ async def test_a_publisher_has_so_many_topics(autojump_clock: MockClock) -> None
         assert set(server.statistics().topics) == {"declared", "two", "three", "more"}
 
 
+async def test_with_declared_only_there_are_no_other_topics(autojump_clock: MockClock) -> None:
+    async with (
+        open_topics(declared_only=True, topics={"first": TopicSettings()}) as server,
+        open_client(server, declared_only=True, topics={"mine": TopicSettings()}) as client,
+    ):
+        server.declare_topic("second")
+        there = server.connections[client.id]
+        ways: list[tuple[str, Any, Any]] = [
+            ("first", server, client),
+            ("second", server, client),
+            ("mine", client, there),
+        ]
+        for name, publisher, subscriber in ways:
+            async with subscriber.subscribe(name) as updates:
+                await publisher.publish(name, 1)
+                assert await take_values(updates, 1) == [1]
+        for _, publisher, subscriber in ways[1:]:
+            with pytest.raises(ConfigurationError, match=r"'frist' is not declared, .*declared_only"):
+                await publisher.publish("frist", 1)
+            with pytest.raises(InvalidArguments, match=r"'frist' is not declared, .*declared_only"):
+                async with subscriber.subscribe("frist"):
+                    pass
+        async with client.subscribe("second") as ending:
+            await server.delete_topic("second")
+            with pytest.raises(PushError, match="deleted"):
+                await take(ending, 1)
+        with pytest.raises(ConfigurationError, match="not declared"):
+            await server.publish("second", 1)
+        assert set(server.statistics().topics) == {"first"}, "what is refused leaves nothing"
+
+
 async def declare(server: Server, name: str) -> None:
     """As a function to be awaited."""
     server.declare_topic(name)

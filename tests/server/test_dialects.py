@@ -109,7 +109,7 @@ async def test_a_tls_client_gets_an_alert_at_once(kind: str, tmp_path: object) -
 
 async def test_a_client_with_the_wrong_scheme_is_told_so_at_once() -> None:
     async with heartline.open_server("tcp://127.0.0.1:0") as server:
-        for scheme, word in (("tls", "ALERT_HANDSHAKE_FAILURE"), ("ws", "400 .* with a tcp:// URL")):
+        for scheme, word in (("tls", "handshake failure.* tcp://"), ("ws", "400 .* with a tcp:// URL")):
             with pytest.raises(heartline.ConnectionFailed, match=word):
                 async with heartline.open_connection(server.urls[0].replace("tcp", scheme)):
                     pass

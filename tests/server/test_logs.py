@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
+import re
+from contextlib import AsyncExitStack
 
 import pytest
+import trio
+from trio.testing import MockClock
 
 import heartline
-from heartline import CloseCode, ConnectionClosed, Peer
+from heartline import CloseCode, ConnectionClosed, ConnectionLost, Observer, Peer
+from heartline._summaries import FIRST_PERIOD, LINES
+from heartline.server import Visit
+from heartline.transports import Listener
+from heartline.transports.memory import use_network
+from tests.engine import link_of
+from tests.opening import open_stream
+from tests.rpc.helpers import QUIET, raw_client
 
 
 async def test_where_it_listens_and_who_was_let_in(caplog: pytest.LogCaptureFixture) -> None:
@@ -40,3 +53,81 @@ async def test_a_goodbye_names_its_code_unless_it_is_normal(code: int, name: str
         await server.close_connection(client.id, code=code, reason="enough")
         with pytest.raises(ConnectionClosed, match=rf"enough{name}$"):
             await client.receive()
+
+
+# What peers can cause again and again
+
+
+class FullListener(trio.abc.Listener[trio.abc.Stream]):
+    """A listener of a system that is short of descriptors."""
+
+    async def accept(self) -> trio.abc.Stream:
+        await trio.lowlevel.checkpoint()
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    async def aclose(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+
+class FullNetwork:
+    def listen(self, name: str = "", *, backlog: int) -> Listener:
+        return Listener(FullListener(), f"memory://{name}")
+
+    async def connect(self, name: str) -> trio.abc.Stream:
+        raise NotImplementedError
+
+
+async def test_a_lack_of_descriptors_is_a_page_without_tracebacks(
+    caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
+) -> None:
+    use_network(FullNetwork())
+    async with heartline.open_server("memory://here"):
+        await trio.sleep(300)
+    assert LINES < len(caplog.records) < 2 * LINES
+    assert not any(record.exc_info for record in caplog.records)
+    assert "Too many open files" in caplog.records[0].getMessage()
+    assert sum(int(count) for count in re.findall(r"(\d+) failures to accept", caplog.text)) > 2_900
+
+
+async def test_a_dialect_that_raises_each_time_is_no_flood(
+    caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
+) -> None:
+    async def faulty(_stream: trio.abc.Stream, _first: bytes, _visit: Visit) -> None:
+        raise ZeroDivisionError
+
+    async with heartline.open_server("memory://", dialects={0xAB: faulty}) as server:
+        for _ in range(5 * LINES):
+            async with await open_stream(server.urls[0]) as stream:
+                await stream.send_all(b"\xab")
+                assert await stream.receive_some() == b""
+        await trio.sleep(FIRST_PERIOD)
+    assert sum(record.exc_info is not None for record in caplog.records) == LINES
+    assert f"{4 * LINES} dialects raised" in caplog.text
+
+
+async def test_peers_that_do_not_read_are_summed_up(
+    caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
+) -> None:
+    caplog.set_level(logging.WARNING, "heartline")
+    async with heartline.open_server("memory://", heartbeat=QUIET) as server, AsyncExitStack() as peers:
+        for _ in range(2 * LINES):
+            await peers.enter_async_context(raw_client(server.urls[0]))
+        for connection in server.connections.values():
+            link_of(connection)._end_unread(ConnectionLost("it does not read"))
+        await trio.sleep(FIRST_PERIOD + 1)
+    assert sum("is given up" in record.getMessage() for record in caplog.records) == LINES
+    assert f"{LINES} given up" in caplog.text
+
+
+async def test_an_observer_that_raises_each_time_is_no_flood(
+    caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
+) -> None:
+    class Faulty(Observer):
+        def update_published(self, topic: str, offset: int, size: int) -> None:
+            raise ZeroDivisionError
+
+    async with heartline.open_server("memory://", observers=[Faulty()]) as server:
+        for number in range(5 * LINES):
+            await server.publish("topic", number)
+    assert sum(record.exc_info is not None for record in caplog.records) == LINES
+    assert f"{4 * LINES} observers raised" in caplog.text

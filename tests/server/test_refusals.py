@@ -11,7 +11,8 @@ from trio.testing import MockClock
 
 import heartline
 from heartline import ConnectionRefusedByPeer, Peer
-from heartline.server._refusals import LINES, PERIOD, REASON_SIZE
+from heartline._summaries import FIRST_PERIOD, LINES
+from heartline.server._refusals import REASON_SIZE
 from tests.opening import open_stream
 
 from ..connection.helpers import settle
@@ -21,7 +22,7 @@ class Refusals(logging.Filter):
     """Leaves out the lines of beginnings."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return record.module == "_refusals"
+        return record.module in ("_refusals", "_summaries")
 
 
 @pytest.fixture
@@ -79,16 +80,25 @@ async def test_a_flood_is_summed_up(log: pytest.LogCaptureFixture, autojump_cloc
         for _ in range(3 * LINES):
             await knock(server.urls[0])
         assert len(log.records) == LINES
-        await trio.sleep(PERIOD + 1)
+        await trio.sleep(FIRST_PERIOD + 1)
         assert len(log.records) == LINES + 1
-        assert log.records[-1].getMessage() == f"refused {2 * LINES} more: {2 * LINES} UNAUTHENTICATED"
-        for _ in range(LINES + 1):  # the next period has lines of its own
-            await knock(server.urls[0])
-        assert len(log.records) == 2 * LINES + 1
-        assert server.statistics().refused == 4 * LINES + 1
-    assert log.records[-1].getMessage() == "refused 1 more: 1 UNAUTHENTICATED", (
+        assert (
+            log.records[-1].getMessage() == f"refused {2 * LINES} more in 1 min: {2 * LINES} UNAUTHENTICATED"
+        )
+        await knock(server.urls[0])
+        assert server.statistics().refused == 3 * LINES + 1
+    assert log.records[-1].getMessage() == "refused 1 more in 1 s: 1 UNAUTHENTICATED", (
         "at the end of the server at the latest"
     )
+
+
+async def test_at_debug_each_has_its_line(log: pytest.LogCaptureFixture, autojump_clock: MockClock) -> None:
+    log.set_level(logging.DEBUG, "heartline.server")
+    async with heartline.open_server("memory://", authenticate=deny) as server:
+        for _ in range(3 * LINES):
+            await knock(server.urls[0])
+    told = [record.levelno for record in log.records if "more" not in record.getMessage()]
+    assert told == [logging.INFO] * LINES + [logging.DEBUG] * 2 * LINES
 
 
 async def test_a_flood_of_bugs_is_none_of_tracebacks(
@@ -104,4 +114,5 @@ async def test_a_flood_of_bugs_is_none_of_tracebacks(
             await knock(server.urls[0], 5)
     assert sum(record.exc_info is not None for record in log.records) == LINES
     assert log.records[0].levelno == logging.ERROR
-    assert log.records[-1].getMessage() == f"refused {LINES} more: {LINES} INTERNAL_ERROR"
+    assert log.records[-1].levelno == logging.ERROR
+    assert log.records[-1].getMessage().endswith(f"for errors here: {LINES} INTERNAL_ERROR")

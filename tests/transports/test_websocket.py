@@ -253,8 +253,9 @@ class TestHandshake:
             (b"HTTP/1.1 103 Early Hints\r\n\r\n", "HTTP 103 .*upgrade$"),
             (b"HTTP/1.1 101 Switching Protocols\r\n\r\n", "handshake is wrong"),
             (b"HTTP/1.1 101 Switching Protocols\r\nConnection: \xff\r\n\r\n", "handshake is wrong"),
-            (b"SSH-2.0-OpenSSH\r\n\r\n", "handshake is wrong"),
-            (b"", "the peer left"),
+            (b"SSH-2.0-OpenSSH\r\n\r\n", "did not answer in HTTP: b'SSH-2.0"),
+            (b"HT", "the peer left"),
+            (b"", "does it listen for WebSockets"),
         ],
     )
     async def test_a_server_that_is_no_websocket(self, answer: bytes, words: str) -> None:

@@ -64,7 +64,8 @@ class SharedInbox:
         self._left_size += size
         while self._left_size > self._most:
             first = next(iter(self._left))
-            logger.info("%s: its %d unread messages are dropped", first.core, len(first.frames))
+            log = logger.info if first.core.setup.comings.admit("left unread") else logger.debug
+            log("%s: its %d unread messages are dropped", first.core, len(first.frames))
             first.frames.clear()
             self.forget(first)
 

@@ -17,6 +17,7 @@ from heartline.endpoints._builtin import ask_for_topic, make_push_service
 from heartline.endpoints._settings import ServerSettings
 from heartline.errors import ConfigurationError, ConnectionFailed
 from heartline.link import (
+    MAX_IDENTITY,
     Backoff,
     Core,
     Credentials,
@@ -35,7 +36,6 @@ from heartline.push import History, Publisher, Push, TopicSettings
 from heartline.rpc import Calls, ServiceTable, hook
 from heartline.server import (
     HTTP_METHODS,
-    MAX_IDENTITY,
     NATIVE,
     TLS_HANDSHAKE,
     Acceptor,
@@ -70,6 +70,7 @@ async def open_connection(
     limits: Limits = Limits(),  # noqa: B008 - frozen
     history: History = History(),  # noqa: B008 - frozen
     topics: Mapping[str, TopicSettings] | None = None,
+    declared_only: bool = False,
     serializer: str = "cbor",
     middleware: Iterable[Middleware] = (),
     observers: Iterable[Observer] = (),
@@ -90,10 +91,10 @@ async def open_connection(
     ``reconnect`` says how to come back after a loss; with ``None`` the client does not. ``heartbeat`` says
     when to send a sign of life, and after which silence the link counts as lost. ``limits`` bounds what the
     server can make this side accept and hold. ``serializer`` names the format in which this side writes
-    values; it reads every registered one. ``history`` and ``topics`` are for what this client publishes, as
-    for :func:`open_server`. ``middleware`` runs around what the server asks of this client and what it
-    publishes, and ``observers`` are told what happens: see :class:`Operation` and :class:`Observer`. ``rng``
-    is the source of random delays; a seeded one makes a run repeatable.
+    values; it reads every registered one. ``history``, ``topics`` and ``declared_only`` are for what this
+    client publishes, as for :func:`open_server`. ``middleware`` runs around what the server asks of this
+    client and what it publishes, and ``observers`` are told what happens: see :class:`Operation` and
+    :class:`Observer`. ``rng`` is the source of random delays; a seeded one makes a run repeatable.
 
     The first connection is tried once, because a wrong address is a mistake that should be reported: raises
     :class:`ConfigurationError`, :class:`ConnectionFailed`, :class:`ConnectionRefusedByPeer` or
@@ -107,6 +108,7 @@ async def open_connection(
     _check("reconnect", reconnect, Backoff, type(None))
     _check("history", history, History)
     _check("topics", topics, Mapping, type(None))
+    _check("declared_only", declared_only, bool)
     if identity is not None and not is_name(identity, MAX_IDENTITY):
         raise ConfigurationError(
             f"identity must be 1 to {MAX_IDENTITY} printable characters, not {identity!r:.80}"
@@ -119,7 +121,7 @@ async def open_connection(
     async with open_plain_nursery() as nursery:
         hooks = Hooks(middleware, observers)
         setup = _setup(nursery, heartbeat, limits, serializer, rng, hooks, Announcer(hooks))
-        publisher = await _open_publisher(setup, history, topics)
+        publisher = await _open_publisher(setup, history, topics, declared_only)
         setup.parts = _parts(services, hooks, publisher, None)
         core = Core(setup, Role.CLIENT, Peer(url=target if isinstance(target, str) else "", address=""))
         if isinstance(target, str):
@@ -163,6 +165,7 @@ async def open_server(
     limits: Limits = Limits(),  # noqa: B008 - frozen
     history: History = History(),  # noqa: B008 - frozen
     topics: Mapping[str, TopicSettings] | None = None,
+    declared_only: bool = False,
     serializer: str = "cbor",
     middleware: Iterable[Middleware] = (),
     observers: Iterable[Observer] = (),
@@ -182,10 +185,12 @@ async def open_server(
     bounds what each client, and all of them together, can make this side accept and hold. ``serializer``
     names the format in which this side writes values; it reads every registered one. ``history`` is what
     topics retain by default. ``topics`` are those with a store, a fold or other policies, by name: they
-    are loaded from their stores before the first client is let in. ``middleware`` runs around what clients
-    ask of this server and what it publishes, and ``observers`` are told what happens: see :class:`Operation`
-    and :class:`Observer`. ``dialects`` serve streams whose first byte is not 0, as that of a heartline client
-    is: a :data:`heartline.server.Dialect` by first byte. ``rng`` makes ids and epochs.
+    are loaded from their stores before the first client is let in. With ``declared_only`` there are no other
+    topics than these and those of :meth:`Server.declare_topic`: a misspelt name is refused, to publish to as
+    to subscribe to. By default a topic comes about with its first use. ``middleware`` runs around what
+    clients ask of this server and what it publishes, and ``observers`` are told what happens: see
+    :class:`Operation` and :class:`Observer`. ``dialects`` serve streams whose first byte is not 0, as that of
+    a heartline client is: a :data:`heartline.server.Dialect` by first byte. ``rng`` makes ids and epochs.
 
     Raises :class:`ConfigurationError` for a wrong setting, :class:`ConnectionFailed` when it cannot listen,
     and :class:`StoreError` when a store cannot be read.
@@ -196,6 +201,7 @@ async def open_server(
     _check("transport", transport, TransportOptions)
     _check("history", history, History)
     _check("topics", topics, Mapping, type(None))
+    _check("declared_only", declared_only, bool)
     if authenticate is not None:
         _check_function("authenticate", authenticate)
     spoken = _dialects(dialects or {})
@@ -211,7 +217,7 @@ async def open_server(
         hooks = Hooks(middleware, observers)
         announcer = Announcer(hooks)
         setup = _setup(nursery, heartbeat, limits, serializer, rng, hooks, announcer)
-        publisher = await _open_publisher(setup, history, topics)
+        publisher = await _open_publisher(setup, history, topics, declared_only)
         inbox = SharedInbox(limits)
         setup.parts = _parts(services, hooks, publisher, inbox)
         table = Table(setup)
@@ -293,7 +299,7 @@ def _setup(
 
 
 async def _open_publisher(
-    setup: Setup, history: History, topics: Mapping[str, TopicSettings] | None
+    setup: Setup, history: History, topics: Mapping[str, TopicSettings] | None, declared_only: bool
 ) -> Publisher:
     """What an endpoint publishes: its topics, with what their stores have of them, and their journals."""
     publisher = Publisher(
@@ -301,6 +307,7 @@ async def _open_publisher(
         flusher=setup.flusher,
         limits=setup.limits,
         history=history,
+        declared_only=declared_only,
         make_epoch=partial(make_id, setup.rng),
         hooks=setup.hooks,
     )

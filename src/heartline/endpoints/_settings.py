@@ -31,6 +31,7 @@ class ConnectionSettings(TypedDict, total=False):
     limits: Limits
     history: History
     topics: Mapping[str, TopicSettings] | None
+    declared_only: bool
     serializer: str
     middleware: Iterable[Middleware]
     observers: Iterable[Observer]
@@ -48,6 +49,7 @@ class ServerSettings(TypedDict, total=False):
     limits: Limits
     history: History
     topics: Mapping[str, TopicSettings] | None
+    declared_only: bool
     serializer: str
     middleware: Iterable[Middleware]
     observers: Iterable[Observer]

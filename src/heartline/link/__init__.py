@@ -12,7 +12,7 @@ from heartline.link._current import current
 from heartline.link._flusher import Flusher
 from heartline.link._goodbye import GOODBYE_GRACE
 from heartline.link._handshake import read_some, receive_greeting, send_greeting
-from heartline.link._id import make_id
+from heartline.link._id import MAX_IDENTITY, make_id
 from heartline.link._link import Link, close_stream
 from heartline.link._nursery import open_plain_nursery
 from heartline.link._peer import Peer
@@ -33,6 +33,7 @@ __all__ = [
     "CONNECTION_TRANSITIONS",
     "GOODBYE_GRACE",
     "LINK_TRANSITIONS",
+    "MAX_IDENTITY",
     "Backoff",
     "Change",
     "ConnectionState",

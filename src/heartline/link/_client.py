@@ -28,6 +28,7 @@ from heartline.link._core import Core
 from heartline.link._credentials import Credentials
 from heartline.link._goodbye import GOODBYE_GRACE
 from heartline.link._handshake import receive_greeting, send_greeting
+from heartline.link._id import MAX_IDENTITY
 from heartline.link._link import Link, close_stream
 from heartline.link._peer import Peer
 from heartline.link._serving import serve_link
@@ -35,7 +36,7 @@ from heartline.link._state import ConnectionState
 from heartline.session import CloseCode, Refuse, Role, Session, Welcome
 from heartline.session.session import Event
 from heartline.transports import describe
-from heartline.wire.text import printable
+from heartline.wire.text import is_name, printable
 
 __all__ = ["connect", "run_client"]
 
@@ -58,8 +59,8 @@ async def connect(core: Core, dial: Dial, *, identity: str | None, credentials: 
     """
     limits = core.setup.limits
     stream: trio.abc.Stream | None = None
-    shown = await credentials.ask()
-    failed = f"cannot connect to {core.peer.url or 'the peer of the given stream'}"
+    shown = await credentials.ask(core.setup.troubles)
+    failed = f"cannot connect to {core.place or 'the peer of the given stream'}"
     try:
         with trio.move_on_after(limits.handshake_timeout):
             stream = await dial()
@@ -115,7 +116,10 @@ def _to_resume(core: Core) -> Link | None:
 
 def _admitted(answer: Event | None, resuming: bool) -> Welcome:
     if answer is None:
-        raise ConnectionLost("the peer ended the stream in the handshake")
+        raise ConnectionLost(
+            "the peer ended the stream in the handshake, without a word; does heartline listen there, under "
+            "this scheme?"
+        )
     if isinstance(answer, Refuse):
         reason = printable(answer.reason)
         if resuming and answer.code == CloseCode.NO_SESSION:
@@ -123,6 +127,10 @@ def _admitted(answer: Event | None, resuming: bool) -> Welcome:
         code = CloseCode.known(answer.code)
         raise ConnectionRefusedByPeer(code, reason, terminal=CloseCode.is_terminal(code))
     assert isinstance(answer, Welcome), "the session lets nothing else through"
+    if not is_name(answer.session, MAX_IDENTITY):
+        raise RemoteProtocolError(
+            f"the server gave an id that has not 1 to {MAX_IDENTITY} printable characters"
+        )
     return answer
 
 
@@ -212,7 +220,8 @@ async def _dial_again(
             return await _until(core, expiry, again)
         except ConnectionRefusedByPeer as error:
             if renewable and error.code == CloseCode.UNAUTHENTICATED:
-                logger.warning("%s: renewed credentials are wanted: %s", core, error)
+                log = logger.warning if core.setup.troubles.admit("credentials wanted") else logger.debug
+                log("%s: renewed credentials are wanted: %s", core, error)
             elif error.terminal:
                 raise
             reason = error
@@ -235,7 +244,8 @@ async def _until(core: Core, expiry: float, function: Callable[..., Awaitable[T]
                 reason = link.failure or ConnectionLost("no link came in time (Limits.resume_window)")
             except _Forgotten as error:
                 reason = ConnectionLost(f"the session cannot be resumed: {error}")
-        logger.info("%s: the session is over, and another one will begin: %s", core, reason)
+        log = logger.info if core.setup.comings.admit("over") else logger.debug
+        log("%s: the session is over, and another one will begin: %s", core, reason)
         core.end_session(reason)
     return await function(*args)
 

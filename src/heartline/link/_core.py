@@ -92,8 +92,11 @@ class Core:
 
     @property
     def place(self) -> str:
-        """Where the peer is, in a few words: a client dials the URL again, whatever the address was."""
-        return (self.role is Role.CLIENT and self.peer.url) or self.peer.address
+        """Where the peer is, in a few words: a client dials the URL again, whatever the address was.
+
+        Without the query of the URL, which may be a token.
+        """
+        return (self.role is Role.CLIENT and self.peer.url.partition("?")[0]) or self.peer.address
 
     # Parts
 
@@ -283,10 +286,10 @@ class Core:
         link.session.pulse.begin(trio.current_time())
         self.setup.timer.add(link)
         self._step(ConnectionStep.LINK_UP)
+        link.troubles = self.setup.troubles
         if self._links > 1:
-            logger.info(
-                "%s: there is a link again, for %s", self, "its session" if resumed else "a new session"
-            )
+            log = logger.info if self.setup.comings.admit("back") else logger.debug
+            log("%s: there is a link again, for %s", self, "its session" if resumed else "a new session")
         renewed = Change.RESUMED if resumed else Change.RENEWED
         self._tell(Change.OPENED if self._links == 1 else renewed)
         link.flush()
@@ -316,7 +319,8 @@ class Core:
             self._step(ConnectionStep.LINK_DOWN)
             if waits:
                 if not _is_on_purpose(reason):
-                    logger.info("%s: lost: %s", self, reason)
+                    log = logger.info if self.setup.comings.admit("lost") else logger.debug
+                    log("%s: lost: %s", self, reason)
                 self._tell(Change.LOST, reason)
 
     def end_session(self, reason: HeartlineError) -> None:
@@ -347,7 +351,10 @@ class Core:
         self.reason = reason
         self._step(ConnectionStep.END)
         # On a server connections come and go, but a client's only connection should not end unnoticed.
-        log = logger.info if self.role is Role.SERVER or _is_on_purpose(reason) else logger.warning
+        if self.role is Role.CLIENT and not _is_on_purpose(reason):
+            log = logger.warning
+        else:
+            log = logger.info if self.setup.comings.admit("ended") else logger.debug
         log("%s: the connection has ended: %s", self, reason)
         if self.dialing is not None:
             self.dialing.cancel()

@@ -9,6 +9,7 @@ from typing import Any
 
 import trio
 
+from heartline._summaries import Summary
 from heartline.errors import ConnectionFailed
 
 __all__ = ["Credentials"]
@@ -33,8 +34,8 @@ class Credentials:
         """Whether the next credentials may be different."""
         return callable(self._source)
 
-    async def ask(self) -> Any:
-        """Return the value for the next handshake.
+    async def ask(self, troubles: Summary) -> Any:
+        """Return the value for the next handshake; ``troubles`` bounds what is logged.
 
         The first time, what the function raises is raised unchanged. Later it becomes
         :class:`ConnectionFailed`, a failed attempt; so does, each time, an answer that comes too late.
@@ -48,7 +49,8 @@ class Credentials:
         except Exception as error:
             if not asked_before:
                 raise
-            logger.warning("the function for the credentials raised", exc_info=error)
+            if troubles.admit("credentials raised"):
+                logger.warning("the function for the credentials raised", exc_info=error)
             raise ConnectionFailed(f"the function for the credentials raised {error!r}") from error
         raise ConnectionFailed(
             f"no credentials within {self._timeout:g} s (Limits.handshake_timeout) from the function for them"

@@ -8,8 +8,13 @@ from heartline.errors import ConnectionLost, RemoteProtocolError
 from heartline.link._reading import READ_SIZE
 from heartline.session import Session
 from heartline.session.session import Event
+from heartline.transports import reason_of
 
 __all__ = ["read_some", "receive_greeting", "send_greeting"]
+
+
+_TLS_ALERT = b"\x15\x03"
+"""How a TLS server's answer begins to who does not speak TLS (RFC 8446, 5.1)."""
 
 
 async def send_greeting(stream: trio.abc.Stream, session: Session) -> None:
@@ -25,7 +30,7 @@ async def read_some(stream: trio.abc.Stream) -> bytes:
     try:
         return bytes(await stream.receive_some(READ_SIZE))
     except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-        raise ConnectionLost(f"the link broke in the handshake: {error.__cause__ or error}") from error
+        raise ConnectionLost(f"the link broke in the handshake: {reason_of(error)}") from error
 
 
 async def receive_greeting(stream: trio.abc.Stream, session: Session, data: bytes = b"") -> Event | None:
@@ -33,8 +38,12 @@ async def receive_greeting(stream: trio.abc.Stream, session: Session, data: byte
 
     Raises :class:`ConnectionLost`, and :class:`RemoteProtocolError` for anything that is no greeting.
     """
+    data = data or await read_some(stream)
+    if data.startswith(_TLS_ALERT):
+        raise RemoteProtocolError(
+            "the peer answered in TLS: the URL's scheme may have to be tls:// or wss://", offset=0
+        )
     while True:
-        data = data or await read_some(stream)
         if not data:
             try:
                 session.receive_eof()
@@ -44,4 +53,4 @@ async def receive_greeting(stream: trio.abc.Stream, session: Session, data: byte
         events = session.receive(data, trio.current_time())
         if events:
             return events[0]
-        data = b""
+        data = await read_some(stream)

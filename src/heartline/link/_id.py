@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import random
 
-__all__ = ["make_id"]
+__all__ = ["MAX_IDENTITY", "make_id"]
+
+MAX_IDENTITY = 256
+"""Characters in an identity: any name or UUID; it stands in every receipt and log line."""
 
 
 def make_id(rng: random.Random) -> str:

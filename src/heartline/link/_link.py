@@ -24,12 +24,14 @@ from collections.abc import Callable, Hashable
 
 import trio
 
+from heartline._summaries import Summary
 from heartline.errors import ConnectionLost, HeartlineError
 from heartline.link._state import LINK_TRANSITIONS, LinkState, LinkStep
 from heartline.link._waiting import Queues
 from heartline.session import CloseCode, PeerLimits, Session, State
 from heartline.session.outbox import Buffer
 from heartline.session.session import Event
+from heartline.transports import reason_of
 
 __all__ = ["Link", "close_stream"]
 
@@ -85,6 +87,7 @@ class Link:
         "session",
         "state",
         "stream",
+        "troubles",
         "watch",
         "write_buffer",
     )
@@ -102,6 +105,8 @@ class Link:
         """Why the link is over; ``None`` as long as it is not."""
         self.owner: object = "a peer"
         """What the log calls the link: its connection."""
+        self.troubles: Summary | None = None
+        """Decides which of its log lines are written: those of its endpoint."""
         self.watch: int = -1
         """The heartbeat timer's number for this link."""
         self.on_room: Callable[[Link], None] | None = None
@@ -291,7 +296,8 @@ class Link:
     def _end_unread(self, error: ConnectionLost) -> None:
         """End the session of a peer that does not read, and tell the peer; raises nothing at the sender."""
         if self.failure is None:
-            logger.warning("%s is given up: %s", self.owner, error)
+            if self.troubles is None or self.troubles.admit("given up"):
+                logger.warning("%s is given up: %s", self.owner, error)
             if self.session.state in (State.OPEN, State.LEAVING):
                 self.session.go_away(CloseCode.SLOW_CONSUMER, str(error))
         self.give_up(error)
@@ -350,7 +356,7 @@ class Link:
                 with trio.CancelScope() as self._writer_scope:
                     await self._write_on()
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-                self.lose(ConnectionLost(f"the link broke while writing: {error.__cause__ or error}"))
+                self.lose(ConnectionLost(f"the link broke while writing: {reason_of(error)}"))
             except HeartlineError as error:
                 self.fail(error)
         except* Exception:

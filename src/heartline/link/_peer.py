@@ -21,9 +21,9 @@ class Peer(StreamInfo):
     without credentials. Only the certificate is proof of anything.
     """
 
-    url: str
+    url: str = field(repr=False)
     """On a server the URL of the listener that accepted; on a client the URL that it dialled, empty where it
-    was given an open stream."""
+    was given an open stream. Not printed, since its query may hold a token."""
 
     identity: str | None = None
     """The name that a client claims, ``None`` if it claims none; the name under which it was let in is

@@ -12,6 +12,7 @@ from heartline.errors import ConnectionLost, RemoteProtocolError
 from heartline.link._link import SLICE, Handle, Link
 from heartline.link._state import LinkState
 from heartline.session.session import Event
+from heartline.transports import reason_of
 
 __all__ = ["READ_SIZE", "read"]
 
@@ -80,7 +81,7 @@ async def _read_stream(link: Link, handle: Handle) -> None:
         try:
             data = await link.stream.receive_some(READ_SIZE)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            raise ConnectionLost(f"the link broke while reading: {error.__cause__ or error}") from error
+            raise ConnectionLost(f"the link broke while reading: {reason_of(error)}") from error
         if link.state is not _UP:  # lost meanwhile: what came is sent again on the next one
             return
         if not data:

@@ -39,7 +39,8 @@ async def serve_link(core: Core, link: Link) -> HeartlineError:
         link.lose(error)
     except Exception:
         # An error on one peer's connection must not end the server, and the other connections with it.
-        logger.exception("%s: internal error", core)
+        log = logger.exception if core.setup.troubles.admit("internal errors") else logger.debug
+        log("%s: internal error", core)
         reason = ConnectionLost("internal error, see the log")
         say_why(link, CloseCode.INTERNAL_ERROR, "internal error")
     except BaseException:  # Cancelled, or Ctrl-C in a method that was running here

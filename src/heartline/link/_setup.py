@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import enum
+import logging
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import trio
 
+from heartline._summaries import Summary
 from heartline.errors import HeartlineError
 from heartline.observe import Hooks
 from heartline.session import Heartbeat
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
     from heartline.link._timer import HeartbeatTimer
 
 __all__ = ["Change", "Part", "Setup", "Unsent"]
+
+logger = logging.getLogger("heartline.link")
 
 Unsent = Callable[[int], set[int]]
 """``unsent(frame_type)`` takes back the messages of a type that were not sent, and returns their ids."""
@@ -84,3 +89,12 @@ class Setup:
     """Observers and middleware."""
     on_change: Callable[[Core, Change, HeartlineError | None], None]
     """Called with what happens to each connection, and the reason of a loss or an end."""
+    comings: Summary = field(init=False)
+    """Its log lines about connections that come and go."""
+    troubles: Summary = field(init=False)
+    """Its log lines about what should not happen, and may happen to many connections."""
+
+    def __post_init__(self) -> None:
+        self.comings = Summary(self.nursery, partial(logger.info, "connections: %d more in %s: %s"))
+        self.troubles = Summary(self.nursery, partial(logger.warning, "troubles: %d more in %s: %s"))
+        self.hooks.admit = self.troubles.admit

@@ -70,6 +70,7 @@ class Publisher:
         flusher: Flusher,
         limits: Limits,
         history: History,
+        declared_only: bool,
         make_epoch: Callable[[], str],
         hooks: Hooks,
     ) -> None:
@@ -77,6 +78,7 @@ class Publisher:
         self._flusher = flusher
         self._limits = limits
         self._history = history
+        self._declared_only = declared_only
         self._make_epoch = make_epoch
         self._hooks = hooks
         # Shared by topics: one that comes again before it was ever published is still in its first life.
@@ -101,10 +103,18 @@ class Publisher:
         topic = self._topics.get(name)
         if topic is None:
             check_topic_name(name)
-            self._epoch = self._epoch or self._make_epoch()
-            log = TopicLog(self._epoch, self.next_number(), self._history)
-            tell = self._hooks.tell("update_published")
-            topic = self._topics[name] = Topic(name, log, self._flusher, self.forget, tell)
+            if self._declared_only:
+                raise ConfigurationError(
+                    f"topic {name!r} is not declared, and this side has declared topics alone (declared_only)"
+                )
+            topic = self._make(name)
+        return topic
+
+    def _make(self, name: str) -> Topic:
+        self._epoch = self._epoch or self._make_epoch()
+        log = TopicLog(self._epoch, self.next_number(), self._history)
+        tell = self._hooks.tell("update_published")
+        topic = self._topics[name] = Topic(name, log, self._flusher, self.forget, tell)
         return topic
 
     def _hold(self, topic: Topic) -> None:
@@ -155,7 +165,7 @@ class Publisher:
         if policies is not None:
             check_policies("policies", policies)
         check_topic_name(name)
-        topic = self.find(name)
+        topic = self._topics.get(name) or self._make(name)
         log = topic.log
         if history is not None and log.last and history != log.history:
             raise ConfigurationError(f"topic {name!r} has updates already; declare it before its first one")

@@ -1,7 +1,7 @@
 """The server: listeners, the table of connections, and what goes to many of them."""
 
 from heartline.server._acceptor import Acceptor
-from heartline.server._admission import MAX_IDENTITY, Authenticate
+from heartline.server._admission import Authenticate
 from heartline.server._dialects import (
     HTTP_METHODS,
     NATIVE,
@@ -16,7 +16,6 @@ from heartline.server._table import Table
 
 __all__ = [
     "HTTP_METHODS",
-    "MAX_IDENTITY",
     "NATIVE",
     "TLS_HANDSHAKE",
     "Acceptor",

@@ -67,10 +67,11 @@ class Acceptor:
                     stream = await listener.accept()
                 except trio.ClosedResourceError:
                     raise
-                except Exception:
-                    logger.exception(
-                        "a listener could not accept a stream; it tries again in %g s", ACCEPT_PAUSE
-                    )
+                except Exception as error:
+                    if self._table.setup.troubles.admit("failures to accept"):
+                        # The system's own errors, such as a lack of descriptors, are no bugs.
+                        log = logger.error if isinstance(error, OSError) else logger.exception
+                        log("a listener could not accept a stream, and goes on trying: %r", error)
                     await trio.sleep(ACCEPT_PAUSE)
                 else:
                     self._table.setup.nursery.start_soon(self.serve, stream, listener.url)
@@ -87,7 +88,8 @@ class Acceptor:
             if admitted is not None:
                 await self._begin(stream, *admitted)
         except* Exception:  # may come in a group beside a cancellation, which goes on
-            logger.exception("internal error while serving a stream")
+            log = logger.exception if self._table.setup.troubles.admit("internal errors") else logger.debug
+            log("internal error while serving a stream")
         finally:
             await close_stream(stream, trio.current_time())
 
@@ -99,7 +101,8 @@ class Acceptor:
         if core.link is not None:
             return _resume(table, core, core.link, stream, session, peer)
         table.register(core)
-        logger.info("%s: let in", core)
+        log = logger.info if table.setup.comings.admit("let in") else logger.debug
+        log("%s: let in", core)
         link = Link(stream, session, table.setup.nursery, write_buffer=table.setup.limits.write_buffer)
         return _serve(table, core, link)
 
@@ -190,7 +193,8 @@ class Acceptor:
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             logger.debug("%s broke off: %s", handshake.peer.address, error)
         except Exception:
-            logger.exception("the dialect of the first byte 0x%02x raised", first[0])
+            log = logger.exception if table.setup.troubles.admit("dialects raised") else logger.debug
+            log("the dialect of the first byte 0x%02x raised", first[0])
         await close_stream(stream, trio.current_time() + GOODBYE_GRACE)
 
     async def _turn_away(
@@ -210,7 +214,8 @@ class Acceptor:
                 with trio.CancelScope(shield=True, deadline=deadline):
                     await send_greeting(stream, session)
         except Exception:
-            logger.warning("the stream of a peer raised while it was turned away", exc_info=True)
+            if self._table.setup.troubles.admit("streams raised"):
+                logger.warning("the stream of a peer raised while it was turned away", exc_info=True)
         finally:
             # A transport may have sent its own reason, which needs a moment to arrive.
             await close_stream(stream, deadline)

@@ -17,7 +17,7 @@ from functools import partial
 import trio
 
 from heartline.errors import Overloaded
-from heartline.link import ConnectionState, Core, Peer, make_id
+from heartline.link import MAX_IDENTITY, ConnectionState, Core, Peer, make_id
 from heartline.observe import Hooks, Operation
 from heartline.server._refusals import Refused
 from heartline.server._table import Table
@@ -25,10 +25,7 @@ from heartline.session import CloseCode, Hello
 from heartline.session.messages import VERSION
 from heartline.wire.text import is_name
 
-__all__ = ["MAX_IDENTITY", "Authenticate", "authenticate_peer", "check_version", "find_place"]
-
-MAX_IDENTITY = 256
-"""Characters in an identity: any name or UUID; it stands in every receipt and log line."""
+__all__ = ["Authenticate", "authenticate_peer", "check_version", "find_place"]
 
 Authenticate = Callable[[Peer], "str | Awaitable[str | None] | None"]
 """Returns the id under which the peer is let in, or ``None`` to take the peer at its word. Raises
@@ -73,7 +70,9 @@ async def _ask(authenticate: Authenticate | None, peer: Peer) -> str | None:
     if inspect.isawaitable(identity):
         identity = await identity
     if not isinstance(identity, str | None):
-        raise TypeError(f"authenticate returned {identity!r:.80}, not an identity (str) or None")
+        # Not the value itself: it may be what a database has of a user.
+        kind = type(identity).__name__
+        raise TypeError(f"authenticate returned an object of {kind}, not an identity (str) or None")
     return identity
 
 

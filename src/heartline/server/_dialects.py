@@ -64,7 +64,7 @@ class Visit(metaclass=NoPublicConstructor):
 
     async def turn_away(self, stream: trio.abc.Stream, answer: bytes, reason: str) -> None:
         """Log the reason, send the answer, and let the peer read it; takes a second at most."""
-        self._refusals.record(self.peer.address, Refused(None, reason))
+        self._refusals.record(self.peer.address, Refused(None, reason, kind="of another protocol"))
         with trio.move_on_after(GOODBYE_GRACE):
             await stream.send_all(answer)
             if isinstance(stream, trio.abc.HalfCloseableStream):

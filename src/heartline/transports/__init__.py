@@ -15,6 +15,7 @@ Further schemes come from :func:`register`, or from the entry point group ``hear
 from __future__ import annotations
 
 import os
+import ssl
 
 import trio
 
@@ -24,7 +25,8 @@ from heartline.transports import tls as _tls
 from heartline.transports._context import TransportContext, TransportOptions
 from heartline.transports._listener import Listener
 from heartline.transports._peer import StreamInfo, describe
-from heartline.transports._registry import OpenListeners, OpenStream, find, register
+from heartline.transports._reasons import hint_of, reason_of
+from heartline.transports._registry import OpenListeners, OpenStream, find, known_schemes, register
 
 __all__ = [
     "Listener",
@@ -34,8 +36,10 @@ __all__ = [
     "TransportContext",
     "TransportOptions",
     "describe",
+    "known_schemes",
     "open_listeners",
     "open_stream",
+    "reason_of",
     "register",
 ]
 
@@ -81,12 +85,13 @@ async def open_listeners(url: str, context: TransportContext) -> list[Listener]:
 def _failed(verb: str, url: str, error: Exception) -> ConnectionFailed:
     causes = error.__cause__
     errors = causes.exceptions if isinstance(causes, BaseExceptionGroup) else (_root(error),)
-    return ConnectionFailed(f"cannot {verb} {url}: {'; '.join(dict.fromkeys(map(_reason, errors)))}")
+    place = url.partition("?")[0]  # a query may be a token
+    return ConnectionFailed(f"cannot {verb} {place}: {'; '.join(dict.fromkeys(map(_reason, errors)))}")
 
 
 def _reason(error: BaseException) -> str:
-    if not isinstance(error, OSError) or not error.strerror:
-        return str(error)
+    if isinstance(error, ssl.SSLError) or not isinstance(error, OSError) or not error.strerror:
+        return reason_of(error) + hint_of(error)
     if error.errno is not None and error.strerror.startswith("Error connecting to "):
         return os.strerror(error.errno)  # Trio's words have the address again, which the URL says
     return error.strerror

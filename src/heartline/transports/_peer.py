@@ -17,7 +17,10 @@ _NONE: Mapping[str, str] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamInfo:
-    """What a stream knows of its peer. Only the certificate is proof of anything: headers can be made up."""
+    """What a stream knows of its peer. Only the certificate is proof of anything: headers can be made up.
+
+    ``path`` and ``headers`` may hold a token or a cookie, so they are not printed with the others.
+    """
 
     address: str
     """``host:port`` (``[host]:port`` for IPv6), ``unix`` for a Unix socket, ``gone`` for a socket that is not
@@ -27,13 +30,13 @@ class StreamInfo:
     """The peer's TLS certificate, if it gave one and that was verified, as :meth:`ssl.SSLSocket.getpeercert`
     decodes it."""
 
-    certificate_der: bytes | None = None
+    certificate_der: bytes | None = field(default=None, repr=False)
     """The same certificate, in DER form."""
 
-    path: str | None = None
+    path: str | None = field(default=None, repr=False)
     """What a WebSocket client asked for: the path, and its query if there is one; ``None`` elsewhere."""
 
-    headers: Mapping[str, str] = field(default_factory=lambda: _NONE)
+    headers: Mapping[str, str] = field(default_factory=lambda: _NONE, repr=False)
     """The headers of a WebSocket client's request; names are in lower case, the values of a name that came
     more than once are joined by ``", "``."""
 

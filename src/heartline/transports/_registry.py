@@ -17,7 +17,7 @@ from heartline.transports._context import TransportContext
 from heartline.transports._listener import Listener
 from heartline.transports._url import SCHEME, split_scheme
 
-__all__ = ["OpenListeners", "OpenStream", "find", "register"]
+__all__ = ["OpenListeners", "OpenStream", "find", "known_schemes", "register"]
 
 ENTRY_POINT_GROUP = "heartline.transports"
 
@@ -75,10 +75,14 @@ def find(url: str) -> Transport:
     try:
         return _transports[scheme]
     except KeyError:
-        known = sorted(_transports.keys() | entry_points(group=ENTRY_POINT_GROUP).names)
         raise ConfigurationError(
-            f"url: {url!r} has the unknown scheme {scheme!r}; known are {', '.join(known)}"
+            f"url: {url!r} has the unknown scheme {scheme!r}; known are {', '.join(known_schemes())}"
         ) from None
+
+
+def known_schemes() -> list[str]:
+    """The schemes of URLs that can be opened here: heartline's own, registered ones, and entry points."""
+    return sorted(_transports.keys() | entry_points(group=ENTRY_POINT_GROUP).names)
 
 
 def _load(scheme: str) -> None:

@@ -33,6 +33,9 @@ _FIELDS = {
 }
 """The header lines that an answer with this status needs."""
 
+_TLS_ALERT = b"\x15\x03"
+"""How a TLS server's answer begins to who does not speak TLS (RFC 8446, 5.1)."""
+
 BODY_SIZE = 200
 """Bytes of the body of a server's refusal that an error shows: a sentence or two."""
 
@@ -58,7 +61,7 @@ async def await_acceptance(
     """Send the request and read the answer; raises ``trio.BrokenResourceError`` if it is not the upgrade."""
     await write(request)
     try:
-        event = await _next_event(protocol, inner)
+        event = await _first_answer(protocol, inner)
     except (RemoteProtocolError, UnicodeError) as error:
         raise trio.BrokenResourceError(f"the server's WebSocket handshake is wrong: {error}") from error
     if isinstance(event, RejectConnection):
@@ -68,6 +71,21 @@ async def await_acceptance(
             + (f": {words}" if words else "")
         )
     assert isinstance(event, AcceptConnection)
+
+
+async def _first_answer(protocol: wsproto.WSConnection, inner: trio.abc.Stream) -> Event:
+    """What the server answers; who speaks another protocol need not be waited for."""
+    data = await inner.receive_some()
+    if not data:
+        raise trio.BrokenResourceError(
+            "the server ended the stream in the WebSocket handshake; does it listen for WebSockets there?"
+        )
+    if not data.startswith(b"HTTP/"[: len(data)]):
+        speaks_tls = data.startswith(_TLS_ALERT)
+        hint = "the URL's scheme may have to be wss:// or tls://" if speaks_tls else repr(bytes(data[:40]))
+        raise trio.BrokenResourceError(f"the server did not answer in HTTP: {hint}")
+    protocol.receive_data(bytes(data))
+    return await _next_event(protocol, inner)
 
 
 async def _read_body(protocol: wsproto.WSConnection, inner: trio.abc.Stream) -> str:

@@ -51,7 +51,8 @@ async def open_listeners(url: str, context: TransportContext) -> list[Listener]:
     target = _parse(url, listening=True)
     wrap: Callable[[trio.SocketListener], trio.abc.Listener[trio.abc.Stream]]
     if target.scheme == "wss":
-        wrap = partial(tls_transport.wrap_listener, tls=tls_transport.server_context(url, context.tls))
+        tls = tls_transport.server_context(url, context.tls)
+        wrap = partial(tls_transport.TLSListener, tls=tls, scheme=target.scheme)
     else:
         refuse_tls(url, context.tls)
         wrap = _as_it_is
