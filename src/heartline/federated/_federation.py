@@ -66,6 +66,8 @@ class Federation:
         self._learners_topic = learners_topic(name)
         self._server = server
         self._holders = attached(server, _Places).holders
+        self.taken_over: bool = False
+        """Others have worked here, and the learners may have a model of theirs."""
         self._at_work = 0
         server.declare_topic(self.model_topic, history=History(count=1))
 
@@ -79,8 +81,8 @@ class Federation:
         }
 
     @contextmanager
-    def hold(self) -> Iterator[bool]:
-        """A block in which no other trainer works here; tells whether another one has worked since the last.
+    def hold(self) -> Iterator[None]:
+        """A block in which no other trainer works here.
 
         Raises :class:`ConfigurationError` if another one is at work.
         """
@@ -90,9 +92,11 @@ class Federation:
                 f"federation {self.name!r} of this server has a trainer at work already: wait for its end, "
                 "or give this trainer and its learners another name (federation)"
             )
-        self._holders[self.name] = self
+        if holder is not self:
+            self._holders[self.name] = self
+            self.taken_over = True
         self._at_work += 1
         try:
-            yield holder is not self
+            yield
         finally:
             self._at_work -= 1

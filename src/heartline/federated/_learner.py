@@ -15,6 +15,7 @@ from heartline.federated._federation import DEFAULT, learners_topic, model_topic
 from heartline.federated._model import Evaluation, Model, TrainResult
 from heartline.federated._stub import LearnerStub, ModelPush
 from heartline.link import Backoff, open_plain_nursery
+from heartline.push import Subscription
 
 __all__ = ["Learner", "run_learner"]
 
@@ -114,8 +115,17 @@ async def _follow(connection: Connection, stub: LearnerStub, models: str, learne
             models, type=ModelPush, since="newest", policy="keep newest", on_gap="raise"
         ) as updates,
         # Behind the other: who is registered gets what is pushed.
-        connection.subscribe(learners),
+        connection.subscribe(learners) as registration,
+        open_plain_nursery() as nursery,
     ):
+        nursery.start_soon(_stay_registered, registration)
         async for update in updates:
             if stub.receive(update.value):
+                nursery.cancel_scope.cancel()
                 return
+
+
+async def _stay_registered(registration: Subscription[Any]) -> None:
+    """Register again in each new session, which a subscription does while it is iterated."""
+    async for _ in registration:
+        pass  # nothing is published there

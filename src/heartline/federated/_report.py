@@ -117,8 +117,8 @@ def log_round(federation: str, report: RoundReport) -> None:
         parts += [f"{name} {value:.4g}" for name, value in sorted(report.evaluation.metrics.items())]
     if report.dropped:
         parts.append(f"without {tell_dropped(report.dropped)}")
-    logger.log(
-        logging.WARNING if failed else logging.INFO,
+    tell = logger.warning if failed else logger.info
+    tell(
         "federation %s, round %d%s: %s",
         federation,
         report.round,

@@ -188,12 +188,12 @@ class Trainer:
         refuses, and :class:`ConfigurationError` if the federation has another trainer at work. After an
         error or a cancellation it can be called again.
         """
-        with self._federation.hold() as others_were_here:
+        with self._federation.hold():
             if not self._loaded:
                 if await self._progress.load():
                     self._grace = RETURN
                 self._loaded = True
-            if others_were_here or self._pushed != (self._progress.run, self.version):
+            if self._federation.taken_over or self._pushed != (self._progress.run, self.version):
                 await self._push(last=False)
 
     async def run(self, rounds: int) -> AsyncIterator[RoundReport]:
@@ -386,6 +386,7 @@ class Trainer:
         topic = self._federation.model_topic
         receipt = await self._server.publish(topic, push, wait=wait, timeout=timeout)
         self._pushed = None if ended else (push.run, push.version)
+        self._federation.taken_over = False
         return receipt
 
     def _make_id(self) -> str:
