@@ -148,11 +148,16 @@ class LearnerStub:
             if inspect.iscoroutinefunction(function):
                 result = await function(model, order.config)
             else:
-                result = await self._worker.run(function, model, order.config)
-            if inspect.isawaitable(result):  # of an async method behind a decorator that hides it
-                result = await result
+                (result,) = await self._worker.run(_call, function, model, order.config)
+                if inspect.isawaitable(result):  # of an async method behind a decorator that hides it
+                    result = await result
         if not isinstance(result, kind):
             raise TypeError(
                 f"{function.__qualname__} must return a {kind.__name__}, not a {type(result).__name__}"
             )
         return result
+
+
+def _call(function: Callable[..., R], *args: Any) -> tuple[R]:
+    """What a function returns, in a tuple: Trio lets no bare coroutine out of a thread."""
+    return (function(*args),)

@@ -55,9 +55,9 @@ RETURN = Backoff().maximum
 """Seconds that learners have beside ``patience`` to come back to a trainer that was started again: after an
 outage of hours their next attempt may be so far away."""
 
-DAY = 86_400.0
-"""Seconds that a round takes at most, if nobody says otherwise: longer than any that is meant to end, so it
-only ends those in which a learner never answers."""
+HOUR = 3600.0
+"""Seconds that a round takes at most, if nobody says otherwise: a learner that lives and never answers costs
+an hour, and not the training."""
 
 LARGEST_DATASET = 10**9
 """Samples of a result, if nobody says otherwise: more than a learner has, and much less than 2**53, which
@@ -81,7 +81,8 @@ class Trainer:
     - ``patience``: seconds that a learner may be without a connection that lives, until it is left out; ten,
       because a reconnect after a blip takes less, with four or five attempts.
     - ``round_timeout``: seconds after which a round goes on without those that did not answer all the same.
-      Training may take long, so it is a day, which ends only a round that hangs; ``None``: no such bound.
+      An hour, so that a learner that never answers costs a round an hour; give more where training takes
+      longer. ``None``: no such bound.
     - ``config``: sent with every order; or a function that makes it, of the round's number, or of the number
       and the learner's name. It is sent as it was checked, before anything of the round is on the disk.
     - ``evaluate_every``: after so many rounds, counted by their numbers, the new model is evaluated by all
@@ -112,7 +113,7 @@ class Trainer:
         cohort: int | float | None = None,
         minimum: int = 1,
         patience: float = 10.0,
-        round_timeout: float | None = DAY,
+        round_timeout: float | None = HOUR,
         config: ConfigSource = None,
         evaluate_every: int | None = None,
         max_samples: int = LARGEST_DATASET,
