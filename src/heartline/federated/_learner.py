@@ -45,10 +45,6 @@ class Learner:
         """Measure the global ``model`` on this learner's data. A learner without this method is not asked."""
         raise NotImplementedError(f"{type(self).__name__} does not define evaluate(model, config)")
 
-    @property
-    def _evaluates(self) -> bool:
-        return type(self).evaluate is not Learner.evaluate
-
     def get_model(self) -> Model | None:
         """The local model, without waiting."""
         return self.model
@@ -90,7 +86,8 @@ async def run_learner(
     # The nursery of the work: a training outlives the connection on which it was ordered, and the next one
     # answers with its result.
     async with open_plain_nursery() as nursery:
-        stub = LearnerStub(learner, on_push, nursery)
+        evaluates = type(learner).evaluate is not Learner.evaluate
+        stub = LearnerStub(learner, on_push, nursery, evaluates=evaluates)
         settings["services"] = [stub, *settings.get("services", ())]
         deadline = trio.current_time() + patience
         for delay in Backoff(initial=min(1.0, first_delay), maximum=1.0).delays(rng):

@@ -77,11 +77,17 @@ class LearnerStub:
     """The service that a learner's connection offers to its trainer."""
 
     def __init__(
-        self, learner: Learner, on_push: Callable[[Model, int], None] | None, nursery: trio.Nursery
+        self,
+        learner: Learner,
+        on_push: Callable[[Model, int], None] | None,
+        nursery: trio.Nursery,
+        *,
+        evaluates: bool = True,
     ) -> None:
         self._orders = OrderRunner(nursery)
         self._learner = learner
         self._on_push = on_push
+        self._evaluates = evaluates
         self._current: ModelPush | None = None
         self._arrived = trio.lowlevel.ParkingLot()
         self._working = trio.Lock()
@@ -129,7 +135,7 @@ class LearnerStub:
 
     def can_evaluate(self) -> bool:
         """Whether the learner defines ``evaluate``."""
-        return self._learner._evaluates
+        return self._evaluates
 
     async def _wait_for(self, order: Order) -> Model:
         while True:
