@@ -140,7 +140,7 @@ async def test_the_texts_of_a_learner_stay_in_their_line(autojump_clock: MockClo
             await registered(trainer, 3)
             report = await trainer.train_round()
     assert set(report.samples) == {"good"}
-    assert all(reason.isprintable() and len(reason) <= 6000 for reason in report.dropped.values())
+    assert all(reason.isprintable() and len(reason) <= 1024 for reason in report.dropped.values())
     assert "\\x1b[2J\\nround 1" in report.dropped["loud"]
     assert "name in metrics" in report.dropped["forging"]
 
