@@ -41,7 +41,7 @@ nitpick_ignore_regex = [
     # The standard library's, as they stand in annotations.
     ("py:.*", r"(Any|Awaitable|Callable|Iterator|AsyncIterator|Iterable|Sequence|Mapping|Protocol|Path)"),
     # Aliases of unions, spelt out where they are explained.
-    ("py:class", r"Since|WaitFor|SlowPolicy|OnGap"),
+    ("py:class", r"Since|WaitFor|SlowPolicy|OnGap|ConfigSource"),
     # Type variables.
     ("py:class", r"(heartline\..*\.)?([A-Z]|Item)(_co)?"),
 ]

@@ -27,8 +27,9 @@
         ├── StoreError                       a store cannot be opened, read or written
         └── KeyReused                        a key was published with another value before
 
-One more stands with the channels, for it is Trio's error too: :class:`heartline.ChannelBroken`. This module
-is below all layers, and the lowest of those know nothing of Trio.
+Two more stand with what raises them: :class:`heartline.ChannelBroken`, for it is Trio's error too, and this
+module is below all layers, the lowest of which know nothing of Trio; and
+:class:`heartline.federated.FederationFailed`, which has a report of the last round.
 """
 
 from __future__ import annotations

@@ -48,6 +48,7 @@ def report(number: int, *, dropped: bool = False, trained: bool = True) -> Round
         cohort=("a", "b"),
         samples={"a": 10} | ({"b": 5} if trained and not dropped else {}),
         metrics={},
+        learner_metrics={},
         dropped={"b": "its link broke"} if dropped else {},
         seconds=0.25,
         receipt=None,

@@ -13,7 +13,7 @@ import trio
 import trustme
 
 import heartline
-from heartline.federated import Learner, Model, Trainer, TrainResult, run_learner
+from heartline.federated import Aggregation, FedAvg, Learner, Model, Trainer, TrainResult, run_learner
 from tests.patience import PATIENCE
 
 URLS = (
@@ -81,6 +81,42 @@ class Sleeper(AsyncAdder):
             self.cancelled += 1
             raise
         return await super().train(model, config)
+
+
+class Momentum(FedAvg):
+    """Averages, and keeps a part of the speed of before; changes its state in place, in every way it can."""
+
+    def __init__(self) -> None:
+        self.memory: dict[str, Any] = {"speed": [], "rounds": 0}
+        self.restored = 0
+
+    def start_round(self, model: Model, round: int) -> Aggregation:
+        mean = super().start_round(model, round)
+        memory = self.memory
+        if not memory["speed"]:
+            memory["speed"] = [np.zeros(array.shape) for array in model]
+
+        class Moving:
+            def add(self, learner_id: str, result: TrainResult) -> None:
+                mean.add(learner_id, result)
+
+            def finish(self) -> Model:
+                memory["rounds"] += 1
+                new = []
+                for speed, array, average in zip(memory["speed"], model, mean.finish(), strict=True):
+                    speed *= 0.9
+                    speed += average - array
+                    new.append((array + speed).astype(array.dtype))
+                return new
+
+        return Moving()
+
+    def state(self) -> Any:
+        return self.memory
+
+    def restore(self, state: Any) -> None:
+        self.memory = state
+        self.restored += 1
 
 
 @asynccontextmanager

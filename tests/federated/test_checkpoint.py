@@ -116,7 +116,7 @@ def test_damage_anywhere_is_refused(tmp_path: Path, data: st.DataObject) -> None
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"PK\x03\x04 a zip", b"heartline checkpoint 2\n" + bytes(99), b"\x93NUMPY\x01\x00"]
+    "content", [b"", b"PK\x03\x04 a zip", b"heartline checkpoint 3\n" + bytes(99), b"\x93NUMPY\x01\x00"]
 )
 def test_foreign_files_and_other_versions_are_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "training"

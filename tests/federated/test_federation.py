@@ -10,7 +10,7 @@ import pytest
 import trio
 
 import heartline
-from heartline.federated import MODEL_TOPIC, Evaluation, Model, Trainer, TrainResult
+from heartline.federated import LEARNERS_TOPIC, Evaluation, Model, Trainer, TrainResult
 from tests.engine import link_of
 from tests.federated.helpers import URLS, Adder, model, open_federation, rounds
 from tests.patience import PATIENCE
@@ -32,7 +32,7 @@ async def test_a_training(kind: str, tmp_path: Path) -> None:
         np.testing.assert_allclose(trainer.model[0], [4 * step, 10 + 4 * step], rtol=1e-12)
         assert [report.round for report in reports] == [1, 2, 3, 4]
         assert all(set(report.samples) == set(learners) for report in reports)
-        assert reports[0].metrics["b"] == {"amount": 2.0}
+        assert reports[0].learner_metrics["b"] == {"amount": 2.0}
         assert receipt.confirmed == set(learners)
         assert server.statistics().accepted == 3, "one connection per learner for the whole run"
     for learner in learners.values():
@@ -108,5 +108,5 @@ async def test_the_proxy_is_the_learner(kind: str, tmp_path: Path) -> None:
 
 async def _registered(server: heartline.Server, count: int) -> None:
     with trio.fail_after(PATIENCE):
-        while len(server.subscribers(MODEL_TOPIC)) < count:
+        while len(server.subscribers(LEARNERS_TOPIC)) < count:
             await trio.sleep(0.005)

@@ -21,7 +21,9 @@ RESULTS = st.builds(
     TrainResult,
     model=st.lists(ARRAYS, max_size=3),
     samples=st.integers(1, 2**53),
-    metrics=st.dictionaries(st.text(), st.floats(allow_nan=False), max_size=3),
+    metrics=st.dictionaries(
+        st.text(st.sampled_from("aé∞ -"), min_size=1), st.floats(allow_nan=False), max_size=3
+    ),
 )
 ENTRIES = st.one_of(
     st.builds(Received, st.text(), RESULTS),
@@ -37,7 +39,7 @@ def draw(**changes: Any) -> Draw:
         "cohort": ["a", "b"],
         "present": ["a", "b", "c"],
         "random_state": None,
-        "config": b"",
+        "configs": [b""],
     }
     return Draw(**fields | changes)
 
@@ -71,7 +73,7 @@ def test_what_is_read_is_what_was_written(
     tmp_path: Path, entries: list[Entry], state: Any, config: bytes
 ) -> None:
     path = tmp_path / "training.journal"
-    written = draw(random_state=state, config=config)
+    written = draw(random_state=state, configs=[config])
     journal = Journal.create(path, written)
     for index, entry in enumerate(entries):
         if index == 2:  # whoever goes on later appends behind the rest
@@ -143,7 +145,7 @@ def test_a_journal_of_another_checkpoint_is_none(path: Path) -> None:
     assert list(journal.replay()) == []
 
 
-@pytest.mark.parametrize("content", [b"", b"heartline journal 2\n" + bytes(99), MAGIC, MAGIC + bytes(99)])
+@pytest.mark.parametrize("content", [b"", b"heartline journal 3\n" + bytes(99), MAGIC, MAGIC + bytes(99)])
 def test_foreign_and_empty_files_are_refused(path: Path, content: bytes) -> None:
     path.write_bytes(content)
     with pytest.raises(ValueError, match=f"^{path} is .*; move it away, and the round starts over$"):

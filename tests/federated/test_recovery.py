@@ -23,7 +23,7 @@ from heartline.federated import Model, Trainer, TrainResult, run_learner
 from heartline.federated._files import Files
 from heartline.federated._journal import Received
 from tests.federated.crashes import Disk, Steps, cut_off, run_inline
-from tests.federated.helpers import AsyncAdder
+from tests.federated.helpers import AsyncAdder, Momentum
 from tests.few_examples import few_examples
 
 NAMES = ("ada", "ben", "cleo", "dora")
@@ -54,6 +54,7 @@ async def _train(server: heartline.Server, directory: Path) -> str:
     trainer = Trainer(
         server,
         [np.linspace(0, 1, 7, dtype=np.float32), np.zeros((2, 2))],
+        strategy=Momentum(),
         cohort=3,
         minimum=3,
         config=lambda number: {"round": number},

@@ -60,7 +60,7 @@ async def test_results_that_had_arrived_are_not_asked_for_again(
         report = await trainer.train_round()
         assert (report.round, report.cohort, report.resumed) == (2, ("quick", "slow"), ("quick",))
         assert report.samples == {"quick": 1, "slow": 1}
-        assert report.metrics["quick"] == {"amount": 5.0}
+        assert report.learner_metrics["quick"] == {"amount": 5.0}
         assert (quick.trained, slow.trained) == ([], [3.0])
         assert trainer.model[0].tolist() == [6.0]
         report = await trainer.train_round()

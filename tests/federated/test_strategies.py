@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heartline.federated._model import MAX_SAMPLES, Evaluation, Model, TrainResult, check_model
+from heartline.federated._model import MAX_SAMPLES, Evaluation, Model, TrainResult, as_model
 from heartline.federated._strategies import FedAvg
+from heartline.wire import CborSerializer, decode_value, encode_value
 from tests.few_examples import few_examples
 
 FLOATS: list[type[np.generic]] = [np.float16, np.float32, np.float64]
@@ -254,13 +255,17 @@ def test_memory_does_not_grow_with_the_cohort() -> None:
         (np.zeros(2, np.longdouble), "got dtype (float|longdouble)"),
         (np.array(["a"]), "got dtype <U1"),
         (np.array([object()]), "got dtype object"),
-        ([0.0], r"model\[1\] must be a numpy array, got list"),
-        (np.float64(3), r"model\[1\] must be a numpy array, got float64"),
+        ([0.0], r"model\[1\] must be a numpy array or a number, got list"),
+        (True, r"model\[1\] must be of floats .* got dtype bool"),
+        (10**30, r"model\[1\] must be of floats .* got dtype object"),
+        (np.longdouble(3), "got dtype (float|longdouble)"),
+        (np.ma.masked_array([1.0, 2.0], [True, False]), r"model\[1\] must not be a masked array"),
+        (np.zeros((1,) * 33), r"model\[1\] must have at most 32 dimensions, got 33"),
     ],
 )
 def test_arrays_that_cannot_be_averaged_are_no_model(array: Any, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
-        check_model([F32, array])
+        as_model([F32, array])
     with pytest.raises(ValueError, match=reason):
         TrainResult(model=[F32, array], samples=1)
     with pytest.raises(ValueError, match=reason):
@@ -269,10 +274,10 @@ def test_arrays_that_cannot_be_averaged_are_no_model(array: Any, reason: str) ->
 
 def test_an_array_is_no_model() -> None:
     with pytest.raises(ValueError, match="a model must be a list of numpy arrays, got ndarray"):
-        check_model(F64)  # type: ignore[arg-type]
+        as_model(F64)
 
 
-@pytest.mark.parametrize("samples", [0, -1, 1.5, "3", np.int64(3), MAX_SAMPLES + 1])
+@pytest.mark.parametrize("samples", [0, -1, 1.5, "3", np.int64(0), np.float64(3), MAX_SAMPLES + 1])
 def test_results_stand_for_a_positive_number_of_samples(samples: Any) -> None:
     with pytest.raises(ValueError, match="samples must be an int from 1 to"):
         TrainResult(model=[F32], samples=samples)
@@ -281,12 +286,56 @@ def test_results_stand_for_a_positive_number_of_samples(samples: Any) -> None:
     assert TrainResult(model=[F32], samples=MAX_SAMPLES).samples == MAX_SAMPLES
 
 
-@pytest.mark.parametrize("metrics", [{"loss": np.float32(0)}, {"loss": "low"}, {3: 1.0}])
-def test_metrics_are_floats_by_name(metrics: dict[Any, Any]) -> None:
-    with pytest.raises(ValueError, match="metrics must map str to float"):
+@pytest.mark.parametrize(
+    "metrics",
+    [
+        {"loss": "low"},
+        {"loss": np.zeros(1)},
+        {"loss": 10**400},
+        {"loss": None},
+        {3: 1.0},
+        {"": 1.0},
+        {"a\nb": 1.0},
+        {"x" * 257: 1.0},
+        {f"{index}": 1.0 for index in range(1001)},
+        [("loss", 1.0)],
+    ],
+)
+def test_metrics_are_numbers_by_name(metrics: Any) -> None:
+    with pytest.raises(ValueError, match="metrics"):
         TrainResult(model=[F32], samples=1, metrics=metrics)
-    with pytest.raises(ValueError, match="metrics must map str to float"):
+    with pytest.raises(ValueError, match="metrics"):
         Evaluation(samples=1, metrics=metrics)
+
+
+NUMBERS = st.one_of(
+    npst.from_dtype(np.dtype(np.float16)),
+    npst.from_dtype(np.dtype(np.float32)),
+    npst.from_dtype(np.dtype(np.float64)),
+    npst.from_dtype(np.dtype(np.int8)),
+    npst.from_dtype(np.dtype(np.uint64)),
+    st.floats(),
+    st.integers(-(2**63), 2**63 - 1),
+)
+
+
+@given(NUMBERS, st.booleans())
+def test_a_scalar_is_taken_as_the_number_that_it_is(number: Any, as_array: bool) -> None:
+    """In a model it becomes an array without dimensions; it arrives as it was, and can be averaged."""
+    given_as: Any = np.asarray(number) if as_array else number
+    samples: Any = np.int64(7) if as_array else 7
+    made = TrainResult(model=[given_as], samples=samples, metrics={"number": given_as})
+    (parameter,) = made.model
+    assert (parameter.shape, parameter.dtype) == ((), np.asarray(number).dtype)
+    assert (made.samples, type(made.samples)) == (7, int)
+    assert type(made.metrics["number"]) is float
+    payload, flags = encode_value(CborSerializer(), made)
+    arrived = msgspec.convert(decode_value(payload, flags), TrainResult)
+    np.testing.assert_array_equal(arrived.model[0], parameter)
+    np.testing.assert_array_equal(arrived.metrics["number"], made.metrics["number"])
+    if np.isfinite(number) and abs(float(number)) < 2**50:
+        (average,) = fedavg([np.zeros_like(parameter)], [arrived])
+        np.testing.assert_array_equal(average, parameter)
 
 
 def test_results_are_checked_when_converted_from_decoded_fields() -> None:

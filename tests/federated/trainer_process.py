@@ -13,6 +13,7 @@ import trio
 
 import heartline
 from heartline.federated import Trainer
+from tests.federated.helpers import Momentum
 from tests.federated.test_recovery import NAMES, digest
 
 
@@ -21,6 +22,7 @@ async def main(url: str, checkpoint: str, rounds: int) -> None:
         trainer = Trainer(
             server,
             [np.linspace(0, 1, 1000, dtype=np.float32)],
+            strategy=Momentum(),
             cohort=3,
             minimum=3,
             config=lambda number: {"round": number},

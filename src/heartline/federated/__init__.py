@@ -1,7 +1,8 @@
 """Federated learning: a trainer at the server, learners at its clients, one connection each.
 
 The trainer calls ``train`` on the learners over their own connections, aggregates what comes back and pushes
-the new model to all of them on the topic ``model_push``. What a learner or trainer says is the same on every
+the new model to all of them on the topic ``model_push``. A server has several federations side by side, by
+their names. What a learner or trainer says is the same on every
 transport.
 """
 
@@ -11,20 +12,25 @@ if importlib.util.find_spec("numpy") is None:
     raise ImportError("heartline.federated needs NumPy: install heartline[federated]")
 
 from heartline.federated._checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from heartline.federated._config import ConfigSource
+from heartline.federated._federation import LEARNERS_TOPIC, MODEL_TOPIC
 from heartline.federated._learner import Learner, run_learner
 from heartline.federated._model import Evaluation, Model, TrainResult
 from heartline.federated._proxy import LearnerProxy
-from heartline.federated._round import RoundReport, TrainerStatistics
-from heartline.federated._strategies import Aggregation, FedAvg, Strategy
-from heartline.federated._stub import MODEL_TOPIC, LearnerStub, ModelPush, Order, StaleOrder
+from heartline.federated._report import FederationFailed, RoundReport, TrainerStatistics
+from heartline.federated._strategies import Aggregation, FedAvg, StatefulStrategy, Strategy
+from heartline.federated._stub import LearnerStub, ModelPush, Order, StaleOrder
 from heartline.federated._trainer import Trainer
 
 __all__ = [
+    "LEARNERS_TOPIC",
     "MODEL_TOPIC",
     "Aggregation",
     "Checkpoint",
+    "ConfigSource",
     "Evaluation",
     "FedAvg",
+    "FederationFailed",
     "Learner",
     "LearnerProxy",
     "LearnerStub",
@@ -33,6 +39,7 @@ __all__ = [
     "Order",
     "RoundReport",
     "StaleOrder",
+    "StatefulStrategy",
     "Strategy",
     "TrainResult",
     "Trainer",

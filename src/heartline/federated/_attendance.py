@@ -22,6 +22,9 @@ POLL_INTERVAL = 0.05
 """Seconds between looks at which learners are connected: short beside a reconnect, and a look takes
 microseconds."""
 
+CALM_INTERVAL = 0.5
+"""The most that it grows to, by a tenth with each look, while nobody is away: a round may take hours."""
+
 
 class Attendance:
     """The learners of a cohort that have not answered yet.
@@ -68,16 +71,20 @@ class Attendance:
 
     async def watch(self) -> None:
         """Look again and again which learners are connected, until cancelled."""
+        interval, longest = POLL_INTERVAL, max(POLL_INTERVAL, min(CALM_INTERVAL, self._patience / 20))
         while True:
             now = trio.current_time()
             self._present = self._find()
+            interval = min(longest, 1.1 * interval)
             for name, scope in self._scopes.items():
                 if name in self._present:
                     self._seen[name] = max(self._seen[name], now)
-                elif now - self._seen[name] >= self._patience:
+                    continue
+                interval = POLL_INTERVAL
+                if now - self._seen[name] >= self._patience:
                     scope.cancel()
             self._looked.unpark_all()
-            await trio.sleep(POLL_INTERVAL)
+            await trio.sleep(interval)
 
     def waiting(self) -> dict[str, float]:
         """The learners that have not answered, and the seconds of their silence up to now."""

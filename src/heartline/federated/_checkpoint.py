@@ -4,7 +4,8 @@ A file holds, in this order:
 
 - ``MAGIC``, a line of text that names the format and its version;
 - the SHA-256 digest of all that follows;
-- the fields and the model, as in :mod:`heartline.federated._body`.
+- the fields and the model, as in :mod:`heartline.federated._body`; with a strategy's state a last array
+  behind those of the model, which holds the bytes of the state.
 
 The functions block for as long as the disk does; call them in a thread.
 """
@@ -18,12 +19,17 @@ from typing import Any, BinaryIO
 
 import cbor2
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from heartline.errors import SerializationError
 from heartline.federated._body import encode_header, read_body, sync_directory, write_arrays
-from heartline.federated._model import Model, check_model
+from heartline.federated._model import Model, as_model
+from heartline.federated._values import pack, unpack
 
-MAGIC = b"heartline checkpoint 1\n"
+MAGIC = b"heartline checkpoint 2\n"
+_READABLE = (MAGIC, b"heartline checkpoint 1\n")
+"""The first version knew no state of a strategy; everything else is as it was."""
 _BODY = len(MAGIC) + hashlib.sha256().digest_size
 
 
@@ -34,6 +40,8 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     - ``model``: the global model after that round.
     - ``random_state``: the state of the generator that draws the learners of a round; any value that CBOR
       can carry. Tuples come back as lists.
+    - ``strategy``: the state of a :class:`StatefulStrategy`, ``None`` for any other; any value that can be
+      sent, arrays included.
     - ``metadata``: anything else to keep, by name; CBOR as well.
 
     Raises :exc:`ValueError` when made with a negative round or with a model that is none.
@@ -42,12 +50,13 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     round: int
     model: Model
     random_state: Any = None
+    strategy: Any = None
     metadata: dict[str, Any] = {}
 
     def __post_init__(self) -> None:
         if not isinstance(self.round, int) or self.round < 0:
             raise ValueError(f"round must be an int of at least 0, got {self.round!r}")
-        check_model(self.model)
+        msgspec.structs.force_setattr(self, "model", as_model(self.model))
 
 
 def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
@@ -57,15 +66,18 @@ def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> Non
     renamed, so after a crash at any moment ``path`` is either the old checkpoint or the new one. One writer
     per path at a time.
 
-    Raises :exc:`heartline.SerializationError` if ``random_state`` or ``metadata`` holds what CBOR cannot
-    carry, :exc:`OSError` if the disk refuses; the old checkpoint is then still there.
+    Raises :exc:`heartline.SerializationError` if ``random_state``, ``strategy`` or ``metadata`` holds what
+    they cannot carry, :exc:`OSError` if the disk refuses; the old checkpoint is then still there.
     """
     path = Path(path)
-    header = _encode_header(checkpoint)
+    # The state travels behind the model, as one more array: a momentum is as large as the model.
+    state = [] if checkpoint.strategy is None else [_packed(checkpoint.strategy)]
+    arrays = checkpoint.model + state
+    header = _encode_header(checkpoint, arrays)
     new = path.with_name(path.name + ".new")
     try:
         with new.open("wb") as file:
-            _write(file, header, checkpoint.model)
+            _write(file, header, arrays)
             file.flush()
             os.fsync(file.fileno())
         new.replace(path)
@@ -83,7 +95,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """
     with open(path, "rb") as file:
         magic = file.read(len(MAGIC))
-        if magic != MAGIC:
+        if magic not in _READABLE:
             raise ValueError(
                 f"{os.fspath(path)} is no checkpoint of this version: it starts with {magic!r}, not {MAGIC!r}"
             )
@@ -112,10 +124,15 @@ class _HashingFile:
         return self._file.write(data)
 
 
-def _encode_header(checkpoint: Checkpoint) -> bytes:
+def _packed(state: Any) -> NDArray[np.uint8]:
+    return np.frombuffer(pack("strategy of a checkpoint", state), np.uint8)
+
+
+def _encode_header(checkpoint: Checkpoint, arrays: Model) -> bytes:
     fields = {name: getattr(checkpoint, name) for name in ("round", "random_state", "metadata")}
+    fields["stateful"] = checkpoint.strategy is not None
     try:
-        return encode_header(fields, checkpoint.model)
+        return encode_header(fields, arrays)
     except cbor2.CBOREncodeError as error:
         raise SerializationError(f"random_state or metadata of a checkpoint: {error}") from error
 
@@ -132,4 +149,5 @@ def _write(file: BinaryIO, header: bytes, model: Model) -> None:
 
 def _read(file: BinaryIO) -> Checkpoint:
     fields, model = read_body(file)
-    return Checkpoint(model=model, **fields)
+    strategy = unpack(model.pop().tobytes()) if fields.pop("stateful", False) else None
+    return Checkpoint(model=model, strategy=strategy, **fields)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import trio
 
 from heartline.errors import HeartlineError, RemoteError
@@ -10,16 +12,19 @@ from heartline.federated._journal import LeftOut, Received
 from heartline.federated._round import Round
 from heartline.federated._stub import Order, StaleOrder
 from heartline.link import open_plain_nursery
+from heartline.wire.text import printable
 
 __all__ = ["collect"]
 
 
 class _Collection:
-    def __init__(self, current: Round, attendance: Attendance, order: Order, *, heed_stale: bool) -> None:
+    def __init__(
+        self, current: Round, attendance: Attendance, orders: Mapping[str, Order], *, heed_stale: bool
+    ) -> None:
         self.stale = trio.CancelScope()
         self._round = current
         self._attendance = attendance
-        self._order = order
+        self._orders = orders
         self._heed_stale = heed_stale
 
     async def run(self) -> None:
@@ -33,17 +38,22 @@ class _Collection:
     async def _train_one(self, name: str) -> None:
         entry: Received | LeftOut
         try:
-            entry = Received(name, await self._attendance.ask(name, self._order))
+            entry = Received(name, await self._attendance.ask(name, self._orders[name]))
         except (HeartlineError, ValueError) as error:
             if self._heed_stale and _is_stale(error):
                 self.stale.cancel()
                 return
-            entry = LeftOut(name, str(error))
+            entry = LeftOut(name, printable(str(error)))
         await self._round.record(entry)
 
 
 async def collect(
-    current: Round, attendance: Attendance, order: Order, *, timeout: float, heed_stale: bool
+    current: Round,
+    attendance: Attendance,
+    orders: Mapping[str, Order],
+    *,
+    timeout: float,
+    heed_stale: bool,
 ) -> bool:
     """Have all learners train whose results are missing in the round, for ``timeout`` seconds at most.
 
@@ -51,7 +61,7 @@ async def collect(
     the run. Raises :exc:`OSError` if the journal cannot be written. After a cancellation the
     journal has the results that came.
     """
-    collection = _Collection(current, attendance, order, heed_stale=heed_stale)
+    collection = _Collection(current, attendance, orders, heed_stale=heed_stale)
     with trio.move_on_after(timeout), collection.stale:
         await collection.run()
     if collection.stale.cancel_called:

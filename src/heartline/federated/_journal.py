@@ -35,7 +35,7 @@ from heartline.federated._model import Model, TrainResult
 
 __all__ = ["MAGIC", "Draw", "Entry", "Journal", "LeftOut", "Received", "TooFewResults"]
 
-MAGIC = b"heartline journal 1\n"
+MAGIC = b"heartline journal 2\n"
 _LENGTH = struct.Struct("!Q")
 _HEAD = struct.Struct("!8sI32s")
 
@@ -52,8 +52,8 @@ class Draw(msgspec.Struct, frozen=True, kw_only=True):
     """The learners out of whom the cohort was drawn."""
     random_state: Any
     """The state of the sampling, after the draw."""
-    config: bytes
-    """The order's config in the wire's envelope."""
+    configs: list[bytes]
+    """The config of the orders, or those of the cohort in its order, in the wire's envelope."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,11 @@ import trio
 from heartline.connection import Connection
 from heartline.endpoints import ConnectionSettings, open_connection
 from heartline.errors import ConfigurationError, ConnectionFailed, ConnectionRefusedByPeer
+from heartline.federated._federation import DEFAULT, learners_topic, model_topic
 from heartline.federated._model import Evaluation, Model, TrainResult
-from heartline.federated._stub import MODEL_TOPIC, LearnerStub, ModelPush
+from heartline.federated._stub import LearnerStub, ModelPush
 from heartline.link import Backoff, open_plain_nursery
+from heartline.push import Subscription
 
 __all__ = ["Learner", "run_learner"]
 
@@ -40,7 +42,7 @@ class Learner:
         raise NotImplementedError(f"{type(self).__name__} must define train(model, config)")
 
     def evaluate(self, model: Model, config: dict[str, Any]) -> Evaluation | Awaitable[Evaluation]:
-        """Measure the global ``model`` on this learner's data."""
+        """Measure the global ``model`` on this learner's data. A learner without this method is not asked."""
         raise NotImplementedError(f"{type(self).__name__} does not define evaluate(model, config)")
 
     def get_model(self) -> Model | None:
@@ -56,6 +58,7 @@ async def run_learner(
     target: str,
     learner: Learner,
     *,
+    federation: str = DEFAULT,
     patience: float = 60.0,
     on_push: OnPush | None = None,
     **settings: Unpack[ConnectionSettings],
@@ -63,29 +66,34 @@ async def run_learner(
     """Take part in a federation until its trainer has finished.
 
     It connects to ``target``, registers, takes every new model and trains when asked. After a loss it comes
-    back by itself and gets the current model. ``patience``: seconds to wait for a server that is not there
+    back by itself and gets the current model. ``federation``: which one of the server's, by the name that
+    its trainer has. A training that finished before this learner came does not concern it: it waits for the
+    next one of the federation. ``patience``: seconds to wait for a server that is not there
     yet, a minute because the parts of a federation are started in any order. ``on_push(model, version)`` is
     called beside ``learner.on_model``. ``settings`` are those of :func:`heartline.open_connection`;
     ``identity`` should be the same at every start, so that the trainer recognizes the learner.
 
-    Raises what ended the connection for good, such as :class:`ConnectionRefusedByPeer`. Cancelling says
+    Raises what ended the connection for good, such as :class:`ConnectionRefusedByPeer`, and
+    :class:`Forbidden` if the server's middleware lets it not register. Cancelling says
     goodbye and cancels the work in progress; a sync ``train`` is waited for, and can ask with
     :func:`trio.from_thread.check_cancelled` whether to give up.
     """
     if not isinstance(learner, Learner):
         raise ConfigurationError(f"learner must be a heartline.federated.Learner, not {learner!r}")
+    topics = model_topic(federation), learners_topic(federation)
     rng = settings["rng"] = settings.get("rng") or random.SystemRandom()
     first_delay = (settings.get("reconnect") or Backoff()).initial
     # The nursery of the work: a training outlives the connection on which it was ordered, and the next one
     # answers with its result.
     async with open_plain_nursery() as nursery:
-        stub = LearnerStub(learner, on_push, nursery)
+        evaluates = type(learner).evaluate is not Learner.evaluate
+        stub = LearnerStub(learner, on_push, nursery, evaluates=evaluates)
         settings["services"] = [stub, *settings.get("services", ())]
         deadline = trio.current_time() + patience
         for delay in Backoff(initial=min(1.0, first_delay), maximum=1.0).delays(rng):
             try:
                 async with open_connection(target, **settings) as connection:
-                    await _follow(connection, stub)
+                    await _follow(connection, stub, *topics)
                 break
             except ConnectionRefusedByPeer as error:
                 if error.terminal or trio.current_time() >= deadline:
@@ -97,11 +105,24 @@ async def run_learner(
         nursery.cancel_scope.cancel()
 
 
-async def _follow(connection: Connection, stub: LearnerStub) -> None:
-    """Take every model, until the last one."""
-    async with connection.subscribe(
-        MODEL_TOPIC, type=ModelPush, since="newest", policy="keep newest", on_gap="raise"
-    ) as updates:
+async def _follow(connection: Connection, stub: LearnerStub, models: str, learners: str) -> None:
+    """Register, and take every model, until the last one."""
+    async with (
+        connection.subscribe(
+            models, type=ModelPush, since="newest", policy="keep newest", on_gap="raise"
+        ) as updates,
+        # Behind the other: who is registered gets what is pushed.
+        connection.subscribe(learners) as registration,
+        open_plain_nursery() as nursery,
+    ):
+        nursery.start_soon(_stay_registered, registration)
         async for update in updates:
             if stub.receive(update.value):
+                nursery.cancel_scope.cancel()
                 return
+
+
+async def _stay_registered(registration: Subscription[Any]) -> None:
+    """Register again in each new session, which a subscription does while it is iterated."""
+    async for _ in registration:
+        pass  # nothing is published there

@@ -2,68 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-
 import trio
 
 from heartline.federated._attendance import Attendance
 from heartline.federated._journal import Draw, Entry, Journal, LeftOut, Received, TooFewResults
-from heartline.federated._model import TrainResult
+from heartline.federated._keeper import StrategyKeeper
+from heartline.federated._model import Model, TrainResult
+from heartline.federated._report import RoundReport, TrainerStatistics, merge
 from heartline.federated._strategies import Aggregation
+from heartline.federated._worker import Worker
 from heartline.push import Receipt
+from heartline.wire.text import printable
 
-__all__ = ["Round", "RoundReport", "TrainerStatistics", "make_statistics"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RoundReport:
-    """What happened in a round."""
-
-    round: int
-    """Counted from 1."""
-    cohort: tuple[str, ...]
-    """The learners that were asked."""
-    samples: dict[str, int]
-    """Samples by learner, of those whose results were used."""
-    metrics: dict[str, dict[str, float]]
-    """What the learners measured."""
-    dropped: dict[str, str]
-    """Why the others' results were not used."""
-    seconds: float
-    """From the first order to the new model; in a round that was resumed, from the moment it was resumed."""
-    receipt: Receipt | None
-    """Of the push of the new model; ``None`` when there were too few results, so that the model stayed."""
-    resumed: tuple[str, ...] = ()
-    """The learners of the cohort whose results were in the journal when the trainer was restarted."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainerStatistics:
-    """A snapshot of a training; the fields about a round are empty between rounds."""
-
-    version: int
-    """Rounds that the model has been through."""
-    round: int | None
-    """The round in progress, counted from 1."""
-    cohort: tuple[str, ...]
-    """The learners that take part in the round in progress."""
-    received: tuple[str, ...]
-    """Those whose results have arrived."""
-    dropped: Mapping[str, str]
-    """Those that the round goes on without, and why."""
-    waiting: Mapping[str, float]
-    """Those that the round waits for, and the seconds since something was heard of each: a learner with a
-    connection that lives is silent for a heartbeat's interval at most, however long it trains."""
-    seconds: float
-    """Since the first order of the round."""
+__all__ = ["Round", "make_statistics"]
 
 
 class Round:
     """A round in progress. Its entries are on the disk before they count, if there is a journal."""
 
-    def __init__(self, aggregation: Aggregation, draw: Draw, journal: Journal | None, *, heavy: bool) -> None:
-        self.aggregation = aggregation
+    def __init__(
+        self,
+        aggregation: Aggregation,
+        draw: Draw,
+        journal: Journal | None,
+        *,
+        max_samples: int,
+        heavy: bool,
+        worker: Worker,
+    ) -> None:
         self.draw = draw
         self.results: dict[str, TrainResult] = {}
         """Without their models: these are in the aggregation, and only the report still needs the rest."""
@@ -71,12 +37,18 @@ class Round:
         self.resumed: tuple[str, ...] = ()
         self.abandoned = False
         self.started = trio.current_time()
+        self._aggregation = aggregation
         self._journal = journal
-        self._threaded = heavy or journal is not None
+        self._max_samples = max_samples
+        self._heavy = heavy
+        self._worker = worker
         self._lock = trio.Lock()
 
-    def replay(self) -> None:
-        """Apply the journal's entries, in the order in which they were written; blocks."""
+    async def replay(self) -> None:
+        """Apply the journal's entries, in the order in which they were written."""
+        await self._worker.run(self._replay)
+
+    def _replay(self) -> None:
         assert self._journal is not None
         for entry in self._journal.replay():
             self._apply(entry)
@@ -93,7 +65,8 @@ class Round:
             round=number,
             cohort=tuple(self.draw.cohort),
             samples={name: result.samples for name, result in self.results.items()},
-            metrics={name: result.metrics for name, result in self.results.items()},
+            metrics=merge(self.results)[1],
+            learner_metrics={name: result.metrics for name, result in self.results.items()},
             dropped=self.dropped,
             seconds=trio.current_time() - self.started,
             receipt=receipt,
@@ -107,10 +80,16 @@ class Round:
         :exc:`OSError` if the journal cannot be written: the entry does not count then.
         """
         async with self._lock:
-            if self._threaded:
-                await trio.to_thread.run_sync(self._record, entry)
+            if self._heavy or self._journal is not None:
+                await self._worker.run(self._record, entry)
             else:
                 self._record(entry)
+
+    async def finish(self, strategy: StrategyKeeper, model: Model) -> tuple[Model, bytes]:
+        """The new model and the strategy's state: see :meth:`StrategyKeeper.finish`."""
+        if self._heavy:
+            return await self._worker.run(strategy.finish, self._aggregation, model)
+        return strategy.finish(self._aggregation, model)
 
     def _record(self, entry: Entry) -> None:
         if self._journal is not None:
@@ -121,15 +100,23 @@ class Round:
         match entry:
             case Received(name, result):
                 try:
-                    self.aggregation.add(name, result)
+                    self._add(name, result)
                 except ValueError as error:
-                    self.dropped[name] = str(error)
+                    self.dropped[name] = printable(str(error))
                 else:
                     self.results[name] = TrainResult(model=[], samples=result.samples, metrics=result.metrics)
             case LeftOut(name, reason):
                 self.dropped[name] = reason
             case TooFewResults():
                 self.abandoned = True
+
+    def _add(self, name: str, result: TrainResult) -> None:
+        if result.samples > self._max_samples:
+            raise ValueError(
+                f"result of learner {name!r} rejected: samples must be at most {self._max_samples} "
+                f"(max_samples), got {result.samples}"
+            )
+        self._aggregation.add(name, result)
 
 
 def make_statistics(version: int, current: Round | None, attendance: Attendance | None) -> TrainerStatistics:

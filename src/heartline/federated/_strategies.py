@@ -6,12 +6,12 @@ not be kept. :class:`FedAvg` is the one that the field starts from.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from heartline.federated._model import Model, TrainResult, check_model
+from heartline.federated._model import Model, TrainResult, as_model
 
 _BLOCK = 8192
 """Elements worked on at a time: three scratch blocks of 64 KiB stay in a core's cache, and an accumulation
@@ -41,10 +41,31 @@ class Aggregation(Protocol):
 
 
 class Strategy(Protocol):
-    """A way to aggregate; one object serves all rounds of a training."""
+    """A way to aggregate; one object serves all rounds of a training.
+
+    One that remembers anything from round to round is a :class:`StatefulStrategy`.
+    """
 
     def start_round(self, model: Model, round: int) -> Aggregation:
         """Begin the aggregation of ``round`` (counted from 1), in which learners start from ``model``."""
+        ...
+
+
+@runtime_checkable
+class StatefulStrategy(Strategy, Protocol):
+    """A strategy that remembers something from round to round, such as a momentum.
+
+    The trainer keeps its state in the checkpoint, together with the model that it belongs to. It gives the
+    state back when it is started again, and before a round that follows one without a new model: what the
+    strategy learned in that round is forgotten with it.
+    """
+
+    def state(self) -> Any:
+        """The state, which the trainer copies: any value that can be sent, NumPy arrays included."""
+        ...
+
+    def restore(self, state: Any) -> None:
+        """Take a copy of what :meth:`state` gave, which the strategy may keep; tuples have become lists."""
         ...
 
 
@@ -69,8 +90,7 @@ class FedAvg:
 
     def start_round(self, model: Model, round: int) -> Aggregation:
         """Begin a round; ``model`` gives shapes and dtypes. Raises :exc:`ValueError` if it is no model."""
-        check_model(model)
-        return _Average(model)
+        return _Average(as_model(model))
 
 
 class _Average:

@@ -13,6 +13,7 @@ the same id and gets the same result: see :mod:`heartline.federated._work`.
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,23 +21,23 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 import trio
 
-from heartline.federated._model import Evaluation, Model, TrainResult, check_model
+from heartline.federated._model import Evaluation, Model, TrainResult, as_model
 from heartline.federated._work import OrderRunner
+from heartline.federated._worker import Worker
 from heartline.rpc import service
 
 if TYPE_CHECKING:
     from heartline.federated._learner import Learner
 
-__all__ = ["MODEL_TOPIC", "LearnerStub", "ModelPush", "Order", "StaleOrder"]
+__all__ = ["LearnerStub", "ModelPush", "Order", "StaleOrder"]
 
-MODEL_TOPIC = "model_push"
-"""The topic on which the trainer pushes every new model."""
+logger = logging.getLogger("heartline.federated")
 
 R = TypeVar("R")
 
 
 class ModelPush(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """An update of :data:`MODEL_TOPIC`."""
+    """An update of a federation's topic for models, such as :data:`MODEL_TOPIC`."""
 
     run: str
     """The training; versions of different runs are not compared."""
@@ -44,7 +45,13 @@ class ModelPush(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Rounds that this model has been through; 0 is the initial one."""
     model: Model
     last: bool = False
-    """The training has finished, and this is its result."""
+    """The training has finished, and this is its result: learners end."""
+    ended: bool = False
+    """The same was pushed before, and this stays on the topic for learners of this run that come back later.
+    Who has seen nothing of the run is not meant, and waits for the next one."""
+
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "model", as_model(self.model))
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,14 +77,21 @@ class LearnerStub:
     """The service that a learner's connection offers to its trainer."""
 
     def __init__(
-        self, learner: Learner, on_push: Callable[[Model, int], None] | None, nursery: trio.Nursery
+        self,
+        learner: Learner,
+        on_push: Callable[[Model, int], None] | None,
+        nursery: trio.Nursery,
+        *,
+        evaluates: bool = True,
     ) -> None:
         self._orders = OrderRunner(nursery)
         self._learner = learner
         self._on_push = on_push
+        self._evaluates = evaluates
         self._current: ModelPush | None = None
         self._arrived = trio.lowlevel.ParkingLot()
         self._working = trio.Lock()
+        self._worker = Worker()
 
     @property
     def version(self) -> int | None:
@@ -87,9 +101,12 @@ class LearnerStub:
     def receive(self, push: ModelPush) -> bool:
         """Take a pushed model; tells whether it is the last."""
         current = self._current
-        if current is not None and push.run == current.run and push.version < current.version:
+        known = current is not None and push.run == current.run
+        if push.ended and not known:
+            logger.info("the last training has ended without this learner, which waits for the next one")
+            return False
+        if current is not None and known and push.version < current.version:
             return push.last
-        check_model(push.model)
         self._current = push
         self._learner.on_model(push.model, push.version)
         if self._on_push is not None:
@@ -113,7 +130,12 @@ class LearnerStub:
 
     def get_model(self) -> Model | None:
         """The learner's model, without waiting for its work."""
-        return self._learner.get_model()
+        model = self._learner.get_model()
+        return None if model is None else as_model(model)
+
+    def can_evaluate(self) -> bool:
+        """Whether the learner defines ``evaluate``."""
+        return self._evaluates
 
     async def _wait_for(self, order: Order) -> Model:
         while True:
@@ -132,9 +154,16 @@ class LearnerStub:
             if inspect.iscoroutinefunction(function):
                 result = await function(model, order.config)
             else:
-                result = await trio.to_thread.run_sync(function, model, order.config)
+                (result,) = await self._worker.run(_call, function, model, order.config)
+                if inspect.isawaitable(result):  # of an async method behind a decorator that hides it
+                    result = await result
         if not isinstance(result, kind):
             raise TypeError(
                 f"{function.__qualname__} must return a {kind.__name__}, not a {type(result).__name__}"
             )
         return result
+
+
+def _call(function: Callable[..., R], *args: Any) -> tuple[R]:
+    """What a function returns, in a tuple: Trio lets no bare coroutine out of a thread."""
+    return (function(*args),)

@@ -11,7 +11,7 @@ from heartline.server._dialects import (
     answer_http,
     answer_tls,
 )
-from heartline.server._server import Broadcast, Server, ServerStatistics, make_server
+from heartline.server._server import Broadcast, Server, ServerStatistics, attached, make_server
 from heartline.server._table import Table
 
 __all__ = [
@@ -28,5 +28,6 @@ __all__ = [
     "Visit",
     "answer_http",
     "answer_tls",
+    "attached",
     "make_server",
 ]

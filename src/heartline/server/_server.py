@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, TypeVar, final
 
 import trio
 
@@ -28,9 +28,11 @@ from heartline.wire import HEADER, FrameType
 from heartline.wire.limits import LEAST_ITEMS
 from heartline.wire.payload import ItemCount
 
-__all__ = ["Broadcast", "Server", "ServerStatistics", "make_server"]
+__all__ = ["Broadcast", "Server", "ServerStatistics", "attached", "make_server"]
 
 logger = logging.getLogger("heartline.server")
+
+T = TypeVar("T")
 
 TURN = 256
 """Connections that a broadcast is queued for before other tasks run, well under a millisecond."""
@@ -104,6 +106,7 @@ class Server(metaclass=NoPublicConstructor):
         self._announcer = announcer
         self._inbox = inbox
         self._broadcasting = trio.Lock()
+        self._attached: dict[type, Any] = {}
 
     def __repr__(self) -> str:
         return f"<heartline.Server {' '.join(self.urls)} with {len(self.connections)} connections>"
@@ -309,6 +312,17 @@ def _put_long(link: Link, number: int, payload: bytes, flags: int) -> bool:
         return False
     link.put(FrameType.DATA, 0, number, payload, flags)
     return True
+
+
+def attached(server: Server, kind: type[T]) -> T:
+    """The one object of this type that belongs to a server, made when it is first asked for.
+
+    For systems above, which keep there what all of their parts on this server share.
+    """
+    if kind not in server._attached:
+        server._attached[kind] = kind()
+    found: T = server._attached[kind]
+    return found
 
 
 def make_server(
