@@ -20,6 +20,7 @@ from heartline.link import (
     Backoff,
     Core,
     Credentials,
+    Engine,
     Flusher,
     HeartbeatTimer,
     Part,
@@ -27,7 +28,7 @@ from heartline.link import (
     Setup,
     connect,
     make_id,
-    open_plain_nursery,
+    open_engine,
     run_client,
 )
 from heartline.observe import Hooks, Middleware, Observer
@@ -116,29 +117,28 @@ async def open_connection(
     if reconnect is None and isinstance(limits, Limits):
         # This client will not come back, so the server need not wait for it.
         limits = replace(limits, resume_window=0)
-    async with open_plain_nursery() as nursery:
+    async with open_engine() as engine:
         hooks = Hooks(middleware, observers)
-        setup = _setup(nursery, heartbeat, limits, serializer, rng, hooks, Announcer(hooks))
+        setup = _setup(engine, heartbeat, limits, serializer, rng, hooks, Announcer(hooks))
         publisher = await _open_publisher(setup, history, topics)
         setup.parts = _parts(services, hooks, publisher, None)
         core = Core(setup, Role.CLIENT, Peer(url=target if isinstance(target, str) else "", address=""))
         if isinstance(target, str):
-            context = TransportContext(nursery=nursery, tls=tls, options=transport)
+            context = TransportContext(nursery=engine.nursery, tls=tls, options=transport)
             dial = partial(open_stream, target, context)
         else:
             dial = partial(_give, [target])
         shown = Credentials(credentials, limits.handshake_timeout)
         again = partial(connect, core, dial, identity=identity, credentials=shown)
+        link = await again()
+        client = partial(run_client, core, link, again, reconnect, renewable=shown.renewable)
+        engine.nursery.start_soon(client)
         try:
-            link = await again()
-            nursery.start_soon(partial(run_client, core, link, again, reconnect, renewable=shown.renewable))
             await core.wait_open()
-            try:
-                yield face_of(core)
-            finally:
-                await core.aclose()
+            yield face_of(core)
         finally:
-            nursery.cancel_scope.cancel()
+            with trio.CancelScope(shield=True):  # it has bounds of its own
+                await core.aclose()
 
 
 async def _give(streams: list[trio.abc.Stream]) -> trio.abc.Stream:
@@ -201,8 +201,8 @@ async def open_server(
     spoken = _dialects(dialects or {})
     if not urls:
         raise ConfigurationError("open_server needs at least one URL to listen on, such as tcp://127.0.0.1:0")
-    async with AsyncExitStack() as opened, open_plain_nursery() as nursery:
-        context = TransportContext(nursery=nursery, tls=tls, options=transport)
+    async with AsyncExitStack() as opened, open_engine() as engine:
+        context = TransportContext(nursery=engine.nursery, tls=tls, options=transport)
         listeners = []
         for url in urls:
             for listener in await open_listeners(url, context):
@@ -210,7 +210,7 @@ async def open_server(
                 listeners.append(listener)
         hooks = Hooks(middleware, observers)
         announcer = Announcer(hooks)
-        setup = _setup(nursery, heartbeat, limits, serializer, rng, hooks, announcer)
+        setup = _setup(engine, heartbeat, limits, serializer, rng, hooks, announcer)
         publisher = await _open_publisher(setup, history, topics)
         inbox = SharedInbox(limits)
         setup.parts = _parts(services, hooks, publisher, inbox)
@@ -219,14 +219,14 @@ async def open_server(
         server = make_server(table, addresses, publisher, announcer, inbox)
         acceptor = Acceptor(table, authenticate, spoken)
         for listener in listeners:
-            nursery.start_soon(acceptor.accept, listener)
+            engine.nursery.start_soon(acceptor.accept, listener)
         try:
             yield server
-            await server.drain(0)
         finally:
+            with trio.CancelScope(shield=True):  # each connection has bounds of its own
+                await server.drain(0)
             announcer.feeds.end()
             inbox.end()
-            nursery.cancel_scope.cancel()
 
 
 async def serve(
@@ -256,7 +256,7 @@ def _check_function(name: str, value: object) -> None:
 
 
 def _setup(
-    nursery: trio.Nursery,
+    engine: Engine,
     heartbeat: Heartbeat,
     limits: Limits,
     serializer: str,
@@ -275,14 +275,15 @@ def _setup(
     _check("rng", rng, random.Random, type(None))
     rng = rng or random.SystemRandom()
     timer, flusher = HeartbeatTimer(heartbeat, rng), Flusher()
-    nursery.start_soon(timer.run)
-    nursery.start_soon(flusher.run)
+    engine.nursery.start_soon(timer.run)
+    engine.nursery.start_soon(flusher.run)
     return Setup(
         limits=limits,
         heartbeat=heartbeat,
         serializer=get_serializer(serializer),
         rng=rng,
-        nursery=nursery,
+        nursery=engine.nursery,
+        abort=engine.abort,
         timer=timer,
         flusher=flusher,
         parts={},

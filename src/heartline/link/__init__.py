@@ -9,6 +9,7 @@ from heartline.link._construction import NoPublicConstructor
 from heartline.link._core import Core
 from heartline.link._credentials import Credentials
 from heartline.link._current import current
+from heartline.link._engine import Engine, open_engine
 from heartline.link._flusher import Flusher
 from heartline.link._goodbye import GOODBYE_GRACE
 from heartline.link._handshake import read_some, receive_greeting, send_greeting
@@ -40,6 +41,7 @@ __all__ = [
     "ConnectionStep",
     "Core",
     "Credentials",
+    "Engine",
     "Flusher",
     "HeartbeatTimer",
     "Link",
@@ -54,6 +56,7 @@ __all__ = [
     "connect",
     "current",
     "make_id",
+    "open_engine",
     "open_plain_nursery",
     "read_some",
     "receive_greeting",

@@ -76,6 +76,8 @@ class Setup:
     serializer: Serializer
     rng: random.Random
     nursery: trio.Nursery
+    abort: Callable[[BaseException], None]
+    """Raises an error that is meant for the whole program where the endpoint's block is."""
     timer: HeartbeatTimer
     flusher: Flusher
     parts: Mapping[int, Callable[[Core], Part]]
