@@ -21,9 +21,52 @@ import trio
 
 from heartline.errors import ConfigurationError
 
-__all__ = ["Hooks", "Middleware", "Observer", "Operation", "Proceed", "Tell", "Watch"]
+__all__ = [
+    "PASSING",
+    "Hooks",
+    "Middleware",
+    "Observer",
+    "Operation",
+    "Proceed",
+    "Tell",
+    "Watch",
+    "own_error",
+    "report",
+    "sort_out",
+]
 
 logger: logging.Logger = logging.getLogger("heartline.observe")
+
+PASSING = (KeyboardInterrupt, SystemExit, trio.Cancelled)
+"""What goes on wherever it is met, for it is meant for the whole program, or for Trio. Anything else that a
+user's function raises is that function's failure alone, be it an :class:`Exception` or not: extensions, and
+other event loops, have errors that are none."""
+
+
+def sort_out(error: BaseException) -> tuple[BaseException | None, BaseException | None]:
+    """The part of an error that somebody's function is to blame for, and the part that goes on."""
+    if isinstance(error, BaseExceptionGroup):
+        passing, own = error.split(PASSING)
+        return own, passing
+    return (None, error) if isinstance(error, PASSING) else (error, None)
+
+
+def own_error(error: BaseException) -> BaseException:
+    """The same, if nothing of it goes on; otherwise that is raised."""
+    own, passing = sort_out(error)
+    if passing is not None:
+        raise passing
+    assert own is not None, "an error has at least one part"
+    return own
+
+
+def report(log: logging.Logger, error: BaseException, message: str, *args: object) -> None:
+    """Log what somebody's function is to blame for, with its traceback; what goes on is raised."""
+    own, passing = sort_out(error)
+    if own is not None:
+        log.error(message, *args, exc_info=own)
+    if passing is not None:
+        raise passing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,8 +251,8 @@ def _make_tell(event: str, observers: Iterable[Observer]) -> Tell | None:
         for method in methods:
             try:
                 method(*what, **more)
-            except Exception:
-                logger.exception("an observer raised in %s", event)
+            except BaseException as error:
+                report(logger, error, "an observer raised in %s", event)
 
     return tell
 

@@ -283,7 +283,7 @@ def _setup(
         serializer=get_serializer(serializer),
         rng=rng,
         nursery=engine.nursery,
-        abort=engine.abort,
+        let_pass=engine.let_pass,
         timer=timer,
         flusher=flusher,
         parts={},

@@ -32,6 +32,7 @@ from heartline.link._link import Link, close_stream
 from heartline.link._peer import Peer
 from heartline.link._serving import serve_link
 from heartline.link._state import ConnectionState
+from heartline.observe import own_error, report, sort_out
 from heartline.session import CloseCode, Refuse, Role, Session, Welcome
 from heartline.session.session import Event
 from heartline.transports import describe
@@ -89,11 +90,10 @@ async def connect(core: Core, dial: Dial, *, identity: str | None, credentials: 
             await close_stream(stream, trio.current_time() + GOODBYE_GRACE)
         if isinstance(error, ConnectionLost):
             raise ConnectionFailed(f"{failed}: {error}") from error
-        if isinstance(error, Exception) and not isinstance(error, (HeartlineError, _Forgotten)):
-            # A third party's transport may raise anything: that is one failed attempt, not the end of the
-            # block.
-            raise ConnectionFailed(f"{failed}: the transport raised {error!r}") from error
-        raise
+        if isinstance(error, (HeartlineError, _Forgotten)):
+            raise
+        # A third party's transport may raise anything: that is one failed attempt, not the end of the block.
+        raise ConnectionFailed(f"{failed}: the transport raised {error!r}") from own_error(error)
 
 
 def _next_attempt(core: Core) -> tuple[bytes, int]:
@@ -160,8 +160,12 @@ async def run_client(
     """
     try:
         await _live(core, link, again, backoff, renewable)
-    except* Exception:  # may come in a group beside a cancellation, which goes on
-        logger.exception("%s: internal error", core)
+    except BaseException as error:  # may come in a group beside a cancellation, which goes on
+        own, passing = sort_out(error)
+        if own is not None:
+            report(logger, own, "%s: internal error", core)
+        if passing is not None:
+            core.setup.let_pass(passing)
 
 
 async def _live(
@@ -188,8 +192,9 @@ async def _live(
                 return
     except HeartlineError as error:
         reason = error
-    except Exception:
-        reason = ConnectionLost("internal error, see the log")
+    except BaseException as error:
+        if sort_out(error)[1] is None:
+            reason = ConnectionLost("internal error, see the log")
         raise
     finally:
         core.finish(reason)

@@ -29,12 +29,22 @@ class Engine:
         self.nursery: trio.Nursery = nursery
         self._block = block
 
-    def abort(self, error: BaseException) -> None:
-        """Have the endpoint's block raise this: what it is in is cancelled, and the goodbye can be said.
+    def let_pass(self, error: BaseException) -> None:
+        """Raise a cancellation, and have the endpoint's block raise what is meant for the whole program.
 
-        For what is meant for the whole program, such as Ctrl-C, and met one of the engine's tasks.
+        A Ctrl-C may strike in a user's function that one of the engine's tasks has called. Raised there it
+        would end the engine before the goodbye.
         """
-        self._block.start_soon(_throw, error)
+        if isinstance(error, BaseExceptionGroup):
+            cancelled, meant = error.split(trio.Cancelled)
+            if meant is not None:
+                self._block.start_soon(_throw, _bare(meant))
+            if cancelled is not None:
+                raise cancelled
+        elif isinstance(error, trio.Cancelled):
+            raise error
+        else:
+            self._block.start_soon(_throw, error)
 
 
 @asynccontextmanager
@@ -51,7 +61,7 @@ async def open_engine() -> AsyncIterator[Engine]:
                 ready.set()
                 await trio.sleep_forever()
 
-        # Not with ``block.start``: a task that is cancelled while it starts, and is shielded, never would end.
+        # Not with ``block.start``: cancelled while it starts, a task that is shielded would never end.
         block.start_soon(run)
         with trio.CancelScope(shield=True):
             await ready.wait()
@@ -60,6 +70,12 @@ async def open_engine() -> AsyncIterator[Engine]:
             yield Engine(nursery, block)
         finally:
             nursery.cancel_scope.cancel()
+
+
+def _bare(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
 
 
 async def _throw(error: BaseException) -> NoReturn:

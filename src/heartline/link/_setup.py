@@ -76,8 +76,8 @@ class Setup:
     serializer: Serializer
     rng: random.Random
     nursery: trio.Nursery
-    abort: Callable[[BaseException], None]
-    """Raises an error that is meant for the whole program where the endpoint's block is."""
+    let_pass: Callable[[BaseException], None]
+    """What becomes of an error of an engine's task that is not its own; see :meth:`Engine.let_pass`."""
     timer: HeartbeatTimer
     flusher: Flusher
     parts: Mapping[int, Callable[[Core], Part]]

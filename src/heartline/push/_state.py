@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from heartline.errors import PushError, SerializationError
+from heartline.observe import own_error
 from heartline.push._settings import Fold
 from heartline.push._store import SavedState
 from heartline.push._wire import stamp
@@ -52,7 +53,7 @@ class State:
         self._stamped = b""
         self._lost = ""
         """Why there is no state any more."""
-        self._cause: Exception | None = None
+        self._cause: BaseException | None = None
         self.offset: int = 0
         self.saved: int = 0
         """The offset of the state that the topic's store has; it needs the updates after it."""
@@ -78,12 +79,13 @@ class State:
         try:
             self._value = self._fold.apply(self._value, decode_value(value, flags))
             self.offset = offset
-        except Exception as error:
+        except BaseException as error:
+            own_error(error)  # Ctrl-C goes on
             self.fail(f"update {offset} could not be applied: {error!r:.200}", error)
             if self._durable:
                 warn_of_end(self._topic, self.saved)
 
-    def fail(self, reason: str, cause: Exception | None = None) -> None:
+    def fail(self, reason: str, cause: BaseException | None = None) -> None:
         """There is no state any more, and asking for it raises."""
         logger.error("topic %r has no state any more: %s", self._topic, reason, exc_info=cause)
         self._lost, self._cause = reason, cause

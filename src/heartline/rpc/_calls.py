@@ -36,7 +36,7 @@ from heartline.errors import (
     SerializationError,
 )
 from heartline.link import ConnectionState, Core, Link, LinkState, Unsent, current
-from heartline.observe import Tell
+from heartline.observe import Tell, sort_out
 from heartline.rpc._faults import Fault, encode_fault, error_of, fault_of
 from heartline.rpc._proxy import make_proxy
 from heartline.rpc._service import Bound, Mode, ServiceTable
@@ -335,8 +335,10 @@ class Calls:
         if bound.mode is Mode.INLINE and link.clear:
             try:
                 result = _run_inline(bound.function, args, kwargs)
-            except Exception as error:
-                self._fault(number, fault_of(bound.function, error))
+            except BaseException as error:
+                fault = self._fault_of(bound, error)
+                if fault is not None:
+                    self._fault(number, fault)
                 return
             self._result(link, number, bound, result)
         else:
@@ -376,10 +378,12 @@ class Calls:
                     result = _run_inline(bound.function, args, kwargs)
                 if not link.clear:
                     await _wait_writable(link, "answers")
-        except* Exception as errors:
+        except BaseException as errors:
             # Errors of cleaning up may stand in a group beside Cancelled: the scope takes out its own,
             # and one from around it goes on.
-            fault = fault_of(bound.function, errors)
+            fault = self._fault_of(bound, errors)
+            if fault is None:
+                return
         finally:
             self._tasks -= 1
             self.held -= size
@@ -393,6 +397,14 @@ class Calls:
         else:
             self._fault(number, fault)
         self._core.leave_when_idle()
+
+    def _fault_of(self, bound: Bound, error: BaseException) -> Fault | None:
+        """What the caller is told: nothing if it was Ctrl-C, which ends the block. A cancellation goes on."""
+        own, passing = sort_out(error)
+        fault = None if own is None else fault_of(bound.function, own)
+        if passing is not None:
+            self._core.setup.let_pass(passing)
+        return fault
 
     def _result(self, link: Link, number: int, bound: Bound, result: Any) -> None:
         try:

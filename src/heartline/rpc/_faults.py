@@ -57,9 +57,9 @@ _KINDS: dict[str, type[CallError]] = {
 """The kinds with an error class of their own; ``timeout`` has one too, and any other is a RemoteError."""
 
 
-def fault_of(function: Callable[..., Any], error: Exception) -> Fault:
+def fault_of(function: Callable[..., Any], error: BaseException) -> Fault:
     """Return what the caller is told about an error; the traceback stays in this side's log."""
-    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]  # the caller need not know that the method uses a nursery
     if isinstance(error, PermissionError) and error.errno is None:
         return Fault("forbidden", _text(error) or "not allowed")
@@ -72,8 +72,8 @@ def fault_of(function: Callable[..., Any], error: Exception) -> Fault:
     return Fault("raised", _text(error), type_name=name)
 
 
-def _text(error: Exception) -> str:
-    if isinstance(error, ExceptionGroup):
+def _text(error: BaseException) -> str:
+    if isinstance(error, BaseExceptionGroup):
         return "; ".join(f"{type(inner).__name__}: {_text(inner)}" for inner in error.exceptions)
     try:
         return str(error)

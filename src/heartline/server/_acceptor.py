@@ -22,6 +22,7 @@ from heartline.link import (
     send_greeting,
     serve_link,
 )
+from heartline.observe import own_error, report, sort_out
 from heartline.server._admission import Authenticate, authenticate_peer, check_version, find_place
 from heartline.server._dialects import NATIVE, Dialect, Visit, answer_unknown
 from heartline.server._handover import State as HandoverState
@@ -67,10 +68,9 @@ class Acceptor:
                     stream = await listener.accept()
                 except trio.ClosedResourceError:
                     raise
-                except Exception:
-                    logger.exception(
-                        "a listener could not accept a stream; it tries again in %g s", ACCEPT_PAUSE
-                    )
+                except BaseException as error:  # may come in a group beside the cancellation, which goes on
+                    text = "a listener could not accept a stream; it tries again in %g s"
+                    report(logger, error, text, ACCEPT_PAUSE)
                     await trio.sleep(ACCEPT_PAUSE)
                 else:
                     self._table.setup.nursery.start_soon(self.serve, stream, listener.url)
@@ -86,8 +86,12 @@ class Acceptor:
             admitted = await self._admit(stream, url)
             if admitted is not None:
                 await self._begin(stream, *admitted)
-        except* Exception:  # may come in a group beside a cancellation, which goes on
-            logger.exception("internal error while serving a stream")
+        except BaseException as error:  # may come in a group beside a cancellation, which goes on
+            own, passing = sort_out(error)
+            if own is not None:
+                report(logger, own, "internal error while serving a stream")
+            if passing is not None:
+                self._table.setup.let_pass(passing)
         finally:
             await close_stream(stream, trio.current_time())
 
@@ -149,9 +153,9 @@ class Acceptor:
             raise Refused(CloseCode.PROTOCOL_ERROR, str(error)) from None
         except ConnectionLost as error:
             raise Refused(None, str(error)) from None
-        except Exception as error:
+        except BaseException as error:
             # As everywhere, a bug met on one stream must not end the server.
-            raise Refused(CloseCode.INTERNAL_ERROR, "internal error") from error
+            raise Refused(CloseCode.INTERNAL_ERROR, "internal error") from own_error(error)
         finally:
             self._table.handshakes.end(handshake)
         raise self._table.handshakes.verdict(handshake)
@@ -189,8 +193,8 @@ class Acceptor:
             await self._dialects.get(first[0], answer_unknown)(stream, first, visit)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             logger.debug("%s broke off: %s", handshake.peer.address, error)
-        except Exception:
-            logger.exception("the dialect of the first byte 0x%02x raised", first[0])
+        except BaseException as error:
+            report(logger, error, "the dialect of the first byte 0x%02x raised", first[0])
         await close_stream(stream, trio.current_time() + GOODBYE_GRACE)
 
     async def _turn_away(
@@ -209,8 +213,8 @@ class Acceptor:
                 session.refuse(refused.code, refused.reason)
                 with trio.CancelScope(shield=True, deadline=deadline):
                     await send_greeting(stream, session)
-        except Exception:
-            logger.warning("the stream of a peer raised while it was turned away", exc_info=True)
+        except BaseException as error:
+            logger.warning("the stream of a peer raised while it was turned away", exc_info=own_error(error))
         finally:
             # A transport may have sent its own reason, which needs a moment to arrive.
             await close_stream(stream, deadline)
@@ -223,7 +227,8 @@ def _address(stream: trio.abc.Stream, handshake: Handshake | None) -> str:
         return handshake.peer.address
     try:
         return describe(stream).address
-    except Exception:
+    except BaseException as error:
+        own_error(error)  # Ctrl-C goes on
         return type(stream).__name__
 
 
