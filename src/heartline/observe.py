@@ -52,12 +52,10 @@ def sort_out(error: BaseException) -> tuple[BaseException | None, BaseException 
 
 
 def own_error(error: BaseException) -> BaseException:
-    """The same, if nothing of it goes on; otherwise that is raised."""
-    own, passing = sort_out(error)
-    if passing is not None:
-        raise passing
-    assert own is not None, "an error has at least one part"
-    return own
+    """The same error, for the function alone is to blame; otherwise it is raised, with whatever is in it."""
+    if sort_out(error)[1] is not None:
+        raise error
+    return error
 
 
 def report(log: logging.Logger, error: BaseException, message: str, *args: object) -> None:
