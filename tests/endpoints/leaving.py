@@ -1,4 +1,4 @@
-"""One endpoint leaves its block, in whatever way and whatever it is doing; the other one tells what it heard."""
+"""One endpoint leaves its block, whatever it is doing, and the other one tells what it heard."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import trio
 
 import heartline
-from heartline import Backoff, Connection, ConnectionClosed, ConnectionLost, Opened, Server
+from heartline import Backoff, CloseCode, Connection, ConnectionClosed, ConnectionLost, Opened, Server
 from tests.connection.helpers import QUIET, Highest
 from tests.engine import link_of
 
@@ -91,7 +91,7 @@ async def heard_of(events: heartline.Events[Any]) -> str:
         if not isinstance(event, Opened):
             reason = event.reason
             if isinstance(reason, ConnectionClosed) and reason.by_peer:
-                return f"a goodbye, {reason.code.name}"
+                return f"a goodbye, {CloseCode(reason.code).name}"
             return f"{type(event).__name__}: {reason!r}"
     return "nothing"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from functools import partial
 
@@ -30,6 +31,10 @@ class Echo:
         return value
 
 
+class Panic(BaseException):
+    """As extensions written in Rust raise it."""
+
+
 ERRORS: dict[str, Callable[[], BaseException]] = {
     "ValueError": lambda: ValueError("a bug of the stream"),
     "OSError": lambda: OSError(5, "an error of the system"),
@@ -37,6 +42,9 @@ ERRORS: dict[str, Callable[[], BaseException]] = {
     "EndOfChannel": lambda: trio.EndOfChannel(),
     "a group": lambda: ExceptionGroup("two", [ValueError("one"), OSError("other")]),
     "HeartlineError": lambda: HeartlineError("one of ours"),
+    "CancelledError": lambda: asyncio.CancelledError("of another event loop"),
+    "a panic": lambda: Panic("of an extension"),
+    "a group with a panic": lambda: BaseExceptionGroup("two", [Panic("one"), OSError("other")]),
 }
 
 
