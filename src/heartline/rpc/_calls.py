@@ -32,6 +32,7 @@ from heartline.errors import (
     InvalidArguments,
     LocalProtocolError,
     Outcome,
+    Overloaded,
     RemoteProtocolError,
     SerializationError,
 )
@@ -44,7 +45,7 @@ from heartline.rpc._wire import decode_call, encode_call
 from heartline.wire import Frame, FrameType, convert, decode_body, decode_value, encode_value
 from heartline.wire.limits import SMALL_CALL
 
-__all__ = ["Calls"]
+__all__ = ["Calls", "waiting_for_this"]
 
 _CALL, _RESULT, _FAULT, _CANCEL = FrameType.CALL, FrameType.RESULT, FrameType.FAULT, FrameType.CANCEL
 _ANSWERS = (_RESULT, _FAULT)
@@ -221,20 +222,34 @@ class Calls:
         if link is None or (core.state is not _OPEN and core.state is not _LOST):
             await trio.lowlevel.checkpoint()
             raise self._not_sent(name)
-        await self._wait(link, name, "calls", lambda: True)
+        pending, limit = self._pending, link.peer_limits.calls
+        if core not in waiting_for_this():
+            await self._wait(link, name, "calls", lambda: len(pending) < limit)
+            return link
+        # It must neither wait for these calls nor behind others that do: they may wait for it.
+        await self._wait(link, name, "nested calls", lambda: True)
+        if len(pending) >= limit:
+            raise Overloaded(
+                f"{name} was not called: {limit} calls are in progress at the peer (its Limits.calls), "
+                "and may wait for the method that calls it",
+                outcome=Outcome.NOT_SENT,
+            )
         return link
 
     async def _wait_share(self, link: Link, name: str, size: int) -> None:
         """Wait, behind other long calls, until the peer has room for arguments of this size as well."""
-        if current.get(None) is self._core:
+        if self._core in waiting_for_this():
             return  # a handler must not wait for calls that wait for it: the peer refuses what is too much
-        share = link.peer_limits.share // 2
-        await self._wait(link, name, "long calls", lambda: not self._sent or self._sent + size <= share)
+        share, pending, limit = link.peer_limits.share // 2, self._pending, link.peer_limits.calls
+
+        def fits() -> bool:
+            return len(pending) < limit and (not self._sent or self._sent + size <= share)
+
+        await self._wait(link, name, "long calls", fits)
 
     async def _wait(self, link: Link, name: str, what: str, fits: Callable[[], bool]) -> None:
-        pending, limit = self._pending, link.peer_limits.calls
         try:
-            await link.wait(what, lambda: link.up and not link.crowded and len(pending) < limit and fits())
+            await link.wait(what, lambda: link.up and not link.crowded and fits())
         except ConnectionLost:
             raise self._not_sent(name) from None
         if self._core.link is not link or self._core.state is not _OPEN:
@@ -418,6 +433,24 @@ class Calls:
             self._core.require_link().put(_FAULT, lane, number, encode_fault(fault))
         except LocalProtocolError as error:  # the peer's limits are too small even for a FAULT
             self._core.require_link().fail(ConnectionLost(f"the peer cannot be answered: {error}"))
+
+
+def waiting_for_this() -> set[Core]:
+    """The connections whose calls may wait for the code that runs now.
+
+    They are the connection whose method is running here; those whose methods, running here, have called that
+    peer, for the call that is running may come of theirs; and so on.
+    """
+    found: set[Core] = set()
+    more = [current.get(None)]
+    while more:
+        core = more.pop()
+        if core is not None and core not in found:
+            found.add(core)
+            calls = core.find_part(Calls)
+            if calls is not None:
+                more.extend(task.context.get(current) for task in calls._pending.values())
+    return found
 
 
 def _time_left() -> float:
