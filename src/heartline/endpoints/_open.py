@@ -27,6 +27,7 @@ from heartline.link import (
     Peer,
     Setup,
     connect,
+    connect_first,
     make_id,
     open_engine,
     run_client,
@@ -67,6 +68,7 @@ async def open_connection(
     tls: ssl.SSLContext | None = None,
     transport: TransportOptions = TransportOptions(),  # noqa: B008 - frozen
     reconnect: Backoff | None = Backoff(),  # noqa: B008 - frozen
+    patience: float = 0.0,
     heartbeat: Heartbeat = Heartbeat(),  # noqa: B008 - frozen
     limits: Limits = Limits(),  # noqa: B008 - frozen
     history: History = History(),  # noqa: B008 - frozen
@@ -96,24 +98,32 @@ async def open_connection(
     publishes, and ``observers`` are told what happens: see :class:`Operation` and :class:`Observer`. ``rng``
     is the source of random delays; a seeded one makes a run repeatable.
 
-    The first connection is tried once, because a wrong address is a mistake that should be reported: raises
-    :class:`ConfigurationError`, :class:`ConnectionFailed`, :class:`ConnectionRefusedByPeer` or
-    :class:`RemoteProtocolError`. Leaving the block says goodbye and ends every task, socket and call; when
-    that is cancelled, the goodbye is said and nothing is waited for.
+    ``patience``: seconds to go on trying for the first connection, with the delays of ``reconnect``, for a
+    server that is not up yet. By default it is tried once, because a wrong address is a mistake that should
+    be reported. Raises :class:`ConfigurationError`, :class:`RemoteProtocolError` or a refusal for good
+    (:class:`ConnectionRefusedByPeer`) at once, and at the end of the patience the last
+    :class:`ConnectionFailed`.
+
+    Leaving the block, in whatever way, says goodbye and ends every task, socket and call. A healthy peer
+    answers within a round trip. One that does not costs a second, and one that does not read either costs
+    two, also when the block was cancelled.
     """
     if not isinstance(target, (str, trio.abc.Stream)):
         raise ConfigurationError(f"target must be a URL (scheme://address) or a stream, not {target!r:.80}")
     _check("transport", transport, TransportOptions)
     _check("identity", identity, str, type(None))
     _check("reconnect", reconnect, Backoff, type(None))
+    if type(patience) not in (int, float) or not patience >= 0:
+        raise ConfigurationError(f"patience must be seconds of at least 0, not {patience!r:.80}")
     _check("history", history, History)
     _check("topics", topics, Mapping, type(None))
     if identity is not None and not is_name(identity, MAX_IDENTITY):
         raise ConfigurationError(
             f"identity must be 1 to {MAX_IDENTITY} printable characters, not {identity!r:.80}"
         )
+    delays = reconnect or Backoff()
     if not isinstance(target, str):
-        reconnect = None
+        reconnect, patience = None, 0.0
     if reconnect is None and isinstance(limits, Limits):
         # This client will not come back, so the server need not wait for it.
         limits = replace(limits, resume_window=0)
@@ -130,7 +140,7 @@ async def open_connection(
             dial = partial(_give, [target])
         shown = Credentials(credentials, limits.handshake_timeout)
         again = partial(connect, core, dial, identity=identity, credentials=shown)
-        link = await again()
+        link = await connect_first(again, delays.delays(setup.rng), patience)
         client = partial(run_client, core, link, again, reconnect, renewable=shown.renewable)
         engine.nursery.start_soon(client)
         try:
@@ -190,8 +200,9 @@ async def open_server(
     Raises :class:`ConfigurationError` for a wrong setting, :class:`ConnectionFailed` when it cannot listen,
     and :class:`StoreError` when a store cannot be read.
 
-    Leaving the block says goodbye to every client, which will try to come back, and ends every task, socket
-    and call. For a gentle end call :meth:`Server.drain` first.
+    Leaving the block, in whatever way, says goodbye to every client, which will try to come back, and ends
+    every task, socket and call; clients that do not answer cost two seconds at most. For a gentle end call
+    :meth:`Server.drain` first.
     """
     _check("transport", transport, TransportOptions)
     _check("history", history, History)

@@ -4,7 +4,7 @@ What stands on it is written against :class:`Core` and :class:`Link`, and given 
 """
 
 from heartline.link._backoff import Backoff
-from heartline.link._client import connect, run_client
+from heartline.link._client import connect, connect_first, run_client
 from heartline.link._construction import NoPublicConstructor
 from heartline.link._core import Core
 from heartline.link._credentials import Credentials
@@ -54,6 +54,7 @@ __all__ = [
     "Unsent",
     "close_stream",
     "connect",
+    "connect_first",
     "current",
     "make_id",
     "open_engine",

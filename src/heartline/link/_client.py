@@ -38,7 +38,7 @@ from heartline.session.session import Event
 from heartline.transports import describe
 from heartline.wire.text import printable
 
-__all__ = ["connect", "run_client"]
+__all__ = ["connect", "connect_first", "run_client"]
 
 logger = logging.getLogger("heartline.link")
 
@@ -94,6 +94,27 @@ async def connect(core: Core, dial: Dial, *, identity: str | None, credentials: 
             raise
         # A third party's transport may raise anything: that is one failed attempt, not the end of the block.
         raise ConnectionFailed(f"{failed}: the transport raised {error!r}") from own_error(error)
+
+
+async def connect_first(
+    again: Callable[[], Awaitable[Link]], delays: Iterator[float], patience: float
+) -> Link:
+    """Go on to connect for so many seconds; raises the last error.
+
+    What another attempt cannot mend is raised at once: a refusal for good, a wrong setting, a peer that
+    speaks another protocol.
+    """
+    deadline = trio.current_time() + patience
+    while True:
+        try:
+            return await again()
+        except ConnectionFailed as error:
+            final = isinstance(error, ConnectionRefusedByPeer) and error.terminal
+            delay = next(delays, None)
+            if final or delay is None or trio.current_time() >= deadline:
+                raise
+            logger.info("another attempt in %.2g s: %s", delay, error)
+        await trio.sleep_until(min(deadline, trio.current_time() + delay))
 
 
 def _next_attempt(core: Core) -> tuple[bytes, int]:
@@ -174,7 +195,7 @@ async def _live(
     reason: HeartlineError = ConnectionClosed(
         "the block that the connection lived in was left", code=CloseCode.NORMAL, by_peer=False
     )
-    short_lived = 0
+    failures, resumed = 0, False
     try:
         while True:
             opened = trio.current_time()
@@ -182,11 +203,13 @@ async def _live(
             if backoff is None or _is_final(lost, renewable):
                 reason = lost
                 return
-            # A link that did not last counts as a failed attempt, so the delays keep growing.
-            short_lived = 0 if opened + backoff.maximum < trio.current_time() else short_lived + 1
-            delays = backoff.delays(core.setup.rng, after=max(0, short_lived - 1))
+            lasted = trio.current_time() - opened
+            failures = 0 if _was_fine(lasted, backoff, failures, resumed=resumed) else failures + 1
+            delays = backoff.delays(core.setup.rng, after=max(0, failures - 1))
+            former = link
             with trio.CancelScope() as core.dialing:
                 link = await _dial_again(core, delays, again, lost, renewable)
+            resumed = link is former
             if core.state is ConnectionState.CLOSED:  # its user has closed it during the attempts
                 await link.aclose(grace=GOODBYE_GRACE)
                 return
@@ -198,6 +221,16 @@ async def _live(
         raise
     finally:
         core.finish(reason)
+
+
+def _was_fine(lasted: float, backoff: Backoff, failures: int, *, resumed: bool) -> bool:
+    """Whether a link was no failed attempt, so that the delays begin anew.
+
+    A server that takes clients in and drops them must not be asked more and more often. But one that let a
+    session go on is healthy, and its network is not: then it is enough to have lasted for as long as the next
+    delay may take.
+    """
+    return lasted > (backoff.ceiling(failures) if resumed else backoff.maximum)
 
 
 async def _dial_again(
