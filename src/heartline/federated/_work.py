@@ -72,8 +72,9 @@ class OrderRunner:
                 work.result = await run()
         except Exception as error:
             work.error = error
-        finally:
-            work.done.set()
+        # Not when the learner itself is cancelled: then there is no outcome, and the callers end with the
+        # connection.
+        work.done.set()
 
 
 def _watch_link() -> Callable[[], bool]:

@@ -24,7 +24,7 @@ from heartline.errors import (
     SerializationError,
 )
 from heartline.link._backoff import Backoff
-from heartline.link._core import Core
+from heartline.link._core import Core, bare
 from heartline.link._credentials import Credentials
 from heartline.link._goodbye import GOODBYE_GRACE
 from heartline.link._handshake import receive_greeting, send_greeting
@@ -214,7 +214,7 @@ async def _live(
                 await link.aclose(grace=GOODBYE_GRACE)
                 return
     except HeartlineError as error:
-        reason = error
+        reason = error.with_traceback(None)
     except BaseException as error:
         if sort_out(error)[1] is None:
             reason = ConnectionLost("internal error, see the log")
@@ -257,7 +257,7 @@ async def _dial_again(
         except (ConnectionFailed, ProtocolError, SerializationError) as error:
             reason = error
         logger.debug("%s: no link yet, attempt %d failed: %s", core, attempt, reason)
-    raise ConnectionFailed(f"gave up reconnecting (Backoff.attempts): {reason}") from reason
+    raise ConnectionFailed(f"gave up reconnecting (Backoff.attempts): {reason}") from bare(reason)
 
 
 async def _until(core: Core, expiry: float, function: Callable[..., Awaitable[T]], *args: object) -> T:
