@@ -262,3 +262,26 @@ async def test_a_write_that_fails_while_it_is_cancelled_ends_alone(autojump_cloc
         network.listener.spoil = None
         await settle()
         await check_alive(server)
+
+
+async def test_a_listener_that_fails_while_it_is_cancelled(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its error stands beside the cancellation of the server: it is logged, and the end is no failure."""
+    network = FaultyNetwork()
+    use_network(network)
+
+    async def accept() -> trio.abc.Stream:
+        try:
+            await trio.sleep_forever()
+        except trio.Cancelled as cancelled:
+            raise BaseExceptionGroup("both", [ValueError("a bug of the listener"), cancelled]) from None
+        raise AssertionError
+
+    with trio.move_on_after(5) as scope:
+        async with heartline.open_server("memory://") as server:
+            network.listener.accept = accept  # type: ignore[method-assign]
+            async with await open_stream(server.urls[0]):  # the present accept returns, the next one is ours
+                await trio.sleep_forever()
+    assert scope.cancelled_caught
+    assert "a bug of the listener" in caplog.text
