@@ -106,3 +106,32 @@ async def test_what_its_connection_does_beside_has_the_same_time(autojump_clock:
             await trio.sleep(1)
             assert await client.service(Admin).end("drain 4") is True
             assert trio.current_time() == 1
+
+
+async def test_what_a_method_leaves_to_others_waits_as_they_do(autojump_clock: MockClock) -> None:
+    """A method that starts the drain elsewhere, and returns, is waited for by nobody."""
+    admin = Admin()
+    async with trio.open_nursery() as elsewhere:
+
+        @heartline.service
+        class Later:
+            def end(self) -> None:
+                elsewhere.start_soon(drain)
+
+        async def drain() -> None:
+            assert await admin.server.drain(10)
+            assert trio.current_time() == 3
+
+        services = [admin, Later()]
+        async with heartline.open_server("memory://", services=services, heartbeat=QUIET) as server:
+            admin.server = server
+            opening = heartline.open_connection(server.urls[0], reconnect=None, heartbeat=QUIET)
+            async with opening as client, trio.open_nursery() as nursery:
+
+                @nursery.start_soon
+                async def beside() -> None:
+                    assert await client.service(Admin).sleep(3) == 3
+
+                await trio.sleep(1)
+                await client.service("Later").end()
+                await trio.sleep(5)

@@ -442,15 +442,27 @@ def waiting_for_this() -> set[Core]:
     peer, for the call that is running may come of theirs; and so on.
     """
     found: set[Core] = set()
-    more = [current.get(None)]
+    more = [_served_by(trio.lowlevel.current_task())]
     while more:
         core = more.pop()
         if core is not None and core not in found:
             found.add(core)
             calls = core.find_part(Calls)
             if calls is not None:
-                more.extend(task.context.get(current) for task in calls._pending.values())
+                more.extend(map(_served_by, calls._pending.values()))
     return found
+
+
+def _served_by(task: trio.lowlevel.Task) -> Core | None:
+    """The connection for whose call a task runs; ``None`` for one that a method only has left behind."""
+    core = task.context.get(current)
+    if core is not None:
+        above: trio.lowlevel.Task | None = task
+        while above is not None and (nursery := above.parent_nursery) is not None:
+            if nursery is core.setup.nursery:
+                return core
+            above = nursery.parent_task
+    return None
 
 
 def _time_left() -> float:
