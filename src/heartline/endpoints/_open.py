@@ -17,6 +17,7 @@ from heartline.endpoints._builtin import ask_for_topic, make_push_service
 from heartline.endpoints._settings import ServerSettings
 from heartline.errors import ConfigurationError, ConnectionFailed
 from heartline.link import (
+    GOODBYE_GRACE,
     Backoff,
     Core,
     Credentials,
@@ -56,6 +57,10 @@ from heartline.wire import Limits, get_serializer
 from heartline.wire.text import is_name
 
 __all__ = ["open_connection", "open_server", "serve"]
+
+LEAVING = 3 * GOODBYE_GRACE
+"""Seconds that leaving a block is shielded: one for the peer to answer, one for it to read the rest, and one
+more, after which not even a bug of this side keeps the block from ending."""
 
 
 @asynccontextmanager
@@ -147,7 +152,7 @@ async def open_connection(
             await core.wait_open()
             yield face_of(core)
         finally:
-            with trio.CancelScope(shield=True):  # it has bounds of its own
+            with trio.move_on_after(LEAVING, shield=True):
                 await core.aclose()
 
 
@@ -234,7 +239,7 @@ async def open_server(
         try:
             yield server
         finally:
-            with trio.CancelScope(shield=True):  # each connection has bounds of its own
+            with trio.move_on_after(LEAVING, shield=True):
                 await server.drain(0)
             announcer.feeds.end()
             inbox.end()
