@@ -22,9 +22,61 @@ import trio
 
 from heartline.errors import ConfigurationError
 
-__all__ = ["Hooks", "Middleware", "Observer", "Operation", "Proceed", "Tell", "Watch", "use_observer"]
+__all__ = [
+    "PASSING",
+    "Hooks",
+    "Middleware",
+    "Observer",
+    "Operation",
+    "Proceed",
+    "Tell",
+    "Watch",
+    "own_error",
+    "report",
+    "sort_out",
+    "use_observer",
+]
 
 logger: logging.Logger = logging.getLogger("heartline.observe")
+
+PASSING = (KeyboardInterrupt, SystemExit, trio.Cancelled)
+"""What goes on wherever it is met, for it is meant for the whole program, or for Trio. Anything else that a
+user's function raises is that function's failure alone, be it an :class:`Exception` or not: extensions, and
+other event loops, have errors that are none."""
+
+
+def sort_out(error: BaseException) -> tuple[BaseException | None, BaseException | None]:
+    """The part of an error that somebody's function is to blame for, and the part that goes on."""
+    if isinstance(error, BaseExceptionGroup):
+        passing, own = error.split(PASSING)
+        return own, passing
+    return (None, error) if isinstance(error, PASSING) else (error, None)
+
+
+def own_error(error: BaseException) -> BaseException:
+    """The same error, for the function alone is to blame; otherwise it is raised, with whatever is in it."""
+    if sort_out(error)[1] is not None:
+        raise error
+    return error
+
+
+def report(
+    log: logging.Logger,
+    error: BaseException,
+    message: str,
+    *args: object,
+    admit: Callable[[], bool] | None = None,
+) -> None:
+    """Log what somebody's function is to blame for, with its traceback; what goes on is raised.
+
+    ``admit`` tells whether it may be a line of its own; otherwise it is one at level DEBUG.
+    """
+    own, passing = sort_out(error)
+    if own is not None:
+        level = logging.ERROR if admit is None or admit() else logging.DEBUG
+        log.log(level, message, *args, exc_info=own)
+    if passing is not None:
+        raise passing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,9 +211,9 @@ class Hooks:
             for method in methods:
                 try:
                     method(*what, **more)
-                except Exception:
-                    log = logger.exception if self.admit("observers raised") else logger.debug
-                    log("an observer raised in %s", event)
+                except BaseException as error:
+                    admit = partial(self.admit, "observers raised")
+                    report(logger, error, "an observer raised in %s", event, admit=admit)
 
         return tell
 

@@ -52,6 +52,11 @@ def test_the_page_has_the_loggers_and_levels_of_the_code() -> None:
         and isinstance(node.value, ast.Name)
         and node.value.id == "logger"
         and node.attr in LEVELS
+    } | {
+        (f"heartline.{package}", "ERROR")
+        for package, tree in _modules()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "report"
     }
     assert _told() == used
 

@@ -89,17 +89,22 @@ async def test_a_repeated_order_gets_the_same_result(
     assert results[4] is not results[0]
 
 
-async def test_a_repeated_order_gets_the_same_error(nursery: trio.Nursery) -> None:
+class Panic(BaseException):
+    """As extensions raise it."""
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, Panic])
+async def test_a_repeated_order_gets_the_same_error(kind: type[BaseException], nursery: trio.Nursery) -> None:
     class Broken(AsyncAdder):
         async def train(self, model: Any, config: Any) -> Any:
             self.trained.append(0.0)
-            raise RuntimeError("out of memory")
+            raise kind("out of memory")
 
     learner = Broken()
     stub = LearnerStub(learner, None, nursery)
     stub.receive(push(0, 0.0))
     for _ in range(3):
-        with pytest.raises(RuntimeError, match="out of memory"):
+        with pytest.raises(kind, match="out of memory"):
             await stub.train(order("a"))
     assert len(learner.trained) == 1
 

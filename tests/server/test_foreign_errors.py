@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from functools import partial
 
@@ -30,6 +31,10 @@ class Echo:
         return value
 
 
+class Panic(BaseException):
+    """As extensions written in Rust raise it."""
+
+
 ERRORS: dict[str, Callable[[], BaseException]] = {
     "ValueError": lambda: ValueError("a bug of the stream"),
     "OSError": lambda: OSError(5, "an error of the system"),
@@ -37,6 +42,9 @@ ERRORS: dict[str, Callable[[], BaseException]] = {
     "EndOfChannel": lambda: trio.EndOfChannel(),
     "a group": lambda: ExceptionGroup("two", [ValueError("one"), OSError("other")]),
     "HeartlineError": lambda: HeartlineError("one of ours"),
+    "CancelledError": lambda: asyncio.CancelledError("of another event loop"),
+    "a panic": lambda: Panic("of an extension"),
+    "a group with a panic": lambda: BaseExceptionGroup("two", [Panic("one"), OSError("other")]),
 }
 
 
@@ -254,3 +262,26 @@ async def test_a_write_that_fails_while_it_is_cancelled_ends_alone(autojump_cloc
         network.listener.spoil = None
         await settle()
         await check_alive(server)
+
+
+async def test_a_listener_that_fails_while_it_is_cancelled(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its error stands beside the cancellation of the server: it is logged, and the end is no failure."""
+    network = FaultyNetwork()
+    use_network(network)
+
+    async def accept() -> trio.abc.Stream:
+        try:
+            await trio.sleep_forever()
+        except trio.Cancelled as cancelled:
+            raise BaseExceptionGroup("both", [ValueError("a bug of the listener"), cancelled]) from None
+        raise AssertionError
+
+    with trio.move_on_after(5) as scope:
+        async with heartline.open_server("memory://") as server:
+            network.listener.accept = accept  # type: ignore[method-assign]
+            async with await open_stream(server.urls[0]):  # the present accept returns, the next one is ours
+                await trio.sleep_forever()
+    assert scope.cancelled_caught
+    assert "a bug of the listener" in caplog.text

@@ -23,6 +23,7 @@ from heartline.connection._lanes import Lanes
 from heartline.connection._middleware import Dropped, let_in
 from heartline.errors import HeartlineError, LocalProtocolError, SerializationError
 from heartline.link import (
+    GOODBYE_GRACE,
     Change,
     ConnectionState,
     ConnectionStatistics,
@@ -46,8 +47,8 @@ from heartline.push import (
     WaitFor,
     subscribe,
 )
-from heartline.rpc import Calls, Retry
-from heartline.session import Role
+from heartline.rpc import Calls, Retry, waiting_for_this
+from heartline.session import CloseCode, Role
 from heartline.wire import FrameType
 
 __all__ = ["Announcer", "Connection", "ReceivedMessages", "current_connection", "face_of"]
@@ -316,12 +317,18 @@ class Connection(trio.abc.AsyncResource, metaclass=NoPublicConstructor):
         """Say goodbye and close; closing twice is fine.
 
         What was sent before still arrives: the peer has a second to answer, and another second to take the
-        rest. In a cancelled scope the goodbye is said, and nothing is waited for.
+        rest. In a cancelled scope the goodbye is said, and nothing is waited for. In a method that the peer
+        has called nothing is waited for either, and the peer gets its answer first.
 
         When a server closes a connection like this, its client comes back; to keep a client away use
         :meth:`Server.close_connection`.
         """
-        await self._core.aclose()
+        core = self._core
+        if core in waiting_for_this():
+            core.close(CloseCode.NORMAL, "its application closed the connection", drain=GOODBYE_GRACE)
+            await trio.lowlevel.checkpoint()
+        else:
+            await core.aclose()
 
     def statistics(self) -> ConnectionStatistics:
         """A snapshot of the connection."""

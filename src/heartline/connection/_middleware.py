@@ -10,7 +10,7 @@ import trio
 
 from heartline.errors import Overloaded
 from heartline.link import Core
-from heartline.observe import Operation
+from heartline.observe import Operation, sort_out
 
 __all__ = ["Dropped", "let_in"]
 
@@ -35,10 +35,9 @@ async def let_in(core: Core, channel: str, message: Any, put_back: Callable[[], 
         return await core.setup.hooks.around(operation, proceed)
     except (PermissionError, Overloaded) as error:
         logger.debug("%s: a message was refused: %s", core, error)
-    except Exception:
-        raise
-    except BaseException:
-        put_back()
+    except BaseException as error:
+        if sort_out(error)[1] is not None:
+            put_back()
         raise
     await trio.lowlevel.checkpoint()  # other tasks get their turn, however many messages are refused in a row
     raise Dropped

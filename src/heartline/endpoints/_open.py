@@ -17,18 +17,21 @@ from heartline.endpoints._builtin import ask_for_topic, make_push_service
 from heartline.endpoints._settings import ServerSettings
 from heartline.errors import ConfigurationError, ConnectionFailed
 from heartline.link import (
+    GOODBYE_GRACE,
     MAX_IDENTITY,
     Backoff,
     Core,
     Credentials,
+    Engine,
     Flusher,
     HeartbeatTimer,
     Part,
     Peer,
     Setup,
     connect,
+    connect_first,
     make_id,
-    open_plain_nursery,
+    open_engine,
     run_client,
 )
 from heartline.observe import Hooks, Middleware, Observer
@@ -55,6 +58,10 @@ from heartline.wire.text import is_name
 
 __all__ = ["open_connection", "open_server", "serve"]
 
+LEAVING = 3 * GOODBYE_GRACE
+"""Seconds that leaving a block is shielded: one for the peer to answer, one for it to read the rest, and one
+more, after which not even a bug of this side keeps the block from ending."""
+
 
 @asynccontextmanager
 async def open_connection(
@@ -66,6 +73,7 @@ async def open_connection(
     tls: ssl.SSLContext | None = None,
     transport: TransportOptions = TransportOptions(),  # noqa: B008 - frozen
     reconnect: Backoff | None = Backoff(),  # noqa: B008 - frozen
+    patience: float = 0.0,
     heartbeat: Heartbeat = Heartbeat(),  # noqa: B008 - frozen
     limits: Limits = Limits(),  # noqa: B008 - frozen
     history: History = History(),  # noqa: B008 - frozen
@@ -96,16 +104,23 @@ async def open_connection(
     client and what it publishes, and ``observers`` are told what happens: see :class:`Operation` and
     :class:`Observer`. ``rng`` is the source of random delays; a seeded one makes a run repeatable.
 
-    The first connection is tried once, because a wrong address is a mistake that should be reported: raises
-    :class:`ConfigurationError`, :class:`ConnectionFailed`, :class:`ConnectionRefusedByPeer` or
-    :class:`RemoteProtocolError`. Leaving the block says goodbye and ends every task, socket and call; when
-    that is cancelled, the goodbye is said and nothing is waited for.
+    ``patience``: seconds to go on trying for the first connection, with the delays of ``reconnect``, for a
+    server that is not up yet. By default it is tried once, because a wrong address is a mistake that should
+    be reported. Raises :class:`ConfigurationError`, :class:`RemoteProtocolError` or a refusal for good
+    (:class:`ConnectionRefusedByPeer`) at once, and at the end of the patience the last
+    :class:`ConnectionFailed`.
+
+    Leaving the block, in whatever way, says goodbye and ends every task, socket and call. A healthy peer
+    answers within a round trip. One that does not costs a second, and one that does not read either costs
+    two, also when the block was cancelled.
     """
     if not isinstance(target, (str, trio.abc.Stream)):
         raise ConfigurationError(f"target must be a URL (scheme://address) or a stream, not {target!r:.80}")
     _check("transport", transport, TransportOptions)
     _check("identity", identity, str, type(None))
     _check("reconnect", reconnect, Backoff, type(None))
+    if type(patience) not in (int, float) or not patience >= 0:
+        raise ConfigurationError(f"patience must be seconds of at least 0, not {patience!r:.80}")
     _check("history", history, History)
     _check("topics", topics, Mapping, type(None))
     _check("declared_only", declared_only, bool)
@@ -113,34 +128,34 @@ async def open_connection(
         raise ConfigurationError(
             f"identity must be 1 to {MAX_IDENTITY} printable characters, not {identity!r:.80}"
         )
+    delays = reconnect or Backoff()
     if not isinstance(target, str):
-        reconnect = None
+        reconnect, patience = None, 0.0
     if reconnect is None and isinstance(limits, Limits):
         # This client will not come back, so the server need not wait for it.
         limits = replace(limits, resume_window=0)
-    async with open_plain_nursery() as nursery:
+    async with open_engine() as engine:
         hooks = Hooks(middleware, observers)
-        setup = _setup(nursery, heartbeat, limits, serializer, rng, hooks, Announcer(hooks))
+        setup = _setup(engine, heartbeat, limits, serializer, rng, hooks, Announcer(hooks))
         publisher = await _open_publisher(setup, history, topics, declared_only)
         setup.parts = _parts(services, hooks, publisher, None)
         core = Core(setup, Role.CLIENT, Peer(url=target if isinstance(target, str) else "", address=""))
         if isinstance(target, str):
-            context = TransportContext(nursery=nursery, tls=tls, options=transport)
+            context = TransportContext(nursery=engine.nursery, tls=tls, options=transport)
             dial = partial(open_stream, target, context)
         else:
             dial = partial(_give, [target])
         shown = Credentials(credentials, limits.handshake_timeout)
         again = partial(connect, core, dial, identity=identity, credentials=shown)
+        link = await connect_first(again, delays.delays(setup.rng), patience)
+        client = partial(run_client, core, link, again, reconnect, renewable=shown.renewable)
+        engine.nursery.start_soon(client)
         try:
-            link = await again()
-            nursery.start_soon(partial(run_client, core, link, again, reconnect, renewable=shown.renewable))
             await core.wait_open()
-            try:
-                yield face_of(core)
-            finally:
-                await core.aclose()
+            yield face_of(core)
         finally:
-            nursery.cancel_scope.cancel()
+            with trio.move_on_after(LEAVING, shield=True):
+                await core.aclose()
 
 
 async def _give(streams: list[trio.abc.Stream]) -> trio.abc.Stream:
@@ -195,8 +210,9 @@ async def open_server(
     Raises :class:`ConfigurationError` for a wrong setting, :class:`ConnectionFailed` when it cannot listen,
     and :class:`StoreError` when a store cannot be read.
 
-    Leaving the block says goodbye to every client, which will try to come back, and ends every task, socket
-    and call. For a gentle end call :meth:`Server.drain` first.
+    Leaving the block, in whatever way, says goodbye to every client, which will try to come back, and ends
+    every task, socket and call; clients that do not answer cost two seconds at most. For a gentle end call
+    :meth:`Server.drain` first.
     """
     _check("transport", transport, TransportOptions)
     _check("history", history, History)
@@ -207,8 +223,8 @@ async def open_server(
     spoken = _dialects(dialects or {})
     if not urls:
         raise ConfigurationError("open_server needs at least one URL to listen on, such as tcp://127.0.0.1:0")
-    async with AsyncExitStack() as opened, open_plain_nursery() as nursery:
-        context = TransportContext(nursery=nursery, tls=tls, options=transport)
+    async with AsyncExitStack() as opened, open_engine() as engine:
+        context = TransportContext(nursery=engine.nursery, tls=tls, options=transport)
         listeners = []
         for url in urls:
             for listener in await open_listeners(url, context):
@@ -216,7 +232,7 @@ async def open_server(
                 listeners.append(listener)
         hooks = Hooks(middleware, observers)
         announcer = Announcer(hooks)
-        setup = _setup(nursery, heartbeat, limits, serializer, rng, hooks, announcer)
+        setup = _setup(engine, heartbeat, limits, serializer, rng, hooks, announcer)
         publisher = await _open_publisher(setup, history, topics, declared_only)
         inbox = SharedInbox(limits)
         setup.parts = _parts(services, hooks, publisher, inbox)
@@ -225,14 +241,14 @@ async def open_server(
         server = make_server(table, addresses, publisher, announcer, inbox)
         acceptor = Acceptor(table, authenticate, spoken)
         for listener in listeners:
-            nursery.start_soon(acceptor.accept, listener)
+            engine.nursery.start_soon(acceptor.accept, listener)
         try:
             yield server
-            await server.drain(0)
         finally:
+            with trio.move_on_after(LEAVING, shield=True):
+                await server.drain(0)
             announcer.feeds.end()
             inbox.end()
-            nursery.cancel_scope.cancel()
 
 
 async def serve(
@@ -262,7 +278,7 @@ def _check_function(name: str, value: object) -> None:
 
 
 def _setup(
-    nursery: trio.Nursery,
+    engine: Engine,
     heartbeat: Heartbeat,
     limits: Limits,
     serializer: str,
@@ -282,14 +298,15 @@ def _setup(
     _check("rng", rng, random.Random, type(None))
     rng = rng or random.SystemRandom()
     timer, flusher = HeartbeatTimer(heartbeat, rng), Flusher()
-    nursery.start_soon(timer.run)
-    nursery.start_soon(flusher.run)
+    engine.nursery.start_soon(timer.run)
+    engine.nursery.start_soon(flusher.run)
     return Setup(
         limits=limits,
         heartbeat=heartbeat,
         serializer=get_serializer(serializer),
         rng=rng,
-        nursery=nursery,
+        nursery=engine.nursery,
+        let_pass=engine.let_pass,
         timer=timer,
         flusher=flusher,
         parts={},

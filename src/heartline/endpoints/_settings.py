@@ -27,6 +27,7 @@ class ConnectionSettings(TypedDict, total=False):
     tls: ssl.SSLContext | None
     transport: TransportOptions
     reconnect: Backoff | None
+    patience: float
     heartbeat: Heartbeat
     limits: Limits
     history: History

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Awaitable, Callable
 from typing import Any, Unpack
 
-import trio
-
 from heartline.connection import Connection
 from heartline.endpoints import ConnectionSettings, open_connection
-from heartline.errors import ConfigurationError, ConnectionFailed, ConnectionRefusedByPeer
+from heartline.errors import ConfigurationError
 from heartline.federated._federation import DEFAULT, learners_topic, model_topic
 from heartline.federated._model import Evaluation, Model, TrainResult
 from heartline.federated._stub import LearnerStub, ModelPush
-from heartline.link import Backoff, open_plain_nursery
+from heartline.link import open_plain_nursery
 from heartline.push import Subscription
 
 __all__ = ["Learner", "run_learner"]
+
+PATIENCE = 60.0
+"""Seconds to wait for a server that is not there yet: the parts of a federation are started in any order."""
 
 OnPush = Callable[[Model, int], None]
 
@@ -59,7 +59,6 @@ async def run_learner(
     learner: Learner,
     *,
     federation: str = DEFAULT,
-    patience: float = 60.0,
     on_push: OnPush | None = None,
     **settings: Unpack[ConnectionSettings],
 ) -> None:
@@ -68,10 +67,10 @@ async def run_learner(
     It connects to ``target``, registers, takes every new model and trains when asked. After a loss it comes
     back by itself and gets the current model. ``federation``: which one of the server's, by the name that
     its trainer has. A training that finished before this learner came does not concern it: it waits for the
-    next one of the federation. ``patience``: seconds to wait for a server that is not there
-    yet, a minute because the parts of a federation are started in any order. ``on_push(model, version)`` is
-    called beside ``learner.on_model``. ``settings`` are those of :func:`heartline.open_connection`;
-    ``identity`` should be the same at every start, so that the trainer recognizes the learner.
+    next one of the federation. ``on_push(model, version)`` is called beside ``learner.on_model``.
+    ``settings`` are those of :func:`heartline.open_connection`. ``patience`` is a minute unless given,
+    because the parts of a federation are started in any order; ``identity`` should be the same at every
+    start, so that the trainer recognizes the learner.
 
     Raises what ended the connection for good, such as :class:`ConnectionRefusedByPeer`, and
     :class:`Forbidden` if the server's middleware lets it not register. Cancelling says
@@ -81,27 +80,15 @@ async def run_learner(
     if not isinstance(learner, Learner):
         raise ConfigurationError(f"learner must be a heartline.federated.Learner, not {learner!r}")
     topics = model_topic(federation), learners_topic(federation)
-    rng = settings["rng"] = settings.get("rng") or random.SystemRandom()
-    first_delay = (settings.get("reconnect") or Backoff()).initial
     # The nursery of the work: a training outlives the connection on which it was ordered, and the next one
     # answers with its result.
     async with open_plain_nursery() as nursery:
         evaluates = type(learner).evaluate is not Learner.evaluate
         stub = LearnerStub(learner, on_push, nursery, evaluates=evaluates)
         settings["services"] = [stub, *settings.get("services", ())]
-        deadline = trio.current_time() + patience
-        for delay in Backoff(initial=min(1.0, first_delay), maximum=1.0).delays(rng):
-            try:
-                async with open_connection(target, **settings) as connection:
-                    await _follow(connection, stub, *topics)
-                break
-            except ConnectionRefusedByPeer as error:
-                if error.terminal or trio.current_time() >= deadline:
-                    raise
-            except ConnectionFailed:
-                if stub.version is not None or trio.current_time() >= deadline:
-                    raise
-            await trio.sleep(delay)
+        settings.setdefault("patience", PATIENCE)
+        async with open_connection(target, **settings) as connection:
+            await _follow(connection, stub, *topics)
         nursery.cancel_scope.cancel()
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import trio
 
 from heartline.link import ConnectionState, current
+from heartline.observe import own_error
 
 __all__ = ["OrderRunner"]
 
@@ -28,7 +29,7 @@ class _Work:
         self.done = trio.Event()
         self.callers = 0
         self.result: Any = None
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
 
 
 class OrderRunner:
@@ -70,10 +71,11 @@ class OrderRunner:
         try:
             with work.scope:
                 work.result = await run()
-        except Exception as error:
-            work.error = error
-        finally:
-            work.done.set()
+        except BaseException as error:
+            work.error = own_error(error)
+        # Not when the learner itself is cancelled: then there is no outcome, and the callers end with the
+        # connection.
+        work.done.set()
 
 
 def _watch_link() -> Callable[[], bool]:

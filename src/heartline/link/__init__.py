@@ -4,11 +4,12 @@ What stands on it is written against :class:`Core` and :class:`Link`, and given 
 """
 
 from heartline.link._backoff import Backoff
-from heartline.link._client import connect, run_client
+from heartline.link._client import connect, connect_first, run_client
 from heartline.link._construction import NoPublicConstructor
 from heartline.link._core import Core
 from heartline.link._credentials import Credentials
 from heartline.link._current import current
+from heartline.link._engine import Engine, open_engine
 from heartline.link._flusher import Flusher
 from heartline.link._goodbye import GOODBYE_GRACE
 from heartline.link._handshake import read_some, receive_greeting, send_greeting
@@ -41,6 +42,7 @@ __all__ = [
     "ConnectionStep",
     "Core",
     "Credentials",
+    "Engine",
     "Flusher",
     "HeartbeatTimer",
     "Link",
@@ -53,8 +55,10 @@ __all__ = [
     "Unsent",
     "close_stream",
     "connect",
+    "connect_first",
     "current",
     "make_id",
+    "open_engine",
     "open_plain_nursery",
     "read_some",
     "receive_greeting",

@@ -44,14 +44,19 @@ class Backoff:
         if self.attempts is not None and not (type(self.attempts) is int and self.attempts > 0):
             raise ConfigurationError(f"Backoff.attempts must be at least 1 or None, not {self.attempts!r}")
 
+    def ceiling(self, failures: int) -> float:
+        """The longest delay after so many failed attempts, in seconds."""
+        ceiling = self.initial
+        while failures and ceiling < self.maximum and self.factor > 1:
+            ceiling, failures = min(self.maximum, ceiling * self.factor), failures - 1
+        return ceiling
+
     def delays(self, rng: random.Random, *, after: int = 0) -> Iterator[float]:
         """The delay before each attempt in a row, in seconds; ends after ``attempts``.
 
         ``after`` attempts have failed before: the ceiling begins where these have left it.
         """
-        ceiling, count = self.initial, 0
-        while after and ceiling < self.maximum:
-            ceiling, after = min(self.maximum, ceiling * self.factor), after - 1
+        ceiling, count = self.ceiling(after), 0
         while self.attempts is None or count < self.attempts:
             yield rng.uniform(0, ceiling)
             ceiling = min(self.maximum, ceiling * self.factor)

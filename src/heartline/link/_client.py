@@ -24,7 +24,7 @@ from heartline.errors import (
     SerializationError,
 )
 from heartline.link._backoff import Backoff
-from heartline.link._core import Core
+from heartline.link._core import Core, bare
 from heartline.link._credentials import Credentials
 from heartline.link._goodbye import GOODBYE_GRACE
 from heartline.link._handshake import receive_greeting, send_greeting
@@ -33,12 +33,13 @@ from heartline.link._link import Link, close_stream
 from heartline.link._peer import Peer
 from heartline.link._serving import serve_link
 from heartline.link._state import ConnectionState
+from heartline.observe import own_error, report, sort_out
 from heartline.session import CloseCode, Refuse, Role, Session, Welcome
 from heartline.session.session import Event
 from heartline.transports import describe
 from heartline.wire.text import is_name, printable
 
-__all__ = ["connect", "run_client"]
+__all__ = ["connect", "connect_first", "run_client"]
 
 logger = logging.getLogger("heartline.link")
 
@@ -90,11 +91,31 @@ async def connect(core: Core, dial: Dial, *, identity: str | None, credentials: 
             await close_stream(stream, trio.current_time() + GOODBYE_GRACE)
         if isinstance(error, ConnectionLost):
             raise ConnectionFailed(f"{failed}: {error}") from error
-        if isinstance(error, Exception) and not isinstance(error, (HeartlineError, _Forgotten)):
-            # A third party's transport may raise anything: that is one failed attempt, not the end of the
-            # block.
-            raise ConnectionFailed(f"{failed}: the transport raised {error!r}") from error
-        raise
+        if isinstance(error, (HeartlineError, _Forgotten)):
+            raise
+        # A third party's transport may raise anything: that is one failed attempt, not the end of the block.
+        raise ConnectionFailed(f"{failed}: the transport raised {error!r}") from own_error(error)
+
+
+async def connect_first(
+    again: Callable[[], Awaitable[Link]], delays: Iterator[float], patience: float
+) -> Link:
+    """Go on to connect for so many seconds; raises the last error.
+
+    What another attempt cannot mend is raised at once: a refusal for good, a wrong setting, a peer that
+    speaks another protocol.
+    """
+    deadline = trio.current_time() + patience
+    while True:
+        try:
+            return await again()
+        except ConnectionFailed as error:
+            final = isinstance(error, ConnectionRefusedByPeer) and error.terminal
+            delay = next(delays, None)
+            if final or delay is None or trio.current_time() >= deadline:
+                raise
+            logger.info("another attempt in %.2g s: %s", delay, error)
+        await trio.sleep_until(min(deadline, trio.current_time() + delay))
 
 
 def _next_attempt(core: Core) -> tuple[bytes, int]:
@@ -168,8 +189,12 @@ async def run_client(
     """
     try:
         await _live(core, link, again, backoff, renewable)
-    except* Exception:  # may come in a group beside a cancellation, which goes on
-        logger.exception("%s: internal error", core)
+    except BaseException as error:  # may come in a group beside a cancellation, which goes on
+        own, passing = sort_out(error)
+        if own is not None:
+            report(logger, own, "%s: internal error", core)
+        if passing is not None:
+            core.setup.let_pass(passing)
 
 
 async def _live(
@@ -178,7 +203,7 @@ async def _live(
     reason: HeartlineError = ConnectionClosed(
         "the block that the connection lived in was left", code=CloseCode.NORMAL, by_peer=False
     )
-    short_lived = 0
+    failures, resumed = 0, False
     try:
         while True:
             opened = trio.current_time()
@@ -186,21 +211,34 @@ async def _live(
             if backoff is None or _is_final(lost, renewable):
                 reason = lost
                 return
-            # A link that did not last counts as a failed attempt, so the delays keep growing.
-            short_lived = 0 if opened + backoff.maximum < trio.current_time() else short_lived + 1
-            delays = backoff.delays(core.setup.rng, after=max(0, short_lived - 1))
+            lasted = trio.current_time() - opened
+            failures = 0 if _was_fine(lasted, backoff, failures, resumed=resumed) else failures + 1
+            delays = backoff.delays(core.setup.rng, after=max(0, failures - 1))
+            former = link
             with trio.CancelScope() as core.dialing:
                 link = await _dial_again(core, delays, again, lost, renewable)
+            resumed = link is former
             if core.state is ConnectionState.CLOSED:  # its user has closed it during the attempts
                 await link.aclose(grace=GOODBYE_GRACE)
                 return
     except HeartlineError as error:
-        reason = error
-    except Exception:
-        reason = ConnectionLost("internal error, see the log")
+        reason = error.with_traceback(None)
+    except BaseException as error:
+        if sort_out(error)[1] is None:
+            reason = ConnectionLost("internal error, see the log")
         raise
     finally:
         core.finish(reason)
+
+
+def _was_fine(lasted: float, backoff: Backoff, failures: int, *, resumed: bool) -> bool:
+    """Whether a link was no failed attempt, so that the delays begin anew.
+
+    A server that takes clients in and drops them must not be asked more and more often. But one that let a
+    session go on is healthy, and its network is not: then it is enough to have lasted for as long as the next
+    delay may take.
+    """
+    return lasted > (backoff.ceiling(failures) if resumed else backoff.maximum)
 
 
 async def _dial_again(
@@ -228,7 +266,7 @@ async def _dial_again(
         except (ConnectionFailed, ProtocolError, SerializationError) as error:
             reason = error
         logger.debug("%s: no link yet, attempt %d failed: %s", core, attempt, reason)
-    raise ConnectionFailed(f"gave up reconnecting (Backoff.attempts): {reason}") from reason
+    raise ConnectionFailed(f"gave up reconnecting (Backoff.attempts): {reason}") from bare(reason)
 
 
 async def _until(core: Core, expiry: float, function: Callable[..., Awaitable[T]], *args: object) -> T:

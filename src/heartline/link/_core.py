@@ -30,7 +30,7 @@ from heartline.session.session import Event
 from heartline.wire import Frame
 from heartline.wire.text import printable
 
-__all__ = ["Core"]
+__all__ = ["Core", "bare"]
 
 logger = logging.getLogger("heartline.link")
 
@@ -331,7 +331,7 @@ class Core:
         if self.state is _OPEN or self.state is _LEAVING:
             self._step(ConnectionStep.LINK_DOWN)
         self._goodbye = None
-        self.reason = reason
+        self.reason = bare(reason)
         for part in self._parts.values():
             try:
                 part.on_session_end(reason, link.withdraw)
@@ -362,6 +362,12 @@ class Core:
 
     def _tell(self, change: Change, reason: HeartlineError | None = None) -> None:
         self.setup.on_change(self, change, reason)
+
+
+def bare(reason: HeartlineError) -> HeartlineError:
+    """The error without where it comes from, which its text says: it will be the cause of others."""
+    reason.__traceback__ = reason.__cause__ = reason.__context__ = None
+    return reason
 
 
 def _is_on_purpose(reason: HeartlineError) -> bool:

@@ -11,6 +11,7 @@ import trio
 
 from heartline._summaries import Summary
 from heartline.errors import ConnectionFailed
+from heartline.observe import own_error
 
 __all__ = ["Credentials"]
 
@@ -46,12 +47,13 @@ class Credentials:
         try:
             with trio.move_on_after(self._timeout):
                 return await _call(self._source)
-        except Exception as error:
+        except BaseException as error:
+            own = own_error(error)
             if not asked_before:
                 raise
             if troubles.admit("credentials raised"):
-                logger.warning("the function for the credentials raised", exc_info=error)
-            raise ConnectionFailed(f"the function for the credentials raised {error!r}") from error
+                logger.warning("the function for the credentials raised", exc_info=own)
+            raise ConnectionFailed(f"the function for the credentials raised {error!r}") from own
         raise ConnectionFailed(
             f"no credentials within {self._timeout:g} s (Limits.handshake_timeout) from the function for them"
         )

@@ -28,6 +28,7 @@ from heartline._summaries import Summary
 from heartline.errors import ConnectionLost, HeartlineError
 from heartline.link._state import LINK_TRANSITIONS, LinkState, LinkStep
 from heartline.link._waiting import Queues
+from heartline.observe import report, sort_out
 from heartline.session import CloseCode, PeerLimits, Session, State
 from heartline.session.outbox import Buffer
 from heartline.session.session import Event
@@ -359,11 +360,12 @@ class Link:
                 self.lose(ConnectionLost(f"the link broke while writing: {reason_of(error)}"))
             except HeartlineError as error:
                 self.fail(error)
-        except* Exception:
+        except BaseException as error:
             # As in serve_link: a bug met on one link must not end the others. It may come in a group beside a
             # cancellation of the endpoint, which goes on.
-            logger.exception("%s: internal error while writing", self.owner)
-            self.fail(ConnectionLost("internal error, see the log"))
+            if sort_out(error)[0] is not None:
+                self.fail(ConnectionLost("internal error, see the log"))
+            report(logger, error, "%s: internal error while writing", self.owner)
 
     async def _write_on(self) -> None:
         while True:
@@ -480,8 +482,8 @@ class Link:
                     await self._write_here()
         except (HeartlineError, trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # what could not be written is lost with the link; the close goes on
-        except Exception:
-            logger.exception("%s: the stream raised in its last write", self.owner)
+        except BaseException as error:
+            report(logger, error, "%s: the stream raised in its last write", self.owner)
 
     async def _write_here(self) -> None:
         self._writing = _DUE  # from now on this task is the writer
@@ -498,9 +500,9 @@ async def close_stream(stream: trio.abc.Stream, deadline: float) -> None:
             await stream.aclose()
     except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
         logger.debug("a stream was broken when it was closed: %s", error.__cause__ or error)
-    except Exception:
+    except BaseException as error:
         # A stream counts as closed even when it raises, and its error must not end other connections.
-        logger.exception("a stream raised while it was closed")
+        report(logger, error, "a stream raised while it was closed")
 
 
 def _join(buffers: list[Buffer]) -> bytes:

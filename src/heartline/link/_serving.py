@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 
 import trio
 
@@ -12,6 +13,7 @@ from heartline.link._current import current
 from heartline.link._goodbye import say_why
 from heartline.link._link import Link
 from heartline.link._reading import read
+from heartline.observe import report, sort_out
 from heartline.session import CloseCode, Role
 
 __all__ = ["serve_link"]
@@ -37,17 +39,17 @@ async def serve_link(core: Core, link: Link) -> HeartlineError:
         say_why(link, CloseCode.PROTOCOL_ERROR, str(error))
     except ConnectionLost as error:
         link.lose(error)
-    except Exception:
+    except BaseException as error:
+        if sort_out(error)[1] is not None:  # Cancelled, or Ctrl-C in a method that was running here
+            reason = ConnectionLost("the block that the connection lived in was left")
+            ended = CloseCode.NORMAL if core.role is Role.CLIENT else CloseCode.GOING_AWAY
+            say_why(link, ended, f"the {core.role.value} has ended")
+            raise
         # An error on one peer's connection must not end the server, and the other connections with it.
-        log = logger.exception if core.setup.troubles.admit("internal errors") else logger.debug
-        log("%s: internal error", core)
+        admit = partial(core.setup.troubles.admit, "internal errors")
+        report(logger, error, "%s: internal error", core, admit=admit)
         reason = ConnectionLost("internal error, see the log")
         say_why(link, CloseCode.INTERNAL_ERROR, "internal error")
-    except BaseException:  # Cancelled, or Ctrl-C in a method that was running here
-        reason = ConnectionLost("the block that the connection lived in was left")
-        if core.role is Role.SERVER:
-            say_why(link, CloseCode.GOING_AWAY, "the server has ended")
-        raise
     finally:
         await core.end_link(link, reason)
     assert core.reason is not None, "the link has ended, and no other one came yet"

@@ -81,6 +81,8 @@ class Setup:
     serializer: Serializer
     rng: random.Random
     nursery: trio.Nursery
+    let_pass: Callable[[BaseException], None]
+    """What becomes of an error of an engine's task that is not its own; see :meth:`Engine.let_pass`."""
     timer: HeartbeatTimer
     flusher: Flusher
     parts: Mapping[int, Callable[[Core], Part]]

@@ -18,6 +18,7 @@ import outcome
 import trio
 
 from heartline.errors import StoreError
+from heartline.observe import report
 from heartline.push._keys import Key
 from heartline.push._store import Store, StoredUpdate
 from heartline.push._topic import TURN, Taken, Topic
@@ -117,9 +118,9 @@ class Journal:
         batch = _number(items)
         try:
             await self.store.append(batch)
-        except Exception as error:
+        except BaseException as error:
             if not isinstance(error, StoreError):
-                logger.exception("a store failed with an error that is not a StoreError")
+                report(logger, error, "a store failed with an error that is not a StoreError")
             while items:
                 item = items.popleft()
                 # Each publisher gets an error of its own, since raising one adds to its traceback.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from heartline.errors import PushError, SerializationError
+from heartline.observe import own_error
 from heartline.push._settings import Fold
 from heartline.push._store import SavedState
 from heartline.push._wire import PUSH_HEAD, stamp
@@ -54,7 +55,7 @@ class State:
         self._stamped: tuple[bytes, ItemCount] | None = None
         self._lost = ""
         """Why there is no state any more."""
-        self._cause: Exception | None = None
+        self._cause: BaseException | None = None
         self._due: int = 0
         """Bytes of updates until the state is looked at again: as many as it had itself the last time."""
         self.offset: int = 0
@@ -82,7 +83,8 @@ class State:
         try:
             self._value = self._fold.apply(self._value, decode_value(value, flags))
             self.offset = offset
-        except Exception as error:
+        except BaseException as error:
+            own_error(error)  # Ctrl-C goes on
             self._end(f"update {offset} could not be applied: {error!r:.200}", error)
             return
         self._due -= len(value)
@@ -96,12 +98,12 @@ class State:
         except PushError:
             pass  # it is lost, and the log says why
 
-    def _end(self, reason: str, cause: Exception) -> None:
+    def _end(self, reason: str, cause: BaseException) -> None:
         self.fail(reason, cause)
         if self._durable:
             warn_of_end(self._topic, self.saved)
 
-    def fail(self, reason: str, cause: Exception | None = None) -> None:
+    def fail(self, reason: str, cause: BaseException | None = None) -> None:
         """There is no state any more, and asking for it raises."""
         logger.error("topic %r has no state any more: %s", self._topic, reason, exc_info=cause)
         self._lost, self._cause = reason, cause

@@ -1,6 +1,6 @@
 """Remote calls: services, typed and dynamic proxies, deadlines, cancellation and retries."""
 
-from heartline.rpc._calls import Calls
+from heartline.rpc._calls import Calls, waiting_for_this
 from heartline.rpc._faults import NotBegun
 from heartline.rpc._hooked import hook
 from heartline.rpc._proxy import Proxy, RemoteMethod, remote
@@ -19,4 +19,5 @@ __all__ = [
     "method",
     "remote",
     "service",
+    "waiting_for_this",
 ]

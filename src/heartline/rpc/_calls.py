@@ -33,11 +33,12 @@ from heartline.errors import (
     InvalidArguments,
     LocalProtocolError,
     Outcome,
+    Overloaded,
     RemoteProtocolError,
     SerializationError,
 )
 from heartline.link import ConnectionState, Core, Link, LinkState, Unsent, current
-from heartline.observe import Tell
+from heartline.observe import Tell, sort_out
 from heartline.rpc._faults import Fault, encode_fault, error_of, fault_of, named, without_data
 from heartline.rpc._methods import Mode
 from heartline.rpc._proxy import make_proxy
@@ -47,7 +48,7 @@ from heartline.rpc._wire import decode_call, encode_call
 from heartline.wire import Frame, FrameType, convert, decode_body, decode_value, encode_value
 from heartline.wire.limits import SMALL_CALL
 
-__all__ = ["Calls"]
+__all__ = ["Calls", "waiting_for_this"]
 
 _CALL, _RESULT, _FAULT, _CANCEL = FrameType.CALL, FrameType.RESULT, FrameType.FAULT, FrameType.CANCEL
 _ANSWERS = (_RESULT, _FAULT)
@@ -226,20 +227,34 @@ class Calls:
         if link is None or (core.state is not _OPEN and core.state is not _LOST):
             await trio.lowlevel.checkpoint()
             raise self._not_sent(name)
-        await self._wait(link, name, "calls", lambda: True)
+        pending, limit = self._pending, link.peer_limits.calls
+        if core not in waiting_for_this():
+            await self._wait(link, name, "calls", lambda: len(pending) < limit)
+            return link
+        # It must neither wait for these calls nor behind others that do: they may wait for it.
+        await self._wait(link, name, "nested calls", lambda: True)
+        if len(pending) >= limit:
+            raise Overloaded(
+                f"{name} was not called: {limit} calls are in progress at the peer (its Limits.calls), "
+                "and may wait for the method that calls it",
+                outcome=Outcome.NOT_SENT,
+            )
         return link
 
     async def _wait_share(self, link: Link, name: str, size: int) -> None:
         """Wait, behind other long calls, until the peer has room for arguments of this size as well."""
-        if current.get(None) is self._core:
+        if self._core in waiting_for_this():
             return  # a handler must not wait for calls that wait for it: the peer refuses what is too much
-        share = link.peer_limits.share // 2
-        await self._wait(link, name, "long calls", lambda: not self._sent or self._sent + size <= share)
+        share, pending, limit = link.peer_limits.share // 2, self._pending, link.peer_limits.calls
+
+        def fits() -> bool:
+            return len(pending) < limit and (not self._sent or self._sent + size <= share)
+
+        await self._wait(link, name, "long calls", fits)
 
     async def _wait(self, link: Link, name: str, what: str, fits: Callable[[], bool]) -> None:
-        pending, limit = self._pending, link.peer_limits.calls
         try:
-            await link.wait(what, lambda: link.up and not link.crowded and len(pending) < limit and fits())
+            await link.wait(what, lambda: link.up and not link.crowded and fits())
         except ConnectionLost:
             raise self._not_sent(name) from None
         if self._core.link is not link or self._core.state is not _OPEN:
@@ -342,7 +357,7 @@ class Calls:
         if bound.mode is Mode.INLINE and link.clear:
             try:
                 result = run_inline(bound, args, kwargs, self._now)
-            except Exception as error:
+            except BaseException as error:
                 self._fault(number, self._fault_of(bound, error))
                 return
             if type(result) is not CoroutineType:
@@ -388,10 +403,12 @@ class Calls:
                 result = await run_async(bound, args, kwargs)
                 if not link.clear:
                     await _wait_writable(link, "answers")
-        except* Exception as errors:
+        except BaseException as errors:
             # Errors of cleaning up may stand in a group beside Cancelled: the scope takes out its own,
             # and one from around it goes on.
             fault = self._fault_of(bound, errors)
+            if fault is None:
+                return
         finally:
             self._tasks -= 1
             self.held -= size
@@ -406,17 +423,25 @@ class Calls:
             self._fault(number, fault)
         self._core.leave_when_idle()
 
+    def _fault_of(self, bound: Bound, error: BaseException) -> Fault | None:
+        """What the caller is told: nothing if it was Ctrl-C, which ends the block. A cancellation goes on."""
+        own, passing = sort_out(error)
+        fault = None if own is None else fault_of(bound.log, own, self._core.setup.serializer)
+        if passing is not None:
+            self._core.setup.let_pass(passing)
+        return fault
+
     def _result(self, link: Link, number: int, bound: Bound, result: Any) -> None:
         try:
             payload, flags = encode_value(self._core.setup.serializer, result, link.peer_limits)
             link.put(_RESULT, 0, number, payload, flags)
         except (SerializationError, LocalProtocolError) as error:
-            self._fault(number, self._fault_of(bound, type(error)(f"its result: {error}")))
+            wrong = type(error)(f"its result: {error}")
+            self._fault(number, fault_of(bound.log, wrong, self._core.setup.serializer))
 
-    def _fault_of(self, bound: Bound, error: Exception) -> Fault:
-        return fault_of(bound.log, error, self._core.setup.serializer)
-
-    def _fault(self, number: int, fault: Fault, lane: int = 0) -> None:
+    def _fault(self, number: int, fault: Fault | None, lane: int = 0) -> None:
+        if fault is None:
+            return
         try:
             self._core.require_link().put(_FAULT, lane, number, encode_fault(fault))
         except LocalProtocolError as error:
@@ -424,6 +449,36 @@ class Calls:
                 self._fault(number, without_data(fault, error))
             else:  # the peer's limits are too small even for a FAULT
                 self._core.require_link().fail(ConnectionLost(f"the peer cannot be answered: {error}"))
+
+
+def waiting_for_this() -> set[Core]:
+    """The connections whose calls may wait for the code that runs now.
+
+    They are the connection whose method is running here; those whose methods, running here, have called that
+    peer, for the call that is running may come of theirs; and so on.
+    """
+    found: set[Core] = set()
+    more = [_served_by(trio.lowlevel.current_task())]
+    while more:
+        core = more.pop()
+        if core is not None and core not in found:
+            found.add(core)
+            calls = core.find_part(Calls)
+            if calls is not None:
+                more.extend(map(_served_by, calls._pending.values()))
+    return found
+
+
+def _served_by(task: trio.lowlevel.Task) -> Core | None:
+    """The connection for whose call a task runs; ``None`` for one that a method only has left behind."""
+    core = task.context.get(current)
+    if core is not None:
+        above: trio.lowlevel.Task | None = task
+        while above is not None and (nursery := above.parent_nursery) is not None:
+            if nursery is core.setup.nursery:
+                return core
+            above = nursery.parent_task
+    return None
 
 
 def _time_left() -> float:

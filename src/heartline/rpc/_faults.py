@@ -74,9 +74,9 @@ def named(error: E, method: str) -> E:
     return error
 
 
-def fault_of(log: MethodLog, error: Exception, serializer: Serializer) -> Fault:
+def fault_of(log: MethodLog, error: BaseException, serializer: Serializer) -> Fault:
     """Return what the caller is told about an error; the traceback stays in this side's log."""
-    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]  # the caller need not know that the method uses a nursery
     if isinstance(error, PermissionError) and error.errno is None:
         return Fault("forbidden", _text(error) or "not allowed")
@@ -113,8 +113,8 @@ def without_data(fault: Fault, why: LocalProtocolError) -> Fault:
     return Fault("raised", text, type_name=fault.type_name)
 
 
-def _text(error: Exception) -> str:
-    if isinstance(error, ExceptionGroup):
+def _text(error: BaseException) -> str:
+    if isinstance(error, BaseExceptionGroup):
         return "; ".join(f"{type(inner).__name__}: {_text(inner)}" for inner in error.exceptions)
     try:
         return str(error)

@@ -6,6 +6,7 @@ import logging
 import random
 from collections.abc import Coroutine, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import trio
@@ -22,6 +23,7 @@ from heartline.link import (
     send_greeting,
     serve_link,
 )
+from heartline.observe import own_error, report, sort_out
 from heartline.server._admission import Authenticate, authenticate_peer, check_version, find_place
 from heartline.server._dialects import NATIVE, Dialect, Visit, answer_unknown
 from heartline.server._handover import State as HandoverState
@@ -67,14 +69,21 @@ class Acceptor:
                     stream = await listener.accept()
                 except trio.ClosedResourceError:
                     raise
-                except Exception as error:
-                    if self._table.setup.troubles.admit("failures to accept"):
-                        # The system's own errors, such as a lack of descriptors, are no bugs.
-                        log = logger.error if isinstance(error, OSError) else logger.exception
-                        log("a listener could not accept a stream, and goes on trying: %r", error)
+                except BaseException as error:  # may come in a group beside the cancellation, which goes on
+                    self._report_accepting(error)
                     await trio.sleep(ACCEPT_PAUSE)
                 else:
                     self._table.setup.nursery.start_soon(self.serve, stream, listener.url)
+
+    def _report_accepting(self, error: BaseException) -> None:
+        text, kind = "a listener could not accept a stream, and goes on trying: %r", "failures to accept"
+        if not isinstance(error, OSError):
+            self._report(error, kind, text, error)
+        elif self._table.setup.troubles.admit(kind):
+            logger.error(text, error)  # the system's own errors, such as a lack of descriptors, are no bugs
+
+    def _report(self, error: BaseException, kind: str, message: str, *args: object) -> None:
+        report(logger, error, message, *args, admit=partial(self._table.setup.troubles.admit, kind))
 
     @trio.lowlevel.enable_ki_protection
     async def serve(self, stream: trio.abc.Stream, url: str) -> None:
@@ -87,9 +96,12 @@ class Acceptor:
             admitted = await self._admit(stream, url)
             if admitted is not None:
                 await self._begin(stream, *admitted)
-        except* Exception:  # may come in a group beside a cancellation, which goes on
-            log = logger.exception if self._table.setup.troubles.admit("internal errors") else logger.debug
-            log("internal error while serving a stream")
+        except BaseException as error:  # may come in a group beside a cancellation, which goes on
+            own, passing = sort_out(error)
+            if own is not None:
+                self._report(own, "internal errors", "internal error while serving a stream")
+            if passing is not None:
+                self._table.setup.let_pass(passing)
         finally:
             await close_stream(stream, trio.current_time())
 
@@ -152,9 +164,9 @@ class Acceptor:
             raise Refused(CloseCode.PROTOCOL_ERROR, str(error)) from None
         except ConnectionLost as error:
             raise Refused(None, str(error)) from None
-        except Exception as error:
+        except BaseException as error:
             # As everywhere, a bug met on one stream must not end the server.
-            raise Refused(CloseCode.INTERNAL_ERROR, "internal error") from error
+            raise Refused(CloseCode.INTERNAL_ERROR, "internal error") from own_error(error)
         finally:
             self._table.handshakes.end(handshake)
         raise self._table.handshakes.verdict(handshake)
@@ -192,9 +204,8 @@ class Acceptor:
             await self._dialects.get(first[0], answer_unknown)(stream, first, visit)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             logger.debug("%s broke off: %s", handshake.peer.address, error)
-        except Exception:
-            log = logger.exception if table.setup.troubles.admit("dialects raised") else logger.debug
-            log("the dialect of the first byte 0x%02x raised", first[0])
+        except BaseException as error:
+            self._report(error, "dialects raised", "the dialect of the first byte 0x%02x raised", first[0])
         await close_stream(stream, trio.current_time() + GOODBYE_GRACE)
 
     async def _turn_away(
@@ -213,9 +224,10 @@ class Acceptor:
                 session.refuse(refused.code, refused.reason)
                 with trio.CancelScope(shield=True, deadline=deadline):
                     await send_greeting(stream, session)
-        except Exception:
+        except BaseException as error:
+            own = own_error(error)
             if self._table.setup.troubles.admit("streams raised"):
-                logger.warning("the stream of a peer raised while it was turned away", exc_info=True)
+                logger.warning("the stream of a peer raised while it was turned away", exc_info=own)
         finally:
             # A transport may have sent its own reason, which needs a moment to arrive.
             await close_stream(stream, deadline)
@@ -228,7 +240,8 @@ def _address(stream: trio.abc.Stream, handshake: Handshake | None) -> str:
         return handshake.peer.address
     try:
         return describe(stream).address
-    except Exception:
+    except BaseException as error:
+        own_error(error)  # Ctrl-C goes on
         return type(stream).__name__
 
 

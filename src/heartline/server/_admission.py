@@ -18,7 +18,7 @@ import trio
 
 from heartline.errors import Overloaded
 from heartline.link import MAX_IDENTITY, ConnectionState, Core, Peer, make_id
-from heartline.observe import Hooks, Operation
+from heartline.observe import Hooks, Operation, own_error
 from heartline.server._refusals import Refused
 from heartline.server._table import Table
 from heartline.session import CloseCode, Hello
@@ -57,8 +57,9 @@ async def authenticate_peer(hooks: Hooks, authenticate: Authenticate | None, pee
     except PermissionError as error:
         reason = str(error) or "the credentials were not accepted"
         raise Refused(CloseCode.UNAUTHENTICATED, reason) from None
-    except Exception as error:
-        raise Refused(CloseCode.INTERNAL_ERROR, "the server could not check the credentials") from error
+    except BaseException as error:
+        failed = Refused(CloseCode.INTERNAL_ERROR, "the server could not check the credentials")
+        raise failed from own_error(error)
     return identity
 
 

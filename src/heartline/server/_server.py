@@ -20,8 +20,9 @@ from heartline.connection import (
     face_of,
 )
 from heartline.errors import ConfigurationError, LocalProtocolError
-from heartline.link import Core, Link, NoPublicConstructor
+from heartline.link import GOODBYE_GRACE, Core, Link, NoPublicConstructor
 from heartline.push import History, Publisher, Receipt, SlowPolicy, TopicStatistics, WaitFor
+from heartline.rpc import waiting_for_this
 from heartline.server._table import Table
 from heartline.session import CloseCode
 from heartline.wire import HEADER, FrameType
@@ -243,6 +244,8 @@ class Server(metaclass=NoPublicConstructor):
         client away. A client whose link is lost at the moment cannot be told the code, and comes back to a
         new session.
 
+        In a method that this peer has called it waits for nothing, and the peer gets its answer first.
+
         Raises :class:`ConfigurationError` for another code or a reason that is no text, and
         :class:`LocalProtocolError` when there is no such connection. Cancelling ends the wait alone: the
         connection still closes.
@@ -254,30 +257,42 @@ class Server(metaclass=NoPublicConstructor):
         if not isinstance(reason, str):
             raise ConfigurationError(f"reason must be a str, not {reason!r:.80}")
         core = self._get_core(connection_id)
-        core.close(code, reason)
+        asking = core in waiting_for_this()
+        core.close(code, reason, drain=GOODBYE_GRACE if asking else 0)
         await trio.lowlevel.checkpoint()
-        while self._table.cores.get(connection_id) is core:
+        while self._table.cores.get(connection_id) is core and not asking:
             await self._table.left.park()
 
     async def drain(self, timeout: float) -> bool:
         """Refuse new clients, give calls in progress ``timeout`` seconds to end, then close all connections.
 
-        Returns whether all of them ended in time. Raises :class:`ConfigurationError` for a timeout that is no
-        number of at least 0. Cancelling takes nothing back: peers that were told of the end close their
-        connections, and new clients are still refused.
+        Returns whether all of them ended in time. In a method that a peer has called, the connections whose
+        calls may wait for that method are not waited for: they close once their calls have ended, at the
+        latest three seconds after the timeout, so that the method can still answer.
+
+        Raises :class:`ConfigurationError` for a timeout that is no number of at least 0. Cancelling takes
+        nothing back: peers that were told of the end close their connections, and new clients are still
+        refused.
         """
         if not _is_number(timeout, int, float) or not timeout >= 0:
             raise ConfigurationError(f"timeout must be seconds of at least 0, not {timeout!r:.80}")
         table = self._table
         table.draining = True
         await trio.lowlevel.checkpoint()
+        asking = waiting_for_this()
         for core in list(table.cores.values()):
-            core.close(CloseCode.GOING_AWAY, "the server is draining", drain=timeout)
+            # Who asks gets the answer after all others have closed.
+            longer = timeout + 2 * GOODBYE_GRACE if core in asking else timeout
+            core.close(CloseCode.GOING_AWAY, "the server is draining", drain=longer)
+
+        def others() -> list[Core]:
+            return [core for core in table.cores.values() if core not in asking]
+
         with trio.move_on_after(timeout):
-            while table.cores:
+            while others():
                 await table.left.park()
-        in_time = all(core.idle for core in table.cores.values())
-        while table.cores:  # each link ends a second after its drain at the latest
+        in_time = all(core.idle for core in others())
+        while others():  # each link ends a second after its drain at the latest
             await table.left.park()
         return in_time
 

@@ -61,7 +61,9 @@ class Limits:
     """Seconds from the opening of the link to the end of the handshake; then a silent peer is dropped."""
 
     calls: int = 1024
-    """Calls in progress that the peer may have here; one more is answered with ``Overloaded``."""
+    """Calls in progress that the peer may have here. One more waits at the peer; one that is made in a method
+    for which these calls may wait fails there with ``Overloaded``, and so does here one that comes all the
+    same."""
 
     channels: int = 256
     """Channels that the peer has open, beside the default one; each may hold a ``window``."""
