@@ -22,7 +22,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
 """The modules that make up each extra."""
 
 PAGES: dict[str, str] = {
-    "tutorial": "tutorial.html",
+    "tutorial": "tutorial/index.html",
     "how to": "how-to/index.html",
     "reference": "reference/index.html",
     "promises": "explanation/promises.html",

@@ -30,6 +30,7 @@ from heartline.session import (
 )
 from heartline.wire import cbor, limits, segments, text
 from heartline.wire.serializers import json as json_values
+from heartline.wire.serializers import plain
 from tests.docs.snippets import DOCS
 from tests.public import PUBLIC_MODULES
 
@@ -114,6 +115,7 @@ BOUNDS = {
     "updates that wait to be stored together; further publishers wait": _journal.QUEUE_COUNT,
     "bytes of such updates (beside one of any length)": _journal.QUEUE_SIZE,
     "wait for another program to leave a store's file": _sqlite.LOCK_PATIENCE,
+    "items in one value that is sent": plain.MAX_ITEMS,
     "nesting of one value": cbor.MAX_DEPTH,
     "digits of an integer in JSON, with its sign": json_values.MAX_DIGITS,
     "arrays in one value": segments.MAX_SEGMENTS,

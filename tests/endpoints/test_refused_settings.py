@@ -57,11 +57,13 @@ OF_BOTH: Wrong = {
     ],
     "serializer": [json, None, 1, ["cbor"], "morse"],
     "middleware": [3, [3], None, [print]],
+    "declared_only": [1, None, "yes"],
     "observers": [3, [3], None, [Observer]],
     "rng": [3, "seed"],
 }
 OF_CONNECTIONS: Wrong = {
     "identity": [3, "", b"me", "a\nb"],
+    "patience": [-1, "5", None, True, float("nan")],
     "reconnect": [True, False, 5, {}, Backoff],
 }
 OF_SERVERS: Wrong = {

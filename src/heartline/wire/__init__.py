@@ -14,7 +14,7 @@ from heartline.wire.frames import (
     encode,
 )
 from heartline.wire.limits import Limits
-from heartline.wire.payload import decode_body, decode_value, encode_body, encode_value
+from heartline.wire.payload import MessageLimits, decode_body, decode_value, encode_body, encode_value
 from heartline.wire.segments import Segment, unwrap, wrap
 from heartline.wire.serializers import (
     CborSerializer,
@@ -39,6 +39,7 @@ __all__ = [
     "FrameType",
     "JsonSerializer",
     "Limits",
+    "MessageLimits",
     "MsgpackSerializer",
     "Segment",
     "Serializer",
