@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
 import types
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from heartline.transports import _registry
+from heartline.wire.serializers.registry import registered
 from tests.docs.snippets import PAGES, ROOT, Program, read
 
 COLUMNS = 100
@@ -17,16 +20,30 @@ COLUMNS = 100
 PROGRAMS = [program for page in PAGES for program in read(page).programs]
 
 
+@pytest.fixture
+def as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What a page sets up for its process, the other tests must not meet: transports, serializers, logging."""
+    monkeypatch.setattr(_registry, "_transports", dict(_registry._transports))
+    serializers = dict(registered)
+    loggers = [logging.getLogger(), logging.getLogger("heartline")]
+    logged = [(logger, logger.level, list(logger.handlers)) for logger in loggers]
+    yield
+    registered.clear()
+    registered.update(serializers)
+    for logger, level, handlers in logged:
+        logger.setLevel(level)
+        logger.handlers[:] = handlers
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("program", PROGRAMS, ids=str)
+@pytest.mark.usefixtures("as_before")
 def test_program(
     program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name, text in program.files.items():
         (tmp_path / name).write_text(text)
     monkeypatch.chdir(tmp_path)
-    # A page registers a transport; the other tests must not meet it.
-    monkeypatch.setattr(_registry, "_transports", dict(_registry._transports))
     monkeypatch.syspath_prepend(tmp_path)
     main = types.ModuleType("__main__")
     monkeypatch.setitem(sys.modules, "__main__", main)

@@ -13,7 +13,7 @@ import heartline
 from heartline import Limits
 
 from ._process import start
-from .attacks import ATTACKS, KIB, MIB, Attack, Stage
+from .attacks import ATTACKS, KIB, MIB, Attack, Stage, calls_that_raise
 
 pytestmark = [
     pytest.mark.slow,
@@ -69,7 +69,8 @@ async def test_the_cost_is_bounded(attack: Attack) -> None:
             assert bystander.statistics().links == 1
             async with heartline.open_connection(url) as newcomer, newcomer.subscribe("a new topic"):
                 pass
-        assert "Traceback" not in server.last_words()
+        if attack.do is not calls_that_raise:  # the method is to blame for these
+            assert "Traceback" not in server.last_words()
 
 
 async def _go_on(shop: heartline.Connection) -> None:
