@@ -22,7 +22,7 @@ PROGRAMS = [program for page in PAGES for program in read(page).programs]
 
 @pytest.fixture
 def as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What a page sets up for its process, the other tests must not meet: transports, serializers, logging."""
+    """Other tests must not meet what a page sets up: transports, serializers, logging."""
     monkeypatch.setattr(_registry, "_transports", dict(_registry._transports))
     serializers = dict(registered)
     loggers = [logging.getLogger(), logging.getLogger("heartline")]
