@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +149,35 @@ async def test_the_state_is_made_of_what_subscribers_decode(autojump_clock: Mock
 
 
 # What cannot be.
+
+
+@dataclass
+class Change:
+    item: str
+    count: int
+
+
+def _count(state: dict[str, int], change: Change) -> dict[str, int]:
+    return state | {change.item: state.get(change.item, 0) + change.count}
+
+
+async def test_a_fold_gets_values_of_its_type(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    topics = {"topic": TopicSettings(fold=Fold(apply=_count, type=Change))}
+    async with open_topics(topics=topics) as server:
+        for count in (1, 2):
+            await server.publish("topic", Change("a", count))
+        assert server.topic_state("topic") == {"a": 3}
+        await server.publish("topic", {"item": "a"})
+        with pytest.raises(PushError, match=r"update 3 could not be applied: .*required field `count`"):
+            server.topic_state("topic")
+
+
+@pytest.mark.parametrize("target", [3, "Change", print])
+def test_what_is_no_type_of_a_fold(target: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"^Fold\.type=.* cannot be checked: "):
+        Fold(apply=_count, type=target)
 
 
 async def test_a_topic_without_a_fold_has_no_snapshot(autojump_clock: MockClock) -> None:

@@ -58,6 +58,24 @@ async def test_a_goodbye_names_its_code_unless_it_is_normal(code: int, name: str
 # What peers can cause again and again
 
 
+async def test_short_visits_do_not_hide_the_loss_of_a_worker(
+    caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
+) -> None:
+    caplog.set_level(logging.INFO, "heartline.link")
+    limits = heartline.Limits(resume_window=5)
+    async with heartline.open_server("memory://", limits=limits) as server, AsyncExitStack() as stack:
+        worker = await stack.enter_async_context(raw_client(server.urls[0], limits))
+        (connection,) = server.connections.values()
+        for _ in range(5 * LINES):
+            async with heartline.open_connection(server.urls[0]):
+                pass
+        caplog.clear()
+        await trio.aclose_forcefully(worker.stream)
+        await trio.sleep(10)
+        told = [record.getMessage() for record in caplog.records if connection.id in record.getMessage()]
+        assert ["lost:" in line or "the connection has ended:" in line for line in told] == [True, True]
+
+
 class FullListener(trio.abc.Listener[trio.abc.Stream]):
     """A listener of a system that is short of descriptors."""
 

@@ -92,11 +92,15 @@ class Setup:
     on_change: Callable[[Core, Change, HeartlineError | None], None]
     """Called with what happens to each connection, and the reason of a loss or an end."""
     comings: Summary = field(init=False)
-    """Its log lines about connections that come and go."""
+    """Its log lines about connections that come, and leave with a goodbye."""
+    losses: Summary = field(init=False)
+    """Its log lines about links that are lost, and what becomes of their sessions: apart from the others, so
+    that short visits do not hide the loss of a connection that was meant to last."""
     troubles: Summary = field(init=False)
     """Its log lines about what should not happen, and may happen to many connections."""
 
     def __post_init__(self) -> None:
         self.comings = Summary(self.nursery, partial(logger.info, "connections: %d more in %s: %s"))
+        self.losses = Summary(self.nursery, partial(logger.info, "losses: %d more in %s: %s"))
         self.troubles = Summary(self.nursery, partial(logger.warning, "troubles: %d more in %s: %s"))
         self.hooks.admit = self.troubles.admit

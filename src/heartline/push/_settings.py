@@ -10,6 +10,7 @@ from heartline.errors import ConfigurationError
 from heartline.push._log import History
 from heartline.push._store import Store
 from heartline.push._types import POLICIES, SlowPolicy, check_choice
+from heartline.wire.serializers.annotations import check_target
 
 __all__ = ["USUAL_POLICIES", "Fold", "TopicSettings", "check_policies"]
 
@@ -32,8 +33,15 @@ class Fold:
     so; updates go on."""
     initial: Callable[[], Any] = dict
     """Makes the state before the first update. States are values that can be serialized."""
+    type: Any = Any
+    """What each value is converted to before ``apply`` gets it: a class or another annotation, as for
+    :meth:`Connection.subscribe`. As it is, a dataclass that was published is a dictionary."""
 
     def __post_init__(self) -> None:
+        try:
+            check_target(self.type)
+        except TypeError as error:
+            raise ConfigurationError(f"Fold.type={self.type!r:.80} cannot be checked: {error}") from None
         for name in ("apply", "initial"):
             if not callable(getattr(self, name)):
                 raise ConfigurationError(f"Fold.{name} must be callable, not {getattr(self, name)!r:.80}")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 from heartline.errors import PushError, SerializationError
 from heartline.observe import own_error
 from heartline.push._settings import Fold
 from heartline.push._store import SavedState
 from heartline.push._wire import PUSH_HEAD, stamp
-from heartline.wire import Serializer, decode_value, encode_value
+from heartline.wire import Serializer, convert, decode_value, encode_value
 from heartline.wire.payload import ItemCount
 
 __all__ = ["State", "warn_of_end"]
@@ -81,7 +82,10 @@ class State:
             return
         self._encoded = self._stamped = None
         try:
-            self._value = self._fold.apply(self._value, decode_value(value, flags))
+            update = decode_value(value, flags)
+            if self._fold.type is not Any:
+                update = convert(update, self._fold.type)
+            self._value = self._fold.apply(self._value, update)
             self.offset = offset
         except BaseException as error:
             own_error(error)  # Ctrl-C goes on

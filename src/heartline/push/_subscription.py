@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar, cast, final, get_args
 
 import trio
 
-from heartline.errors import ConfigurationError, HistoryGap, LocalProtocolError
+from heartline.errors import ConfigurationError, HistoryGap, LocalProtocolError, SerializationError
 from heartline.link import Core, NoPublicConstructor
 from heartline.push._following import Following
 from heartline.push._part import Push
@@ -113,9 +113,13 @@ class Subscription(Generic[Item_co], metaclass=NoPublicConstructor):
         assert self._taken is not None
         # A state is another type than the updates that make it up.
         target = Any if is_state else self._target
-        value = decode_update(what.payload, what.flags, target, self._most)
-        if target is not Any and type(value) is not target:
-            value = convert(value, target)
+        try:
+            value = decode_update(what.payload, what.flags, target, self._most)
+            if target is not Any and type(value) is not target:
+                value = convert(value, target)
+        except SerializationError as error:
+            where = f"update {self._taken} of topic {self.topic!r}"
+            raise SerializationError(f"{where}: {error}") from None
         return Update(self.topic, self._following.epoch, self._taken, value, is_state)
 
 
