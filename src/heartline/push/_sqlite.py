@@ -106,10 +106,10 @@ class SqliteStore:
     async def begin_anew(self) -> None:
         """Give every topic a new epoch at its next loading.
 
-        Call it once after a backup was restored: updates were published that the backup does not know, and
-        their offsets will be given out again. With the new epoch subscribers get a gap. Without it, a
-        subscriber that comes back before such an offset is reached again gets one too, but nobody can tell
-        for one that comes later. Updates and states stay.
+        To be called once when a backup was put in the file's place: updates that the backup does not know
+        have been published, and their offsets will be given out again. With the new epoch subscribers are
+        told of a gap. Without it, a subscriber that comes back from such an update before its offset is
+        reached again is told too, but one that comes later cannot be recognized. Updates and states stay.
         """
         await self._run("write", partial(_begin_anew, self._opened()))
 

@@ -252,7 +252,7 @@ class Session:
             self.outbox.put_encoded_control(frame)
 
     def let_go(self) -> None:
-        """The session is over: forget what it holds, because objects that refer to it may last longer."""
+        """The session is over: forget what it holds, for whatever refers to it may live on."""
         self._assembly = Assembly(self._limits)
         self.replay = Replay(self._limits.replay_buffer)
         self.outbox.clear()
