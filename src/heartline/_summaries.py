@@ -1,4 +1,4 @@
-"""Lines of a log that others cause: one each on a usual day, and one for all of them when there are many.
+"""Lines of a log that peers cause: one each on a usual day, summaries in a flood.
 
 Whatever peers do, the log stays a page that a person can read: a :class:`Summary` bounds what it costs in a
 day to a few hundred lines, and a lasting flood to one line an hour.

@@ -27,9 +27,9 @@
         ├── StoreError                       a store cannot be opened, read or written
         └── KeyReused                        a key was published with another value before
 
-Two more stand with what raises them: :class:`heartline.ChannelBroken`, for it is Trio's error too, and this
-module is below all layers, the lowest of which know nothing of Trio; and
-:class:`heartline.federated.FederationFailed`, which has a report of the last round.
+Two more are defined beside what raises them: :class:`heartline.ChannelBroken`, because it is Trio's error too
+and this module is below layers that know nothing of Trio; and :class:`heartline.federated.FederationFailed`,
+which has a report of the last round.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ __all__ = [
 
 
 class HeartlineError(Exception):
-    """The root of every error that heartline raises on its own account."""
+    """The root of every error of heartline's own."""
 
 
 class ConfigurationError(HeartlineError, ValueError):
@@ -100,7 +100,7 @@ class ConnectionRefusedByPeer(ConnectionFailed):
 class ConnectionLost(HeartlineError):
     """The link broke without a goodbye: reset, end of stream, or silence beyond the heartbeat's timeout.
 
-    Raised when the session is over as well; while it may be resumed, what can wait waits.
+    It is raised when the session is over as well. While the session may be resumed, whatever can wait waits.
     """
 
 
@@ -145,8 +145,8 @@ class Outcome(enum.Enum):
 
     - ``NOT_SENT``: the peer cannot have seen the call, so repeating it is safe.
     - ``MAYBE_EXECUTED``: the call left this side and no answer came; repeat it only if it is idempotent.
-    - ``COMPLETED``: the peer answered. It executed the call, or decided not to; which of them, the class of
-      the error says.
+    - ``COMPLETED``: the peer answered. It executed the call, or decided not to; the class of the error says
+      which.
     """
 
     NOT_SENT = "not sent"
@@ -157,8 +157,8 @@ class Outcome(enum.Enum):
 class CallError(HeartlineError):
     """A call did not return a result; ``outcome`` says whether it may have been executed.
 
-    Whatever made the call fail raises one of these, and its message begins with the method's name. Only
-    cancellation is not an error: it stays Trio's.
+    Whatever makes a call fail, its caller gets one of these, whose message begins with the method's name.
+    Only cancellation is not one of them: it stays Trio's.
     """
 
     method: str = ""
@@ -218,13 +218,13 @@ class ApplicationError(RemoteError):
     """An error that is part of what a method does: callers expect it, and it is not logged.
 
     A method raises it with a ``code`` for programs (1 to 64 printable characters), a ``message`` for people,
-    and ``data``, any value that can be sent but arrays, at most 4,096 bytes when it is encoded. The caller
+    and ``data``, any value that can be sent except arrays, at most 4,096 bytes when it is encoded. The caller
     gets an ``ApplicationError`` with all three. Subclasses are raised like it, and arrive as an
     ``ApplicationError`` whose ``type_name`` is that of the subclass. Raises :class:`ConfigurationError` for
     what cannot be a code.
 
-    It is for the method's own caller. One that a method got from a call of its own, and did not handle, goes
-    on as a plain :class:`RemoteError` and is logged: its code belongs to another method.
+    It is for the method's own caller. If a method gets one from a call of its own and does not handle it, the
+    error is logged and goes on as a plain :class:`RemoteError`: its code belongs to another method.
     """
 
     def __init__(self, message: str, *, code: str, data: Any = None) -> None:
@@ -261,7 +261,7 @@ class PushError(HeartlineError):
 
 
 class HistoryGap(PushError):
-    """Updates that a subscription missed are lost for good; raised in the place of a :class:`heartline.Gap`.
+    """Updates that a subscription missed are lost for good; raised instead of a :class:`heartline.Gap`.
 
     ``first``, ``last`` and ``anew`` are those of the gap. The subscription goes on with the newest update, if
     one is retained: keep iterating.
@@ -288,9 +288,9 @@ class SlowConsumer(PushError):
 class StoreError(PushError):
     """A store cannot be opened, read or written; when ``publish`` raises it, the update was not published.
 
-    Only at the end of the server, or of the machine, an update that was being written may be stored all the
-    same, and is published when the topic is back: with a key it can safely be published again. ``__cause__``
-    holds the system's error, if there is one.
+    If the server or the machine ends meanwhile, an update that was being written may be stored all the same,
+    and is published when the topic is back: with a key it can safely be published again. ``__cause__`` holds
+    the system's error, if there is one.
     """
 
 

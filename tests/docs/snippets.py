@@ -23,6 +23,7 @@ PAGES = [
     *sorted((DOCS / "patterns").glob("*.md")),
     *sorted((DOCS / "how-to").glob("*.md")),
     *sorted((DOCS / "explanation").glob("*.md")),
+    *sorted((DOCS / "reference").glob("*.md")),
 ]
 
 _FENCE = re.compile(

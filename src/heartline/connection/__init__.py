@@ -1,4 +1,4 @@
-"""The connection as users hold it: its messages, channels and events, and what stands on it."""
+"""The connection as users hold it: its messages, channels and events, and what uses it."""
 
 from heartline.connection._channels import Channel, ChannelBroken, encode_message
 from heartline.connection._connection import (

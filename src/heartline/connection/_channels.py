@@ -40,7 +40,7 @@ NAME_SIZE = 256
 """Bytes of a channel's name: any path or UUID."""
 
 RESET_REASON_SIZE = 256
-"""Bytes of the reason in a RESET that are kept: a person reads it, no program."""
+"""Bytes of the reason in a RESET that are kept: it is for people, not for programs."""
 
 
 def encode_message(

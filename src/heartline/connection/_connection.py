@@ -98,7 +98,7 @@ class Connection(trio.abc.AsyncResource, metaclass=NoPublicConstructor):
     def service(self, service: type[T] | str, *, retry: Retry | None = None) -> T | Any:
         """A proxy for a service of the peer: typed by its class, or by name.
 
-        Every method of the proxy is awaited, be it sync or async at the peer. ``retry`` is a
+        Every method of the proxy is awaited, whether it is sync or async at the peer. ``retry`` is a
         :class:`heartline.Retry` for methods that are idempotent, and for calls that were not sent. Raises
         :class:`ConfigurationError` for what is neither a service class nor a service's name.
         """
@@ -160,7 +160,7 @@ class Connection(trio.abc.AsyncResource, metaclass=NoPublicConstructor):
 
         ``policy`` says what happens when this side does not keep up:
 
-        - ``"drop oldest"``: updates that leave the history before they were sent are lost, and a
+        - ``"drop oldest"``: updates that leave the history before they are sent are lost, and a
           :class:`heartline.Gap` says so;
         - ``"keep newest"``: it gets the newest update whenever it is ready, and skips those between;
         - ``"block"``: the publisher waits, where the topic allows that, but not for longer than its timeout
@@ -176,8 +176,8 @@ class Connection(trio.abc.AsyncResource, metaclass=NoPublicConstructor):
         request, another :class:`CallError` as calls do, and the connection's reason when that is closed for
         good. For what iterating raises see :class:`heartline.Subscription`.
 
-        A client's subscription goes on after reconnects, in new sessions too. A server's ends with the
-        session of its client, because a client that comes back without it is a new one.
+        A client's subscription goes on after reconnects, in new sessions too. A server's ends with its
+        client's session, because a client that comes back without that is a new one.
         """
         return subscribe(self._core, topic, since=since, policy=policy, on_gap=on_gap, target=type)
 
@@ -230,7 +230,7 @@ class Connection(trio.abc.AsyncResource, metaclass=NoPublicConstructor):
         """Send a message on the default channel: bytes as they are, any other value serialized.
 
         Waits while the peer has no room for it; cancelling that wait sends nothing. The message arrives
-        unless the session ends first: a return from here does not say that it has arrived. Raises
+        unless the session ends first; when this returns, it may not have arrived yet. Raises
         :class:`ConnectionLost` or :class:`ConnectionClosed` when there is no session,
         :class:`SerializationError` for a value that cannot be sent, or has more items than the peer accepts,
         and :class:`LocalProtocolError` for one that is longer than it accepts.
@@ -309,7 +309,7 @@ class Connection(trio.abc.AsyncResource, metaclass=NoPublicConstructor):
     async def wait_open(self) -> None:
         """Wait until the connection has a link; raises the reason when the connection is closed for good.
 
-        Cancelling ends the wait alone: a client goes on trying.
+        Cancelling ends only the wait: a client keeps trying.
         """
         await self._core.wait_open()
 
@@ -317,10 +317,10 @@ class Connection(trio.abc.AsyncResource, metaclass=NoPublicConstructor):
         """Say goodbye and close; closing twice is fine.
 
         What was sent before still arrives: the peer has a second to answer, and another second to take the
-        rest. In a cancelled scope the goodbye is said, and nothing is waited for. In a method that the peer
-        has called nothing is waited for either, and the peer gets its answer first.
+        rest. In a cancelled scope this says goodbye and waits for nothing. In a method that the peer has
+        called it waits for nothing either, and the peer gets its answer first.
 
-        When a server closes a connection like this, its client comes back; to keep a client away use
+        When a server closes a connection in this way, its client comes back; to keep a client away, use
         :meth:`Server.close_connection`.
         """
         core = self._core
@@ -341,7 +341,7 @@ class ReceivedMessages(metaclass=NoPublicConstructor):
     """An async iterator of the messages of a connection; ends with it.
 
     A message that cannot be decoded raises :class:`SerializationError`; asking again gets the next one.
-    Several tasks may read it, beside :meth:`Connection.receive`: each message goes to one of them.
+    Several tasks may read it, besides :meth:`Connection.receive`: each message goes to one of them.
     Cancelling loses no message.
     """
 
@@ -405,7 +405,7 @@ class Announcer:
         """The feeds of the events of all connections."""
 
     def __call__(self, core: Core, change: Change, reason: HeartlineError | None) -> None:
-        """Tell everybody who listens what has happened to a connection."""
+        """Tell all listeners what has happened to a connection."""
         tell = self._observers.get(change)
         if tell is not None:
             _tell(tell, face_of(core), change, reason)

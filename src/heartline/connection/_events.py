@@ -59,8 +59,8 @@ class Events(Generic[E], metaclass=NoPublicConstructor):
     """An async iterator of the events since it was made; ends with the connection or server.
 
     It keeps ``Limits.events`` unread events. A reader that falls behind loses the oldest, which ``dropped``
-    counts; the state that they told of can still be asked for. Cancelling the wait for the next event loses
-    nothing. Any number of feeds can be read side by side, each by one task.
+    counts; the state itself can still be asked for. Cancelling the wait for the next event loses nothing. Any
+    number of feeds can be read at the same time, each by one task.
     """
 
     __slots__ = ("__weakref__", "_buffer", "_lot", "_over", "_size", "dropped")
@@ -97,7 +97,7 @@ class Events(Generic[E], metaclass=NoPublicConstructor):
 
 
 class Feeds(Generic[E]):
-    """The feeds of one source of events; a feed that nobody refers to any more is forgotten."""
+    """The feeds of one source of events; a feed without references is forgotten."""
 
     __slots__ = ("_feeds", "_over")
 

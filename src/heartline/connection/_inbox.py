@@ -4,8 +4,8 @@ They wait in the inbox of their connection. Readers of the connection take them 
 of a server's messages, for which the server lists the inboxes that have some. Messages are never moved: the
 first reader that asks gets the next one, and once a connection has a reader of its own, only that one does.
 
-What connections leave behind when they end waits for the server's reader too, and is bounded: peers that
-come, send a window and go would fill the memory otherwise, for they hold no place.
+Messages that connections leave behind when they end wait for the server's reader too, and are bounded:
+otherwise peers that come, send a window and go would fill the memory, because they hold no place.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ logger = logging.getLogger("heartline.connection")
 
 
 MESSAGE_SIZE = 160
-"""Bytes that a message takes in memory beside its payload."""
+"""Bytes that a message takes in memory besides its payload."""
 
 
 class SharedInbox:
@@ -55,7 +55,7 @@ class SharedInbox:
         return inbox.core, frame
 
     def keep_left(self, inbox: Inbox) -> None:
-        """A connection has ended: what it left is for the reader, if there is one and room for it."""
+        """A connection has ended: the reader gets what it left, if there is a reader and room for it."""
         if not self.has_reader:
             self.filled.pop(inbox, None)
         if inbox not in self.filled:
@@ -70,7 +70,7 @@ class SharedInbox:
             self.forget(first)
 
     def forget(self, inbox: Inbox) -> None:
-        """The messages of this one are not for the server's reader."""
+        """The messages of this inbox are not for the server's reader."""
         self.filled.pop(inbox, None)
         self._discard(inbox)
 

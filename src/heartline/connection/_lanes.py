@@ -20,7 +20,7 @@ class Lanes:
 
     family: ClassVar[int] = FrameType.DATA >> 4
     idle: ClassVar[bool] = True
-    """Always true: a drain waits for calls, but not for channels, which may be open for ever."""
+    """Always true: a drain waits for calls, but not for channels, which may be open forever."""
 
     def __init__(self, shared: SharedInbox | None, core: Core) -> None:
         self._core = core

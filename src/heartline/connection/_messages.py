@@ -60,8 +60,8 @@ class Messages(metaclass=NoPublicConstructor):
     """An async iterator of every :class:`Message` whose connection has no reader; ends with the server.
 
     Connections with messages take turns. Nothing is dropped while its connection is open: a peer may send
-    more once its message was read here. What connections that have ended left behind is bounded, all of it
-    together, by ``Limits.lost_buffer``; beyond, the messages of those that ended first are dropped. Several
+    more once its message was read here. ``Limits.lost_buffer`` bounds what all connections that have ended
+    left behind; beyond that, the messages of those that ended first are dropped. Several
     tasks may read it; cancelling the wait loses nothing.
     """
 

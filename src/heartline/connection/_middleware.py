@@ -24,7 +24,7 @@ class Dropped(Exception):
 async def let_in(core: Core, channel: str, message: Any, put_back: Callable[[], None]) -> Any:
     """Return what middleware makes of a message; raises ``Dropped`` when middleware refuses it.
 
-    When the reader is cancelled meanwhile the message is put back, for the next reader.
+    If the reader is cancelled meanwhile, the message is put back for the next reader.
     """
 
     async def proceed() -> Any:

@@ -1,4 +1,4 @@
-"""The engine of a subscription: where it stands in the topic, and what has arrived and waits for the user.
+"""The engine of a subscription: its place in the topic, and what has arrived and waits for the user.
 
 It keeps its place: the last offset received and the last one handled. In a new session it subscribes again
 from there, so that every update comes once and in order, or a gap says that it cannot.
@@ -34,7 +34,7 @@ CONFIRM_COUNT = 16
 """Updates handled between confirmations while more are waiting; the last one is confirmed at once."""
 
 CONFIRM_AFTER = 0.05
-"""Seconds between confirmations when handling takes long: what a receipt may come later by."""
+"""Seconds between confirmations when handling takes long: a receipt may come so much later."""
 
 MAX_WAITING = 1024
 """Updates that a publisher may send without a confirmation before it counts as broken; ours sends 256."""
@@ -277,7 +277,7 @@ class Following:
         self._state_due = True
 
     def on_session_end(self) -> None:
-        """The number is void; what has arrived stays, and the user's next wait subscribes again behind it.
+        """The number is void; what has arrived stays, and the user's next wait subscribes again after it.
 
         A state that was announced and has not come will come in the next session.
         """

@@ -4,8 +4,8 @@ A publisher puts its update into the queue and sleeps. The journal's task takes 
 the next offsets, has the store commit them together, and puts them into their logs. While it writes, the next
 ones gather. If the store fails, nobody has seen the offsets, and the next batch gets them.
 
-The offsets are the journal's to give because a topic has one publisher; the store holds it to that. What is
-stored has no offset inside: that is written once, into the bytes which the log shares among subscribers.
+The journal gives out the offsets because a topic has one publisher; the store checks that. What is stored has
+no offset inside: that is written once, into the bytes that the log shares among subscribers.
 """
 
 from __future__ import annotations

@@ -263,7 +263,7 @@ def _place(since: Any, log: TopicLog, policy: SlowPolicy) -> tuple[int, int, int
         case [str(epoch), int(offset), *rest] if 0 <= offset < LEAVE and rest in ([], ["snapshot"]):
             if epoch == log.epoch and offset <= log.last:
                 return offset, 0, None, bool(rest)
-            # The history began anew: an offset of the other life means nothing here.
+            # The history began again: an offset of the other life means nothing here.
             if rest:
                 return log.last, log.last, 0, True
             return newest, newest, None if policy == "keep newest" else offset + 1, False

@@ -1,7 +1,7 @@
 """The publisher: the topics of one endpoint, a server or a client.
 
 A publish appends to the log once (with a store when that has committed it), and then moves every cursor that
-is not behind; a cursor that is (its window of unconfirmed updates is full) is moved on by the subscriber's
+is not behind. A cursor that is behind (its window of unconfirmed updates is full) moves with the subscriber's
 confirmations. So nobody waits for anybody, except where a topic allows the policy ``"block"``, or the
 publisher asks for it with ``wait``.
 """
@@ -37,8 +37,8 @@ from heartline.wire import Limits, Serializer, encode_value
 __all__ = ["Publisher", "TopicStatistics"]
 
 BLOCK_PATIENCE = 30.0
-"""Seconds that one update waits for subscribers with the policy "block": as long as a silent peer is borne.
-Then they are left behind like the others, so that no subscriber holds a publisher up for good."""
+"""Seconds that one update waits for subscribers with the policy "block": as long as a silent peer is
+tolerated. Then they are left behind like the others, so that no subscriber blocks a publisher forever."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,8 +58,8 @@ class TopicStatistics:
 class Publisher:
     """The topics of one endpoint.
 
-    A topic is *held* once it is declared or has an update; ``Limits.topics`` bounds those. One that is merely
-    subscribed to lives as long as its subscriptions, and these are bounded for each peer. A topic that is
+    A topic is *held* once it is declared or has an update; ``Limits.topics`` bounds those. One that only has
+    subscribers lives as long as they do, and they are bounded for each peer. A topic that is
     held only for its updates is forgotten when all of them have aged away and nobody is subscribed.
     """
 

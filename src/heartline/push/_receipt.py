@@ -1,4 +1,4 @@
-"""Receipts: who has an update, and the waiting for it."""
+"""Receipts: which subscribers have an update, and the wait for them."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class Level(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
-    """What is known of a published update when ``publish`` returns.
+    """What is known about a published update when ``publish`` returns.
 
     ``confirmed`` and ``missing`` hold the ids of the connections that were subscribed when it was published;
     one with several subscriptions to the topic is missing while any of them is. Without ``wait`` both are
     empty; with ``"sent"`` ``confirmed`` are those to which the update was handed over; with ``"confirmed"``
-    those that have handled it, or a newer one in its place (with the policy ``"keep newest"``, or after a
-    :class:`Gap`). A subscriber to which the update is too long is missing. The receipt of a publish that was
-    repeated with its key is that of the update published first.
+    those that have handled it, or a newer one instead (with the policy ``"keep newest"``, or after a
+    :class:`Gap`). A subscriber for which the update is too long is missing. The receipt of a publish that was
+    repeated with its key is that of the first update.
     """
 
     topic: str

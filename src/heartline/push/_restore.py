@@ -1,4 +1,4 @@
-"""A topic begins where its store says that it has been."""
+"""A topic begins where its store says that it ended."""
 
 from __future__ import annotations
 

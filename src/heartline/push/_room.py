@@ -31,7 +31,7 @@ class RoomQueue:
         self._waiting: OrderedDict[Served, None] | None = None
 
     def join(self, served: Served, link: Link) -> None:
-        """Wait for room on this link, behind those who do so already."""
+        """Wait for room on this link, after those that already wait."""
         if self._waiting is None:
             self._waiting = OrderedDict()
         self._waiting[served] = None

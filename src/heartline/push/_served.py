@@ -73,20 +73,20 @@ class Served:
         """The next offset to send."""
         self.confirmed: int = position
         self.start: int = start
-        """What it confirms up to this offset it never had, so it counts for no receipt."""
+        """It never had the updates up to this offset, so confirming them counts for no receipt."""
         self.flowing: bool = False
         """Between the first confirmation, which says that the subscriber is ready, and the end."""
         self._room = room
         self._gap = gap
         """The offset that is lost at the beginning, until the subscriber was told."""
         self._stateful = stateful
-        """The state goes in the place of what is lost."""
+        """The state is sent instead of what is lost."""
         self._shared = number == topic.log.number
         self._in_flight = 0
         """Bytes that were sent and not confirmed, at most."""
         self._state_offset = 0
         self._state_size = 0
-        """Those of a state among them, which stands in no log."""
+        """Those of a state among them, which is in no log."""
         self._ended = False
 
     # The window
@@ -200,7 +200,7 @@ class Served:
         return True
 
     def _lose(self, entry: Entry) -> None:
-        """The peer accepts no message of this size: it is told what it loses, and goes on behind it."""
+        """The peer accepts no message of this size: it is told what it loses, and goes on after it."""
         self.topic.lose(self, entry)
         if self._stateful:
             self._send_state()
@@ -209,7 +209,7 @@ class Served:
             self.cursor = entry.offset + 1
 
     def _bridge(self, due: int) -> None:
-        """Tell what is lost, or send the state in its place; the cursor moves behind it."""
+        """Tell what is lost, or send the state instead; the cursor moves on."""
         if self._stateful:
             self._send_state()
             return

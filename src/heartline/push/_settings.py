@@ -1,4 +1,4 @@
-"""What a publisher knows of a topic before anybody can ask for it."""
+"""What a publisher knows about a topic before anybody can ask for it."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ USUAL_POLICIES: Final = frozenset[SlowPolicy](POLICIES) - {"block"}
 class Fold:
     """How the updates of a topic make up a state, so that a subscriber can begin with ``since="snapshot"``.
 
-    The publisher applies each update in the moment in which it is published, to the value as a subscriber
-    decodes it. So the state belongs to exactly one offset, and subscribers that apply the same function to
+    The publisher applies each update at the moment it is published, with the value as a subscriber decodes
+    it. So the state belongs to exactly one offset, and subscribers that apply the same function to
     what follows a snapshot have the same state.
     """
 
@@ -51,7 +51,7 @@ class Fold:
 class TopicSettings:
     """A topic of :func:`heartline.open_server` or :func:`heartline.open_connection`.
 
-    What each field means stands beside it in the source, and in the reference under *Topics*. A bad value
+    The meaning of each field is beside it in the source, and in the reference under *Topics*. A bad value
     raises :class:`ConfigurationError`.
     """
 
@@ -63,7 +63,7 @@ class TopicSettings:
     fold: Fold | None = None
     """How its updates make up a state; ``None``: they do not."""
     policies: Collection[SlowPolicy] = USUAL_POLICIES
-    """What a subscriber may ask for. By default all but ``"block"``: with that a subscriber holds up every
+    """What a subscriber may ask for. By default all but ``"block"``, which lets a subscriber hold up every
     publish, so it is for subscribers that the publisher trusts."""
 
     def __post_init__(self) -> None:

@@ -63,10 +63,10 @@ REPLACE INTO states (topic, offset, flags, payload) SELECT id, last, 0, x'' FROM
 
 
 class SqliteStore:
-    """A store in the file ``path``, which is made if it is not there; open it with ``async with``.
+    """A store in the file ``path``, which is created if it is missing; open it with ``async with``.
 
-    A batch is one transaction, on the disk when it is confirmed. ``clock`` gives the seconds since any fixed
-    moment, over restarts of the machine too, for :attr:`History.age`.
+    A batch is one transaction, and on the disk when it is confirmed. ``clock`` returns the seconds since any
+    fixed moment, which outlasts restarts of the machine, for :attr:`History.age`.
 
     Opening raises :class:`StoreError`, with the path, for a file that cannot be opened, is damaged, is
     something else, was written by a version with another format, or is in use by another program for 5
@@ -108,8 +108,8 @@ class SqliteStore:
 
         To be called once when a backup was put in the file's place: updates that the backup does not know
         have been published, and their offsets will be given out again. With the new epoch subscribers are
-        told of a gap. Without it, who comes back from such an update before its offset is reached again is
-        told too, but nobody can know one that comes later. Updates and states stay.
+        told of a gap. Without it, a subscriber that comes back from such an update before its offset is
+        reached again is told too, but one that comes later cannot be recognized. Updates and states stay.
         """
         await self._run("write", partial(_begin_anew, self._opened()))
 
@@ -117,9 +117,9 @@ class SqliteStore:
         """Let the state of a topic count from here: what :attr:`heartline.Fold.initial` makes is the state
         after the newest update that is stored, and the fold applies only what comes later.
 
-        For a topic whose state is lost, or that has got its fold when its history had forgotten updates. To
-        be called while no server has the topic. The updates, the epoch and the offsets stay, so a subscriber
-        that was there before goes on with the state it has. Raises :class:`StoreError` for a topic that the
+        For a topic whose state is lost, or that got its fold after its history had forgotten updates. Call it
+        while no server has the topic. The updates, the epoch and the offsets stay, so a subscriber that was
+        there before goes on with the state that it has. Raises :class:`StoreError` for a topic that the
         store does not have.
         """
         await self._run("write", partial(_drop_state, self._opened(), topic))

@@ -26,8 +26,8 @@ class SavedKey:
 class SavedState:
     """The state of a topic with a :class:`heartline.Fold` after the update ``offset``, encoded.
 
-    An empty payload stands for what :attr:`heartline.Fold.initial` makes: a store that can begin a state anew
-    has it in the place of the one that was dropped.
+    An empty payload stands for what :attr:`heartline.Fold.initial` makes: a store that can drop a state
+    then has it instead.
     """
 
     offset: int
@@ -48,7 +48,7 @@ class StoredUpdate:
     """An opaque number below 256 that belongs to the payload."""
     key: SavedKey | None = None
     state: SavedState | None = None
-    """Takes the place of the one that is saved, if there is one."""
+    """Replaces the one that is saved, if there is one."""
     first: int = 0
     """Updates of the topic before this offset may be forgotten."""
     first_key: int = 0
@@ -84,7 +84,7 @@ class Store(Protocol):
     """Keeps topics; :class:`heartline.SqliteStore` is one, and :func:`heartline.testing.check_store` checks
     any other.
 
-    A store is opened and closed by who made it, around the servers that use it; a topic has one server at a
+    Whoever makes a store opens and closes it, around the servers that use it. A topic has one server at a
     time.
     """
 
@@ -98,7 +98,7 @@ class Store(Protocol):
     async def append(self, batch: Sequence[StoredUpdate]) -> None:
         """Keep all these updates, or raise :class:`heartline.StoreError` and keep none of them.
 
-        When it returns, they survive a crash of the program, and as far as the store promises one of the
+        When it returns, they survive a crash of the program and, as far as the store promises, of the
         machine. An offset that does not follow its topic's last one is refused. The topics have been loaded
         before. There is one call at a time.
         """

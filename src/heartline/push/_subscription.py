@@ -44,9 +44,9 @@ class Subscription(Generic[Item_co], metaclass=NoPublicConstructor):
     an update that cannot be decoded or converted (iterate on), :class:`SlowConsumer` or :class:`PushError`
     when the publisher ended the subscription, and the connection's reason when that is closed.
 
-    Entering waits for a link and for the peer's answer, and raises what calls raise. Cancelled there, nothing
-    is left at the peer. One task iterates at a time; cancelling that loses nothing, for the next iteration
-    gives what this one would have given.
+    Entering waits for a link and for the peer's answer, and raises what calls raise. If that is
+    cancelled, nothing is left at the peer. One task iterates at a time; cancelling that loses nothing: the
+    next iteration gives what this one would have given.
     """
 
     def __init__(self, following: Following, target: Any, on_gap: OnGap, most: int) -> None:
@@ -55,7 +55,7 @@ class Subscription(Generic[Item_co], metaclass=NoPublicConstructor):
         self._on_gap = on_gap
         self._most = most
         self._entered = False
-        # What was given to the user, and is handled when it is back.
+        # What was given to the user, and is handled when the user comes back.
         self._taken: int | None = None
 
     @property

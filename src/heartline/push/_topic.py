@@ -1,4 +1,4 @@
-"""A topic at its publisher: the log, who listens, and what is on its way into the store."""
+"""A topic at its publisher: the log, the subscribers, and what is on its way into the store."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ _offset = attrgetter("offset")
 
 
 class Taken(NamedTuple):
-    """An update that was published: its offset, and whom it goes to."""
+    """An update that was published: its offset, and the subscriptions that get it."""
 
     offset: int
     targets: list[Served]
 
 
 class Topic:
-    """A topic: its log, and who listens."""
+    """A topic: its log, and its subscribers."""
 
     __slots__ = (
         "_blocking",
@@ -83,10 +83,10 @@ class Topic:
         """Publishes in progress."""
         self.keys: Keys = Keys()
         self.served: dict[Who, Served] = {}
-        """Who listens. One who has come back takes the place of the subscription of the connection before."""
+        """The subscriptions. One that comes back replaces that of the connection before."""
         self.skipped: int = 0
         self.changed: trio.lowlevel.ParkingLot = trio.lowlevel.ParkingLot()
-        """Wakes who waits for room, or for a cursor to move."""
+        """Wakes the tasks that wait for room, or for a cursor to move."""
         self._on_idle = on_idle
         self._tell = tell
         """Tells observers of each update."""
@@ -113,7 +113,7 @@ class Topic:
         """Move the cursor of every subscriber that has room, up to this update at least.
 
         The cursors move in turns, between which other tasks run. What was published must reach everybody, so
-        this cannot be cancelled. An update that another publisher's turn has carried along costs nothing.
+        this cannot be cancelled. An update that another publisher's turn has already sent costs nothing.
         """
         if self._spread >= offset:
             return
@@ -143,7 +143,7 @@ class Topic:
         except PushError:
             return None  # asking for it says why
 
-    # Who listens
+    # Subscribers
 
     def join(self, served: Served) -> None:
         """A subscriber has come."""

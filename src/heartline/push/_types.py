@@ -50,8 +50,8 @@ Since: TypeAlias = Position | _Start | None
 ``"oldest"`` with the oldest, ``"snapshot"`` with the state, or after a :class:`Position`."""
 
 SlowPolicy: TypeAlias = Literal["drop oldest", "keep newest", "block", "disconnect"]
-"""What happens to a subscriber that does not keep up: it is left behind and told of the :class:`Gap`, it
-skips to the newest update, the publisher waits for it, or its subscription ends."""
+"""What happens to a subscriber that does not keep up: it is left behind and gets a :class:`Gap`, it skips to
+the newest update, the publisher waits for it, or its subscription ends."""
 POLICIES: Final[tuple[SlowPolicy, ...]] = get_args(SlowPolicy)
 
 OnGap: TypeAlias = Literal["yield", "raise"]
@@ -89,7 +89,7 @@ class Update(Generic[T_co]):
     """One update of a topic; offsets of an epoch count up from 1 without holes.
 
     In a subscription ``since="snapshot"`` some are marked as ``snapshot``: their value is the state after the
-    update with this offset (0: before the first one), and takes the place of the state so far.
+    update with this offset (0: before the first one), and replaces the state so far.
     """
 
     topic: str
@@ -108,7 +108,7 @@ class Update(Generic[T_co]):
 class Gap:
     """Updates that a subscription lost for good: the history forgot them, or they were too long for it.
 
-    It stands where they would have come. What follows is the newest update, if one is retained.
+    It comes where they would have come. The newest update follows, if one is retained.
     """
 
     topic: str
@@ -120,8 +120,8 @@ class Gap:
     """That of the last one."""
     anew: bool = False
     """The topic has begun again: its publisher was started without a store or with a backup, or the topic was
-    forgotten or deleted. Then ``first`` belongs to the life before, which is lost from there on, and ``last``
-    to the present one; it is 0 if nothing of that is lost."""
+    forgotten or deleted. Then ``first`` belongs to the life before, which is lost from there on. ``last``
+    belongs to the present one, and is 0 if nothing of that is lost."""
 
     @property
     def position(self) -> Position:

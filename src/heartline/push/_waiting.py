@@ -1,4 +1,4 @@
-"""Handing an update out, waiting for its subscribers, and the receipt that says what came of it."""
+"""Handing an update out, waiting for its subscribers, and the receipt that says what happened to it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["hand_out"]
 
 
 async def hand_out(topic: Topic, taken: Taken, wait: WaitFor, deadline: float) -> Receipt:
-    """Let an update reach its subscribers, wait for them, and say who has it."""
+    """Let an update reach its subscribers, wait for them, and say which ones have it."""
     everyone = missing = frozenset[str]()
     if wait == "confirmed":
         everyone, missing = _ids(taken), _connections(await _wait_confirmed(topic, taken, deadline))

@@ -253,7 +253,7 @@ def _token() -> bytes:
 async def _serve(table: Table, core: Core, link: Link) -> None:
     """Serve a link that is up; when it is lost, wait for the stream that takes over.
 
-    Each stream has a task of its own, and the session goes from one task to the next. The last task that
+    Each stream has a task of its own, and the session passes from one task to the next. The last task that
     holds the session ends the connection.
     """
     reason: HeartlineError = ConnectionClosed(

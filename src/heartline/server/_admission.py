@@ -3,7 +3,7 @@
 A name that no connection has goes to the first client that claims it. For a name in use a client needs a
 proof: what ``authenticate`` returns, the token of the session, or the random id that the client made up when
 it started and has told this server alone (``attempt`` in HELLO). Without a proof the name stays with its
-connection as long as that is open. A client that was killed and restarted has no proof, and has to wait until
+connection while that is open. A client that was killed and restarted has no proof, and has to wait until
 the server has noticed the loss of its old link.
 """
 
@@ -28,7 +28,7 @@ from heartline.wire.text import is_name
 __all__ = ["Authenticate", "authenticate_peer", "check_version", "find_place"]
 
 Authenticate = Callable[[Peer], "str | Awaitable[str | None] | None"]
-"""Returns the id under which the peer is let in, or ``None`` to take the peer at its word. Raises
+"""Returns the id under which the peer is let in, or ``None`` to accept its claim without proof. Raises
 :class:`PermissionError` to turn the peer away."""
 
 
@@ -41,7 +41,7 @@ def check_version(hello: Hello) -> None:
 
 
 async def authenticate_peer(hooks: Hooks, authenticate: Authenticate | None, peer: Peer) -> str | None:
-    """Return the id that the server vouches for; ``None`` if the peer is only taken at its word.
+    """Return the id that the server vouches for; ``None`` if it only accepts the peer's claim.
 
     Raises ``Refused``.
     """

@@ -1,7 +1,7 @@
-"""Other protocols on the same port: the first byte of a stream decides who serves it.
+"""Other protocols on the same port: the first byte of a stream decides which function serves it.
 
 A native stream begins with 0, since no frame is longer than three bytes can say. For other first bytes there
-are *dialects*: functions that get the stream and what was read of it. The dialects here are for protocols
+are *dialects*: functions that get the stream and the bytes that were read. The ones here are for protocols
 that this port does not speak: they answer in the peer's own protocol, so that it fails at once and says why.
 """
 
@@ -58,7 +58,7 @@ class Visit(metaclass=NoPublicConstructor):
         self._refusals = refusals
 
     def settle(self) -> None:
-        """Let the stream stay for as long as the dialect likes, which now has to bound that itself."""
+        """Let the stream stay as long as the dialect likes; the dialect has to bound that from now on."""
         self._handshake.scope.deadline = float("inf")
         self._handshakes.end(self._handshake)
 

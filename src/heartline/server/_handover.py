@@ -1,4 +1,4 @@
-"""How a session goes from one stream to the next, on a server.
+"""How a session passes from one stream to the next, on a server.
 
 Each stream has a task of its own. The task that *holds* the session serves it on its stream, and when that
 is lost waits for another one. The task of a new stream requests the session. That ends the former stream, if
@@ -21,7 +21,7 @@ __all__ = ["TRANSITIONS", "Handover", "State", "Step"]
 
 
 class State(enum.Enum):
-    """Where the session of one link stands."""
+    """Which tasks have or want the session of one link."""
 
     HELD = "held"
     """One task has it, and no other wants it."""

@@ -97,7 +97,7 @@ class Handshakes:
 def host_of(stream: trio.abc.Stream) -> Hashable:
     """Return what counts as one host: an IPv4 address, or the /64 network of an IPv6 address.
 
-    A single host has a whole /64. ``None`` for streams that come from this machine alone, such as Unix
+    A single host has a whole /64. ``None`` for streams that can only come from this machine, such as Unix
     sockets, and for unknown kinds of streams.
     """
     inner: object = stream

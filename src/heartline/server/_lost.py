@@ -22,7 +22,7 @@ class LostConnections:
         """Bytes that their connections hold, as far as they were counted."""
 
     def count(self, core: Core) -> None:
-        """Take this one in, whose link was lost just now, or see what it holds by now."""
+        """Add a connection that has just lost its link, or count again what it holds."""
         before, size = self._sizes.get(core, 0), core.held
         self._sizes[core] = size
         self.held += size - before

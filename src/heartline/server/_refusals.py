@@ -40,7 +40,7 @@ class Refusals:
         self.count: int = 0
         self._tell = hooks.tell("peer_refused")
         self._refused = Summary(nursery, partial(logger.info, "refused %d more in %s: %s"))
-        # Apart from the others, so that no flood hides the traceback of a bug.
+        # Separate, so that no flood hides the traceback of a bug.
         self._failed = Summary(nursery, partial(logger.error, "refused %d more in %s for errors here: %s"))
 
     def record(self, place: str, refused: Refused) -> None:

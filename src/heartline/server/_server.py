@@ -52,7 +52,7 @@ class ServerStatistics:
     backlog: int
     """Bytes that wait for all peers to read."""
     held: int
-    """Bytes that this side holds for all connections, those that are lost too; see
+    """Bytes that this side holds for all connections, including lost ones; see
     :class:`heartline.ConnectionStatistics`."""
     events_dropped: int
     topics: Mapping[str, TopicStatistics]
@@ -167,14 +167,14 @@ class Server(metaclass=NoPublicConstructor):
 
         ``key``, text of 1 to 256 characters, makes it safe to repeat a publish whose outcome is not known.
         With a key that is remembered (:attr:`History.keys`) nothing is published, and the receipt is that of
-        the update that was.
+        the first update with the key.
 
-        ``wait`` is ``None`` (wait for nothing more), ``"stored"`` (the same, for a topic with a store alone),
+        ``wait`` is ``None`` (wait for nothing more), ``"stored"`` (the same, only for a topic with a store),
         ``"sent"`` (until the update was handed to every subscriber's link) or ``"confirmed"`` (until every
-        subscriber has handled it), for ``timeout`` seconds at most. With a timeout a subscriber whose session
-        ends meanwhile is waited for. Without one, and at the timeout, it is left behind: it catches up from
-        the history when it is back. The timeout, or else half a minute, also bounds the wait for subscribers
-        with the policy ``"block"``, where the topic allows that.
+        subscriber has handled it), for ``timeout`` seconds at most. With a timeout this also waits for
+        subscribers whose session ends meanwhile. Without one, and at the timeout, they are left behind, and
+        catch up from the history when they are back. The timeout, or else half a minute, also bounds the wait
+        for subscribers with the policy ``"block"``, where the topic allows that.
 
         Returns a :class:`heartline.Receipt` that names the subscribers that have the update, and those that
         have not. Raises :class:`SerializationError` for a value that cannot be sent or has more items than
@@ -197,8 +197,8 @@ class Server(metaclass=NoPublicConstructor):
     ) -> None:
         """Give a topic a :class:`heartline.History` of its own, and say what its subscribers may ask for.
 
-        The history is given before the first update, the policies at any time, for subscriptions to come. A
-        declared topic stays until it is deleted. One with a store or a fold is one of the ``topics`` of
+        Give the history before the first update; policies can change at any time, for later subscriptions. A
+        declared topic stays until it is deleted. Topics with a store or a fold are given as ``topics`` of
         :func:`heartline.open_server`. Raises :class:`ConfigurationError`.
         """
         self._publisher.declare(topic, history=history, policies=policies)
@@ -208,7 +208,7 @@ class Server(metaclass=NoPublicConstructor):
 
         Its subscriptions end with :class:`PushError`. If it is published again it begins in a new epoch.
         Nothing happens if there is no such topic. Raises :class:`ConfigurationError` for one with a store.
-        Once it has begun it is done, even if it is cancelled.
+        Once begun, this is finished even if it is cancelled.
         """
         await self._publisher.delete(topic)
 
@@ -241,13 +241,13 @@ class Server(metaclass=NoPublicConstructor):
         """Close a peer's connection and wait for its end; with the default code the client stays away.
 
         ``code`` is a :class:`CloseCode`, or a number of your own below ``2**31``: from 100 on it keeps the
-        client away. A client whose link is lost at the moment cannot be told the code, and comes back to a
-        new session.
+        client away. A client whose link is lost at the moment cannot hear the code, and comes back to a new
+        session.
 
         In a method that this peer has called it waits for nothing, and the peer gets its answer first.
 
         Raises :class:`ConfigurationError` for another code or a reason that is no text, and
-        :class:`LocalProtocolError` when there is no such connection. Cancelling ends the wait alone: the
+        :class:`LocalProtocolError` when there is no such connection. Cancelling ends only the wait: the
         connection still closes.
         """
         if not _is_number(code, int) or not 0 <= code < 2**31:
@@ -266,9 +266,9 @@ class Server(metaclass=NoPublicConstructor):
     async def drain(self, timeout: float) -> bool:
         """Refuse new clients, give calls in progress ``timeout`` seconds to end, then close all connections.
 
-        Returns whether all of them ended in time. In a method that a peer has called, the connections whose
-        calls may wait for that method are not waited for: they close once their calls have ended, at the
-        latest three seconds after the timeout, so that the method can still answer.
+        Returns whether all of them ended in time. In a method that a peer has called, this does not wait for
+        connections whose calls may wait for that method: they close once their calls have ended, three
+        seconds after the timeout at the latest, so that the method can still answer.
 
         Raises :class:`ConfigurationError` for a timeout that is no number of at least 0. Cancelling takes
         nothing back: peers that were told of the end close their connections, and new clients are still
@@ -281,7 +281,7 @@ class Server(metaclass=NoPublicConstructor):
         await trio.lowlevel.checkpoint()
         asking = waiting_for_this()
         for core in list(table.cores.values()):
-            # Who asks gets the answer after all others have closed.
+            # The side that asks gets its answer after all others have closed.
             longer = timeout + 2 * GOODBYE_GRACE if core in asking else timeout
             core.close(CloseCode.GOING_AWAY, "the server is draining", drain=longer)
 
@@ -332,7 +332,7 @@ def _put_long(link: Link, number: int, payload: bytes, flags: int) -> bool:
 def attached(server: Server, kind: type[T]) -> T:
     """The one object of this type that belongs to a server, made when it is first asked for.
 
-    For systems above, which keep there what all of their parts on this server share.
+    For systems above, which keep in it what their parts on this server share.
     """
     if kind not in server._attached:
         server._attached[kind] = kind()

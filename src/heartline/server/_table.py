@@ -41,7 +41,7 @@ class Table:
         self.accepted += 1
 
     def unregister(self, core: Core) -> None:
-        """Remove a connection that has ended; a newer one with its id stays."""
+        """Remove a connection that has ended; a newer one with the same id stays."""
         if self.cores.get(core.id) is core:
             del self.cores[core.id]
         handover = self._handovers.pop(core, None)
@@ -81,7 +81,7 @@ class Table:
             return  # it has ended, and something was queued on its link all the same
         self.lost.count(core)
         if self._excess and not self._ending:
-            # Not here: who queues something for one of many must not find another one gone.
+            # Not here: code that queues something for one of many must not find another one gone.
             self._ending = True
             self.setup.nursery.start_soon(self._end_later)
 

@@ -28,7 +28,7 @@ connection sends ten PINGs a second, and takes half a thousandth of a core."""
 
 @dataclass(frozen=True, kw_only=True)
 class Heartbeat:
-    """When to send a sign of life, and when to give the peer up; in seconds."""
+    """When to send a sign of life, and when to give up the peer; in seconds."""
 
     interval: float = 10.0
     """Silence of our own within which a PING goes out: short against the idle timeouts of common middleboxes
@@ -76,7 +76,7 @@ class Pulse:
         self.ping_sent: float = math.nan  # equals nothing, so without a PING no PONG answers one
         self.rtt: float | None = None
         self.listening: Listening | None = None
-        """What was missed here, if somebody keeps account; without it this side always listens."""
+        """What was missed here, if that is counted; otherwise this side always listens."""
         self._heard = now
         self._pause = self.interval
         self._gaps: Gaps | None = None
@@ -103,7 +103,7 @@ class Pulse:
         self._heard = now
 
     def begin(self, now: float) -> None:
-        """The handshake is over: what went before was no silence of the peer's."""
+        """The handshake is over: the time before does not count as the peer's silence."""
         self._heard = now
 
     def _learn(self, gap: float) -> None:

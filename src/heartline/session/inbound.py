@@ -25,7 +25,7 @@ class Inbound(FrameDecoder):
     def feed_held_back(self, data: bytes, *, one: bool) -> list[Frame]:
         """What was held back and what these bytes bring, or only the first of it.
 
-        Raises the error of the bytes behind the last good frame, like :meth:`feed`.
+        Raises the error of the bytes after the last good frame, like :meth:`feed`.
         """
         frames, self.held_back = [*self.held_back], ()
         try:
@@ -39,5 +39,5 @@ class Inbound(FrameDecoder):
 
     @property
     def has_offence(self) -> bool:
-        """Whether the peer broke the protocol, and nothing that is good stands before that."""
+        """Whether the peer broke the protocol, and no good frame comes before that."""
         return self.offence is not None or (self.failed and not self.held_back)

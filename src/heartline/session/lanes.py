@@ -5,22 +5,22 @@ opens the lane of that call. Both take the next free number of the side that ope
 for the server. Lane 0 is always open, and has no end.
 
 On an open lane both sides send DATA, each as much as the other has given it credit for. Each side ends its
-own direction, by one frame: CLOSE behind everything that it sent, or RESET at once, with a reason. Only where
-a call is answered the answer is the end: a callee says RESULT or FAULT instead of CLOSE. When both directions
-have ended the number is free.
+own direction, by one frame: CLOSE after everything that it sent, or RESET at once, with a reason. Only when a
+call is answered, the answer is the end: a callee says RESULT or FAULT instead of CLOSE. When both directions
+have ended, the number is free.
 
-So the end of one direction says nothing of the other. A caller closes its own and reads on. A callee may
+So the end of one direction says nothing about the other. A caller closes its own and reads on. A callee may
 answer while items of the caller are on their way: they are received, and dropped by the layer above, until
 the caller's end comes. A call that is refused ends like that too.
 
 An end can wait in the outbox behind messages that lack credit. The lane lasts until it has left: credit still
-comes for what stands before it, and whatever this side opens later leaves later. Until then it can be taken
-back: who gives up says RESET in its place, for without those messages CLOSE would be a lie.
+comes for the messages before it, and whatever this side opens later leaves later. Until then it can be taken
+back: a side that gives up says RESET instead, because without those messages CLOSE would be a lie.
 
 Messages on lanes are paid for with credit, and a lane has a window of it. A message may be longer than what
 is left: then its sender borrows the rest from an account that all lanes share, ``PeerLimits.share``, until
-the reader has taken enough. Where nothing is borrowed one message may always borrow. So what fits in its
-window only waits for the reader of its own lane; a longer one waits for the others too.
+the reader has taken enough. If nothing is borrowed, one message may always borrow. So a message that fits in
+its window waits only for the reader of its own lane; a longer one waits for the others too.
 
 A frame without a row in the present state is a protocol error: ours (``LocalProtocolError``) when we were
 about to send it, the peer's (``RemoteProtocolError``) when it came from there.
@@ -40,11 +40,11 @@ __all__ = ["ENDS", "LANE_TRANSITIONS", "MOST_LANES", "Lane", "LaneState", "LaneS
 MOST_LANES = 1 << 14
 """Lanes that one side has open at a time at most, whatever the peer allows: half of its numbers. Numbers go
 round, so before one is used again another lane was opened after its end had left, and has ended too. The peer
-said that end behind everything that it had to say of the first lane, credit too: none of it is on its way."""
+said that end after all that it had to say about the first lane, credit too: none of it is on its way."""
 
 
 class LaneState(enum.Enum):
-    """Where a lane stands, seen from one side."""
+    """The state of a lane, seen from one side."""
 
     FREE = "not open"
     """There is no lane with this number."""
@@ -70,7 +70,7 @@ class LaneStep(enum.Enum):
     SEND_END = "send the end"
     END_LEFT = "the end has left"
     END_TAKEN_BACK = "take the end back"
-    """Another one goes at once, in the place of the end and of what it waits for."""
+    """Another one goes at once, instead of the end and of what it waits for."""
     RECEIVE_END = "receive the end"
 
 
@@ -219,7 +219,7 @@ class Lanes:
         self._move(channel, self._others[channel], LaneState.FREE)
 
     def end_left(self, channel: int) -> None:
-        """Our end was handed to the transport, or stands in the row for it behind nothing of this lane."""
+        """Our end was handed to the transport, or waits for it with nothing of this lane before it."""
         lane = self._others[channel]
         self._move(channel, lane, LANE_TRANSITIONS[lane.state, LaneStep.END_LEFT])
 

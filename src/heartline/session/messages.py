@@ -47,8 +47,8 @@ SMALLEST_FRAME = 2048
 not cost many times its own bytes."""
 
 HELLO_SIZE = 64 * 1024
-"""Bytes of a HELLO: the largest tickets fit. Who says it has proved nothing yet, and values made of empty
-lists take a microsecond a byte to decode."""
+"""Bytes of a HELLO: the largest tickets fit. A client that says it has proved nothing yet, and values made of
+empty lists take a microsecond a byte to decode."""
 
 CLIENT_SIZE = 64
 """Bytes of the name of a client in its attempts, which its server keeps: any UUID or hash."""
@@ -111,7 +111,7 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
     """The token of the session to resume, and the count of sequenced frames received in it."""
     attempt: tuple[bytes, int] | None = None
     """Which client this is, in random bytes by which its server knows it again, and a number that grows with
-    each of its HELLOs: it tells one that was long under way."""
+    each of its HELLOs: it shows which one was delayed."""
     resume_window: float = 0.0
     """Seconds for which this side would wait for a lost session to be resumed; 0: not at all."""
     replay_buffer: int = 0

@@ -8,13 +8,13 @@
 
 Order is kept where someone can see it: frames of one lane, of one call and of one subscription (the *key*)
 never overtake each other. Everything else may. A call that has a lane belongs to it: its CALL goes before
-what is sent there, and its answer behind.
+what is sent there, and its answer after.
 
 What the peer holds of us is bounded, and what starts never stops half way. A long message starts while the
 lengths of those under way are together within the peer's share for halves (``PeerLimits.share``); one always
 may. A message on a lane starts when the lane has any credit left, and is charged whole (see
 :mod:`heartline.session.lanes`). Each costs its length and ``MESSAGE_COST``, so that empty ones are bounded
-too. Who waits for what all share is not passed by others who need it.
+too. A message that waits for what all share is not passed by others that need it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from heartline.wire import HEADER, HEADER_SIZE, Flag, FrameType, Limits
 __all__ = ["MESSAGE_COST", "Buffer", "Outbox"]
 
 MESSAGE_COST = 32
-"""Bytes of credit that a message costs beside its payload: about what the receiver's bookkeeping takes."""
+"""Bytes of credit that a message costs besides its payload: about what the receiver's bookkeeping takes."""
 
 FRAGMENT_SIZE = 64 * 1024
 """Bytes in a fragment: 20 µs of loopback, 5 ms of a 100 Mbit/s line; the longest that others wait."""
@@ -97,7 +97,7 @@ class Outbox:
         self._control: list[bytes] = []
         self._ready: list[bytes] = []
         self._queues: dict[int, deque[_Message]] = {}
-        # A list, for a deque takes 600 bytes and there are a few keys at most.
+        # A list, because a deque takes 600 bytes and there are a few keys at most.
         self._turns: list[int] = []
         self._halted: dict[int, None] = {}
         # Long messages under way: their number, their lengths, and the bytes of them that have left.
@@ -166,7 +166,7 @@ class Outbox:
 
         On a lane it takes the lane's step: OPEN, or a CALL that names a channel, opens it. Raises
         :class:`LocalProtocolError` when the peer would refuse it, and :class:`ConnectionLost` when it
-        stands behind more small frames than a peer that reads would leave.
+        waits behind more small frames than a peer that reads would leave.
         """
         length = len(payload)
         if length <= self._fragment and not channel and frame_type != _DATA and not self._queues:
@@ -260,7 +260,7 @@ class Outbox:
     def withdraw(self, frame_type: int) -> set[int]:
         """Take the :meth:`unsent` messages of this type back, so that they never leave; their ids.
 
-        A call takes with it what stands behind it on its lane, which the peer will never know of.
+        A call takes with it what waits behind it on its lane, which the peer will never know.
         """
         ids = self.unsent(frame_type)
         kept: list[bytes] = []
@@ -303,7 +303,7 @@ class Outbox:
     def break_off(
         self, frame_type: int, channel: int, number: int = 0, payload: bytes = b"", flags: int = 0
     ) -> None:
-        """End our direction of a lane at once, by this frame, in the place of all that waits, an end too.
+        """End our direction of a lane at once, by this frame, instead of all that waits, an end too.
 
         Only the CALL that opens the lane still goes before it. Void where our end has left, or began to.
         Raises as :meth:`put`.
@@ -337,7 +337,7 @@ class Outbox:
             self._release_small(key)
 
     def _release_small(self, key: int) -> None:
-        """What stood behind the messages that were dropped lacks nothing: the small frames go next."""
+        """What waited behind the dropped messages lacks nothing now: the small frames go next."""
         queue = self._queues[key]
         while queue and len(queue[0].payload) <= self._fragment and queue[0].type != _DATA:
             message = queue.popleft()

@@ -1,8 +1,8 @@
 """How much of long messages may be under way: what keeps the line busy, not all that the buffers hold.
 
-What is under way stands before every later control frame and small message, and a sender that is faster than
-its peer would fill all buffers between them. So the time from a frame's leaving to its confirmation is
-watched. While it is about the shortest that was seen nothing queues, and more may be under way; when it grows
+What is under way is ahead of every later control frame and small message, and a sender that is faster than
+its peer would fill all buffers between them. So the time from sending a frame to its confirmation is watched.
+While it is about the shortest that was seen, nothing queues, and more may be under way; when it grows,
 something does, and less may. TCP Vegas (Brakmo and Peterson, 1995) compares the same two times.
 """
 

@@ -1,4 +1,4 @@
-"""What this side reports to the peer by itself, and when: PING, PONG and ACK, each with the count received.
+"""What this side reports without being asked, and when: PING, PONG and ACK, each with the count received.
 
 Each is said once with the next write, however often it became due: a peer that never reads costs no more.
 

@@ -13,7 +13,7 @@ Resuming. Frames are kept until they are confirmed. When the link is lost, the n
 handshake, on a session of its own; in it both sides tell their counts, and :meth:`Session.resume` goes on
 with the link on which that was done: what the peer has not received is sent again, first and in order. The
 rest of the state (half messages, windows, what waits) was never the link's, so it simply stays. Control
-frames are not sent again: PINGs and ACKs are void with their link, and credit is told anew. After a goodbye
+frames are not sent again: PINGs and ACKs are void with their link, and credit is told again. After a goodbye
 nothing is kept and nothing acknowledged: the session ends with its link, and an ACK that finds the peer's
 socket closed would have the system throw away what that peer had sent.
 """
@@ -129,10 +129,10 @@ class Session:
         resume: tuple[bytes, int] | None = None,
         attempt: tuple[bytes, int] | None = None,
     ) -> None:
-        """Client: open the session; ``resume`` is the :attr:`ticket` of the one that shall go on here.
+        """Client: open the session; ``resume`` is the :attr:`ticket` of the one that should go on here.
 
-        ``attempt`` is a name that nobody else knows and a number that grows with each HELLO: a server lets a
-        newer one take the place of an older one, and never the other way round.
+        ``attempt`` is a name that nobody else knows and a number that grows with each HELLO: at a server a
+        newer one replaces an older one, and never the other way round.
 
         Raises :class:`SerializationError` for credentials that cannot be sent, and
         :class:`LocalProtocolError` for ones too long.
@@ -164,7 +164,7 @@ class Session:
         """
         self._step(Step.SEND_WELCOME)
         assert isinstance(self.peer, Hello)
-        # They have been judged. A session that kept them would let every client fill memory with them.
+        # They have been checked. A session that kept them would let every client fill memory with them.
         self.peer = msgspec.structs.replace(self.peer, credentials=None)
         self.token = token
         answer = Welcome(
@@ -252,7 +252,7 @@ class Session:
             self.outbox.put_encoded_control(frame)
 
     def let_go(self) -> None:
-        """The session is over: forget what it holds, for who still refers to it may last."""
+        """The session is over: forget what it holds, for whatever refers to it may live on."""
         self._assembly = Assembly(self._limits)
         self.replay = Replay(self._limits.replay_buffer)
         self.outbox.clear()
@@ -271,7 +271,7 @@ class Session:
     # Receiving
 
     def receive(self, data: bytes, now: float) -> list[Event]:
-        """What these bytes bring; raises :class:`RemoteProtocolError` behind the last good event.
+        """What these bytes bring; raises :class:`RemoteProtocolError` after the last good event.
 
         When good events precede the error in the same bytes they are returned first, and :attr:`failed` is
         set: the next call raises, even for no bytes. So the events never depend on how the bytes were cut.
@@ -330,8 +330,8 @@ class Session:
     def holds_back(self) -> bool:
         """Whether :meth:`receive` may have something to give, or an error to raise, even for no bytes.
 
-        It came behind a handshake, or behind as many frames as are given at a time, or the peer broke the
-        protocol behind them.
+        It came after a handshake, or after as many frames as are given at a time, or the peer broke the
+        protocol after them.
         """
         inbound = self._inbound
         return inbound.more or inbound.offence is not None or bool(inbound.held_back)
@@ -426,8 +426,8 @@ class Session:
     def break_off(self, frame_type: int, channel: int, number: int = 0, payload: bytes = b"") -> None:
         """End our direction of a lane at once, by RESET or by the answer to its call.
 
-        It goes in the place of all that waits on the lane: messages, also the rest of one that is under way,
-        and an end that was put before. Where our end has left, or there is no lane, nothing happens.
+        It replaces all that waits on the lane: messages, also the rest of one that is under way, and an end
+        that was put before. If our end has left, or there is no lane, nothing happens.
         """
         self.outbox.break_off(frame_type, channel, number, payload)
 
@@ -439,7 +439,7 @@ class Session:
     # Sending
 
     def send(self, frame_type: int, channel: int, number: int, payload: bytes, flags: int = 0) -> None:
-        """Queue a message. Whether the session's state allows it is for the caller to have looked at.
+        """Queue a message. The caller has checked that the session's state allows it.
 
         OPEN, or a CALL that names a channel, opens a lane; CLOSE, RESET, and on the lane of a call RESULT and
         FAULT, end it. Raises :class:`LocalProtocolError` for what the peer would refuse: a message that is
@@ -450,9 +450,9 @@ class Session:
     def take(self, budget: int, now: float) -> list[Buffer]:
         """What to write now: control, what has to be sent again, and the next of what waits.
 
-        At most about ``budget`` bytes of fragments behind all that is small, and none while enough of them is
-        under way; nothing new while as much as may be is kept unconfirmed. Nothing at all without a link: it
-        would be lost with the one before.
+        At most about ``budget`` bytes of fragments after all that is small, and none while enough of them are
+        under way; nothing new while the replay buffer is full. Nothing at all without a link: it would be
+        lost with the last one.
         """
         if self.state is State.LOST:
             return []
@@ -465,7 +465,7 @@ class Session:
         buffers = self.outbox.take_control()
         if replay.due:
             buffers += replay.take(budget)
-        # Behind a goodbye nothing is kept: the session ends with its link, so nothing holds it back either.
+        # After a goodbye nothing is kept: the session ends with its link, so nothing holds it back either.
         keeps = self.resume_window > 0 and self.state is _OPEN
         if keeps:
             # What was sent again counts as under way, for it is kept: the budget may be below 0 from here on.

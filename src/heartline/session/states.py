@@ -3,14 +3,14 @@
 The client speaks first: HELLO. The server looks at it (versions, credentials, room) and answers WELCOME, and
 the session is open, or REFUSE, and it is closed; a client that says nothing in time is refused unheard. In an
 open session every frame may flow in both directions, until one side says GOAWAY: from then on nothing new is
-begun, and what is in progress may end. The other side answers GOAWAY when it is ready, and whoever began
-closes the link.
+begun, and what is in progress may end. The other side answers GOAWAY when it is ready, and the side that
+began closes the link.
 
 An open session whose link is lost waits for another one, if both sides agreed to that in the handshake. A new
 link begins with a handshake of its own, in which HELLO names the session: so it is resumed when that link's
 session is open. In any other state, and when no link comes in time, the end of the link is the session's end.
 
-What one side sends is the other's receipt of it, so each step has two rows. A step without a row in the
+What one side sends the other receives, so each step has two rows. A step without a row in the
 present state is a protocol error: ours (``LocalProtocolError``) when we were about to take it, the peer's
 (``RemoteProtocolError``) when it came from there.
 """
@@ -30,7 +30,7 @@ class Role(enum.Enum):
 
 
 class State(enum.Enum):
-    """Where a session stands."""
+    """The state of a session."""
 
     NEW = "new"
     """The link is there, nothing was said."""

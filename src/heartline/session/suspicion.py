@@ -26,7 +26,7 @@ _SCALE = math.sqrt(3) / math.pi
 
 
 class Gaps:
-    """What is known of the gaps between a peer's words: a mean and a variance, exponentially weighted."""
+    """What is known about the gaps between a peer's words: a mean and a variance, exponentially weighted."""
 
     __slots__ = ("_mean", "_variance")
 

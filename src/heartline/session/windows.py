@@ -2,8 +2,8 @@
 
 The peer's direction of a lane begins with a window of ``Limits.window`` bytes. Each message takes its length
 and ``MESSAGE_COST`` from it, and when the reader has taken the message they are given back (the sender's side
-is in :mod:`heartline.session.outbox`). Told is the sum of what was given back so far, once for however many
-messages, and again on the next link: so a CREDIT that was lost does no harm.
+is in :mod:`heartline.session.outbox`). The peer is told the sum of what was given back so far, once for any
+number of messages, and again on the next link, so a lost CREDIT does no harm.
 """
 
 from __future__ import annotations
