@@ -195,6 +195,16 @@ async def test_a_federation_has_topics_of_its_own(autojump_clock: MockClock, tmp
         assert not server.subscribers(MODEL_TOPIC)
 
 
+async def test_it_trains_where_only_declared_topics_exist(autojump_clock: MockClock, tmp_path: Path) -> None:
+    async with open_federation("memory://", tmp_path, declared_only=True) as (server, join):
+        trainers = [Trainer(server, model(0.0), federation=name) for name in ("default", "ward")]
+        for trainer, name in zip(trainers, ("default", "ward"), strict=True):
+            join(AsyncAdder(), name, federation=name)
+            await registered(trainer, 1)
+            (report,) = await rounds(trainer, 1)
+            assert report.cohort == (name,)
+
+
 @pytest.mark.parametrize("name", ["", "x" * 101, "a\nb", 7, None])
 async def test_a_name_is_checked_at_both_ends(name: Any) -> None:
     async with heartline.open_server("memory://") as server:
