@@ -64,7 +64,8 @@ LARGEST_DATASET = 10**9
 would decide the average alone."""
 
 SAY_AGAIN = 60.0
-"""Seconds between two lines of the log about learners that are waited for."""
+"""Seconds between the first two lines of the log about learners that are waited for. The pauses double, up to
+an hour: some learners may be away for days."""
 
 
 class Trainer:
@@ -313,12 +314,12 @@ class Trainer:
         """
         expected, minimum = self._progress.expected, self._settings.minimum
         deadline = trio.current_time() + self._settings.patience + self._grace
-        say = trio.current_time()
+        say, pause = trio.current_time(), SAY_AGAIN
         while len(present := self._federation.learners()) < minimum or (
             not expected <= present.keys() and trio.current_time() < deadline
         ):
             if len(present) < minimum and trio.current_time() >= say:
-                say += SAY_AGAIN
+                say, pause = say + pause, min(2 * pause, HOUR)
                 logger.info(
                     "federation %s, round %d: waiting for %d learners, %d are there",
                     self._federation.name,
