@@ -147,7 +147,7 @@ async def open_connection(
             dial = partial(_give, [target])
         shown = Credentials(credentials, limits.handshake_timeout)
         again = partial(connect, core, dial, identity=identity, credentials=shown)
-        link = await connect_first(again, delays.delays(setup.rng), patience)
+        link = await connect_first(core, again, delays.delays(setup.rng), patience)
         client = partial(run_client, core, link, again, reconnect, renewable=shown.renewable)
         engine.nursery.start_soon(client)
         try:

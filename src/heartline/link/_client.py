@@ -131,7 +131,7 @@ async def _has_goodbye(stream: trio.abc.Stream, session: Session) -> bool:
 
 
 async def connect_first(
-    again: Callable[[], Awaitable[Link]], delays: Iterator[float], patience: float
+    core: Core, again: Callable[[], Awaitable[Link]], delays: Iterator[float], patience: float
 ) -> Link:
     """Go on to connect for so many seconds; raises the last error.
 
@@ -147,7 +147,8 @@ async def connect_first(
             delay = next(delays, None)
             if final or delay is None or trio.current_time() >= deadline:
                 raise
-            logger.info("another attempt in %.2g s: %s", delay, error)
+            log = logger.info if core.setup.comings.admit("not connected yet") else logger.debug
+            log("another attempt in %.2g s: %s", delay, error)
         await trio.sleep_until(min(deadline, trio.current_time() + delay))
 
 
