@@ -61,7 +61,7 @@ async def connect(core: Core, dial: Dial, *, identity: str | None, credentials: 
     """
     limits = core.setup.limits
     stream: trio.abc.Stream | None = None
-    session: Session | None = None
+    greeted: Session | None = None
     shown = await credentials.ask(core.setup.troubles)
     failed = f"cannot connect to {core.place or 'the peer of the given stream'}"
     try:
@@ -81,6 +81,7 @@ async def connect(core: Core, dial: Dial, *, identity: str | None, credentials: 
                 attempt=core.attempt,
             )
             await send_greeting(stream, session)
+            greeted = session
             answer = await receive_greeting(stream, session)
             welcome = _admitted(answer, lost is not None)
             core.peer = Peer.of(describe(stream), url=core.peer.url)
@@ -90,7 +91,7 @@ async def connect(core: Core, dial: Dial, *, identity: str | None, credentials: 
         )
     except BaseException as error:
         if stream is not None:
-            await _withdraw(stream, session, error)
+            await _withdraw(stream, greeted, error)
         if isinstance(error, ConnectionLost):
             raise ConnectionFailed(f"{failed}: {error}") from error
         if isinstance(error, (HeartlineError, _Forgotten)):
