@@ -352,7 +352,7 @@ def _parts(
 
 
 def _dialects(more: Mapping[int, Dialect]) -> dict[int, Dialect]:
-    """Who serves a stream, by its first byte: a line per dialect, and ``more`` of the user's own."""
+    """What serves a stream, by its first byte: a line per dialect, and ``more`` of the user's own."""
     _check("dialects", more, Mapping)
     for first in more:
         if type(first) is not int or first == NATIVE or not 0 <= first <= 255:

@@ -213,9 +213,9 @@ class Trainer:
         """Push the model for the last time, so that learners end.
 
         Learners that took part and are away have ``timeout`` seconds to come back for it; then all have as
-        long again to confirm it. The receipt names those that did. Who took part and comes back later still
-        ends; who comes for the first time waits for the next training. Raises what :meth:`start` raises.
-        Cancelling does not take back a model that was pushed.
+        long again to confirm it. The receipt names those that did. A learner that took part and comes back
+        later still ends; one that comes for the first time waits for the next training. Raises what
+        :meth:`start` raises. Cancelling does not take back a model that was pushed.
         """
         with self._federation.hold():
             await self.start()
@@ -245,7 +245,8 @@ class Trainer:
 
         After an error or a cancellation the model and the files are those of the round before, and the next
         call goes on from what the journal has. A cancellation while the checkpoint is being written, or
-        later, loses the report alone: the round counts.
+        later, loses only the report, as does an error in making the config for an evaluation: the round
+        counts.
         """
         with self._federation.hold():
             await self.start()

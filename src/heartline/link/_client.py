@@ -269,7 +269,7 @@ async def _live(
 
 
 def _was_fine(lasted: float, backoff: Backoff, failures: int, *, resumed: bool) -> bool:
-    """Whether a link was no failed attempt, so that the delays begin anew.
+    """Whether a link was no failed attempt, so that the delays start from the beginning.
 
     A server that takes clients in and drops them must not be asked more and more often. But one that let a
     session go on is healthy, and its network is not: then it is enough to have lasted for as long as the next

@@ -108,8 +108,8 @@ class SqliteStore:
 
         To be called once when a backup was put in the file's place: updates that the backup does not know
         have been published, and their offsets will be given out again. With the new epoch subscribers are
-        told of a gap. Without it, who comes back from such an update before its offset is reached again is
-        told too, but nobody can know one that comes later. Updates and states stay.
+        told of a gap. Without it, a subscriber that comes back from such an update before its offset is
+        reached again is told too, but one that comes later cannot be recognized. Updates and states stay.
         """
         await self._run("write", partial(_begin_anew, self._opened()))
 

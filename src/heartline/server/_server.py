@@ -281,7 +281,7 @@ class Server(metaclass=NoPublicConstructor):
         await trio.lowlevel.checkpoint()
         asking = waiting_for_this()
         for core in list(table.cores.values()):
-            # Who asks gets the answer after all others have closed.
+            # The side that asks gets its answer after all others have closed.
             longer = timeout + 2 * GOODBYE_GRACE if core in asking else timeout
             core.close(CloseCode.GOING_AWAY, "the server is draining", drain=longer)
 

@@ -47,8 +47,8 @@ SMALLEST_FRAME = 2048
 not cost many times its own bytes."""
 
 HELLO_SIZE = 64 * 1024
-"""Bytes of a HELLO: the largest tickets fit. Who says it has proved nothing yet, and values made of empty
-lists take a microsecond a byte to decode."""
+"""Bytes of a HELLO: the largest tickets fit. A client that says it has proved nothing yet, and values made of
+empty lists take a microsecond a byte to decode."""
 
 CLIENT_SIZE = 64
 """Bytes of the name of a client in its attempts, which its server keeps: any UUID or hash."""

@@ -13,7 +13,7 @@ Resuming. Frames are kept until they are confirmed. When the link is lost, the n
 handshake, on a session of its own; in it both sides tell their counts, and :meth:`Session.resume` goes on
 with the link on which that was done: what the peer has not received is sent again, first and in order. The
 rest of the state (half messages, windows, what waits) was never the link's, so it simply stays. Control
-frames are not sent again: PINGs and ACKs are void with their link, and credit is told anew. After a goodbye
+frames are not sent again: PINGs and ACKs are void with their link, and credit is told again. After a goodbye
 nothing is kept and nothing acknowledged: the session ends with its link, and an ACK that finds the peer's
 socket closed would have the system throw away what that peer had sent.
 """
@@ -252,7 +252,7 @@ class Session:
             self.outbox.put_encoded_control(frame)
 
     def let_go(self) -> None:
-        """The session is over: forget what it holds, for who still refers to it may last."""
+        """The session is over: forget what it holds, for whatever refers to it may live on."""
         self._assembly = Assembly(self._limits)
         self.replay = Replay(self._limits.replay_buffer)
         self.outbox.clear()
