@@ -57,6 +57,16 @@ async def test_the_last_error_is_raised_at_the_end(
     assert trio.current_time() == ends
 
 
+async def test_a_day_of_attempts_is_a_page_of_the_log(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "heartline")
+    with pytest.raises(ConnectionFailed, match="nobody listens"):
+        async with connect(patience=24 * 3600, reconnect=Backoff(initial=30, maximum=30)):
+            pass
+    assert 20 < len(caplog.records) < 100
+
+
 async def test_attempts_bound_it_too(autojump_clock: MockClock) -> None:
     with pytest.raises(ConnectionFailed):
         async with connect(patience=60, reconnect=Backoff(initial=1, factor=1, maximum=1, attempts=4)):

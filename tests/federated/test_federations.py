@@ -195,6 +195,16 @@ async def test_a_federation_has_topics_of_its_own(autojump_clock: MockClock, tmp
         assert not server.subscribers(MODEL_TOPIC)
 
 
+async def test_it_trains_where_only_declared_topics_exist(autojump_clock: MockClock, tmp_path: Path) -> None:
+    async with open_federation("memory://", tmp_path, declared_only=True) as (server, join):
+        trainers = [Trainer(server, model(0.0), federation=name) for name in ("default", "ward")]
+        for trainer, name in zip(trainers, ("default", "ward"), strict=True):
+            join(AsyncAdder(), name, federation=name)
+            await registered(trainer, 1)
+            (report,) = await rounds(trainer, 1)
+            assert report.cohort == (name,)
+
+
 @pytest.mark.parametrize("name", ["", "x" * 101, "a\nb", 7, None])
 async def test_a_name_is_checked_at_both_ends(name: Any) -> None:
     async with heartline.open_server("memory://") as server:
@@ -212,7 +222,8 @@ async def test_a_trainer_says_whom_it_waits_for(
         join(AsyncAdder(), "a")
         trainer = Trainer(server, model(0.0), federation="default", minimum=2)
         await registered(trainer, 1)
-        with trio.move_on_after(61):
+        with trio.move_on_after(61 + 60 * 60):
             await trainer.train_round()
     said = [record.getMessage() for record in caplog.records if record.name == "heartline.federated"]
-    assert said == ["federation default, round 1: waiting for 2 learners, 1 are there"] * 2, "each minute"
+    line = "federation default, round 1: waiting for 2 learners, 1 are there"
+    assert said == [line] * 6, "after 0, 1, 3, 7, 15 and 31 minutes"

@@ -103,6 +103,10 @@ class Row(msgspec.Struct, array_like=True, frozen=True):
     b: str = ""
 
 
+class Nested(NamedTuple):
+    inside: frozenset[Nested]
+
+
 class Named(NamedTuple):
     a: int
     b: str = "b"
@@ -306,7 +310,8 @@ ACCEPTED: list[Any] = [
         dict[Word, int],
         Mapping[str, Point],
     ),
-    *(set, set[Point], frozenset[frozenset[int]], set[tuple[int, str]], tuple, list[Any], Tree, object, T),
+    *(set, set[Point], frozenset[frozenset[int]], set[tuple[int, str]], set[Nested], Nested),
+    *(tuple, list[Any], Tree, object, T),
     *(np.ndarray, NDArray[np.float32], NDArray[Any] | None, list[np.ndarray[Any, Any]], memoryview),
     *(np.float32 | None, list[np.int8], int | str | None, list[int] | dict[str, int] | None, Flags),
     Annotated[int, msgspec.Meta(ge=1)],

@@ -95,6 +95,15 @@ def test_every_error_of_a_group_is_told() -> None:
     }
 
 
+def test_an_error_that_was_never_raised_itself_is_told() -> None:
+    async def program(_world: World) -> None:
+        raise ExceptionGroup("both", [ValueError("one"), KeyError("two")])
+
+    with pytest.raises(SeedFailed) as caught:
+        explore(program, [1])
+    assert caught.value.error == "ValueError: one\nKeyError: 'two'"
+
+
 def test_the_environment_chooses_the_seed(monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[int] = []
 

@@ -147,7 +147,7 @@ async def open_connection(
             dial = partial(_give, [target])
         shown = Credentials(credentials, limits.handshake_timeout)
         again = partial(connect, core, dial, identity=identity, credentials=shown)
-        link = await connect_first(again, delays.delays(setup.rng), patience)
+        link = await connect_first(core, again, delays.delays(setup.rng), patience)
         client = partial(run_client, core, link, again, reconnect, renewable=shown.renewable)
         engine.nursery.start_soon(client)
         try:
@@ -352,7 +352,7 @@ def _parts(
 
 
 def _dialects(more: Mapping[int, Dialect]) -> dict[int, Dialect]:
-    """Who serves a stream, by its first byte: a line per dialect, and ``more`` of the user's own."""
+    """What serves a stream, by its first byte: a line per dialect, and ``more`` of the user's own."""
     _check("dialects", more, Mapping)
     for first in more:
         if type(first) is not int or first == NATIVE or not 0 <= first <= 255:

@@ -25,7 +25,7 @@ async def evaluate(
 ) -> dict[str, Evaluation]:
     """What the learners measured that can evaluate and have answered within ``timeout`` seconds.
 
-    Who fails is left out: an evaluation changes nothing, so there is nothing to repeat it for.
+    A learner that fails is left out: an evaluation changes nothing, so it need not be repeated.
     """
     evaluations: dict[str, Evaluation] = {}
 

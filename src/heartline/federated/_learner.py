@@ -98,7 +98,7 @@ async def _follow(connection: Connection, stub: LearnerStub, models: str, learne
         connection.subscribe(
             models, type=ModelPush, since="newest", policy="keep newest", on_gap="raise"
         ) as updates,
-        # Behind the other: who is registered gets what is pushed.
+        # Behind the other: a learner that is registered gets what is pushed.
         connection.subscribe(learners) as registration,
         open_plain_nursery() as nursery,
     ):

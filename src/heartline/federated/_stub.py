@@ -48,7 +48,7 @@ class ModelPush(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """The training has finished, and this is its result: learners end."""
     ended: bool = False
     """The same was pushed before, and this stays on the topic for learners of this run that come back later.
-    Who has seen nothing of the run is not meant, and waits for the next one."""
+    A learner that has seen nothing of the run is not meant, and waits for the next one."""
 
     def __post_init__(self) -> None:
         msgspec.structs.force_setattr(self, "model", as_model(self.model))

@@ -64,7 +64,8 @@ LARGEST_DATASET = 10**9
 would decide the average alone."""
 
 SAY_AGAIN = 60.0
-"""Seconds between two lines of the log about learners that are waited for."""
+"""Seconds between the first two lines of the log about learners that are waited for. The pauses double, up to
+an hour: some learners may be away for days."""
 
 
 class Trainer:
@@ -212,9 +213,9 @@ class Trainer:
         """Push the model for the last time, so that learners end.
 
         Learners that took part and are away have ``timeout`` seconds to come back for it; then all have as
-        long again to confirm it. The receipt names those that did. Who took part and comes back later still
-        ends; who comes for the first time waits for the next training. Raises what :meth:`start` raises.
-        Cancelling does not take back a model that was pushed.
+        long again to confirm it. The receipt names those that did. A learner that took part and comes back
+        later still ends; one that comes for the first time waits for the next training. Raises what
+        :meth:`start` raises. Cancelling does not take back a model that was pushed.
         """
         with self._federation.hold():
             await self.start()
@@ -244,7 +245,8 @@ class Trainer:
 
         After an error or a cancellation the model and the files are those of the round before, and the next
         call goes on from what the journal has. A cancellation while the checkpoint is being written, or
-        later, loses the report alone: the round counts.
+        later, loses only the report, as does an error in making the config for an evaluation: the round
+        counts.
         """
         with self._federation.hold():
             await self.start()
@@ -313,12 +315,12 @@ class Trainer:
         """
         expected, minimum = self._progress.expected, self._settings.minimum
         deadline = trio.current_time() + self._settings.patience + self._grace
-        say = trio.current_time()
+        say, pause = trio.current_time(), SAY_AGAIN
         while len(present := self._federation.learners()) < minimum or (
             not expected <= present.keys() and trio.current_time() < deadline
         ):
             if len(present) < minimum and trio.current_time() >= say:
-                say += SAY_AGAIN
+                say, pause = say + pause, min(2 * pause, HOUR)
                 logger.info(
                     "federation %s, round %d: waiting for %d learners, %d are there",
                     self._federation.name,

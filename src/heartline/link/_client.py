@@ -27,14 +27,14 @@ from heartline.link._backoff import Backoff
 from heartline.link._core import Core, bare
 from heartline.link._credentials import Credentials
 from heartline.link._goodbye import GOODBYE_GRACE
-from heartline.link._handshake import receive_greeting, send_greeting
+from heartline.link._handshake import read_some, receive_greeting, send_greeting
 from heartline.link._id import MAX_IDENTITY
 from heartline.link._link import Link, close_stream
 from heartline.link._peer import Peer
 from heartline.link._serving import serve_link
 from heartline.link._state import ConnectionState
 from heartline.observe import own_error, report, sort_out
-from heartline.session import CloseCode, Refuse, Role, Session, Welcome
+from heartline.session import CloseCode, GoAway, Refuse, Role, Session, State, Welcome
 from heartline.session.session import Event
 from heartline.transports import describe
 from heartline.wire.text import is_name, printable
@@ -56,10 +56,12 @@ async def connect(core: Core, dial: Dial, *, identity: str | None, credentials: 
 
     Raises :class:`ConnectionFailed` (or its subclass for a refusal), or :class:`RemoteProtocolError` when
     the other end does not speak the protocol; and what the function for the credentials raises when it is
-    called for the first time. Cancelling leaves no stream behind.
+    called for the first time. Cancelling leaves no stream behind, and a server that lets this client in all
+    the same hears a goodbye: it has a second to answer.
     """
     limits = core.setup.limits
     stream: trio.abc.Stream | None = None
+    greeted: Session | None = None
     shown = await credentials.ask(core.setup.troubles)
     failed = f"cannot connect to {core.place or 'the peer of the given stream'}"
     try:
@@ -79,6 +81,7 @@ async def connect(core: Core, dial: Dial, *, identity: str | None, credentials: 
                 attempt=core.attempt,
             )
             await send_greeting(stream, session)
+            greeted = session
             answer = await receive_greeting(stream, session)
             welcome = _admitted(answer, lost is not None)
             core.peer = Peer.of(describe(stream), url=core.peer.url)
@@ -88,7 +91,7 @@ async def connect(core: Core, dial: Dial, *, identity: str | None, credentials: 
         )
     except BaseException as error:
         if stream is not None:
-            await close_stream(stream, trio.current_time() + GOODBYE_GRACE)
+            await _withdraw(stream, greeted, error)
         if isinstance(error, ConnectionLost):
             raise ConnectionFailed(f"{failed}: {error}") from error
         if isinstance(error, (HeartlineError, _Forgotten)):
@@ -97,8 +100,39 @@ async def connect(core: Core, dial: Dial, *, identity: str | None, credentials: 
         raise ConnectionFailed(f"{failed}: the transport raised {error!r}") from own_error(error)
 
 
+async def _withdraw(stream: trio.abc.Stream, session: Session | None, error: BaseException) -> None:
+    """Close the stream of a handshake that came to nothing here, after a goodbye if it is one for the server.
+
+    Without the goodbye the server would keep the session for as long as it may be resumed, and the identity
+    with it. Whether it lets this client in is not known when the handshake was cancelled: its answer tells.
+    """
+    try:
+        if session is not None:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + GOODBYE_GRACE):
+                if session.state is State.GREETING and sort_out(error)[1] is not None:
+                    await receive_greeting(stream, session)
+                if session.state is State.OPEN:
+                    if isinstance(error, RemoteProtocolError):
+                        session.go_away(CloseCode.PROTOCOL_ERROR, str(error))
+                    else:
+                        session.go_away(CloseCode.NORMAL, "the client has left during the handshake")
+                    await send_greeting(stream, session)
+                    while not await _has_goodbye(stream, session):
+                        pass
+    except BaseException as late:
+        # What comes on this stream is of no interest any more, and ``error`` says why.
+        own_error(late)
+    finally:
+        await close_stream(stream, trio.current_time() + GOODBYE_GRACE)
+
+
+async def _has_goodbye(stream: trio.abc.Stream, session: Session) -> bool:
+    data = await read_some(stream)
+    return not data or any(type(event) is GoAway for event in session.receive(data, trio.current_time()))
+
+
 async def connect_first(
-    again: Callable[[], Awaitable[Link]], delays: Iterator[float], patience: float
+    core: Core, again: Callable[[], Awaitable[Link]], delays: Iterator[float], patience: float
 ) -> Link:
     """Go on to connect for so many seconds; raises the last error.
 
@@ -114,7 +148,8 @@ async def connect_first(
             delay = next(delays, None)
             if final or delay is None or trio.current_time() >= deadline:
                 raise
-            logger.info("another attempt in %.2g s: %s", delay, error)
+            log = logger.info if core.setup.comings.admit("not connected yet") else logger.debug
+            log("another attempt in %.2g s: %s", delay, error)
         await trio.sleep_until(min(deadline, trio.current_time() + delay))
 
 
@@ -158,6 +193,8 @@ def _admitted(answer: Event | None, resuming: bool) -> Welcome:
 def _begin(core: Core, lost: Link | None, stream: trio.abc.Stream, session: Session, answer: Welcome) -> Link:
     """Return the link for the server's answer: that of the resumed session, or of a new one."""
     core.id = answer.session
+    if core.state is ConnectionState.CLOSED:
+        raise ConnectionLost("the connection was closed during the handshake")
     if lost is not None and answer.resumed:
         if core.link is not lost or lost.failure is not None:
             raise ConnectionLost("the session ended here while the peer resumed it")
@@ -232,7 +269,7 @@ async def _live(
 
 
 def _was_fine(lasted: float, backoff: Backoff, failures: int, *, resumed: bool) -> bool:
-    """Whether a link was no failed attempt, so that the delays begin anew.
+    """Whether a link was no failed attempt, so that the delays start from the beginning.
 
     A server that takes clients in and drops them must not be asked more and more often. But one that let a
     session go on is healthy, and its network is not: then it is enough to have lasted for as long as the next

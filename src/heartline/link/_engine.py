@@ -47,29 +47,33 @@ class Engine:
             self._block.start_soon(_throw, error)
 
 
+# Ctrl-C waits for a checkpoint here: between the start of the engine and ``try`` it would leave behind a task
+# that nothing ends.
 @asynccontextmanager
+@trio.lowlevel.enable_ki_protection
 async def open_engine() -> AsyncIterator[Engine]:
     """Run an engine as long as the block; leaving the block cancels its tasks."""
     async with open_plain_nursery() as block:
+        scope = trio.CancelScope(shield=True)
         ready = trio.Event()
         nurseries: list[trio.Nursery] = []
 
+        @trio.lowlevel.enable_ki_protection
         async def run() -> None:
-            async with open_plain_nursery() as nursery:
-                nursery.cancel_scope.shield = True
-                nurseries.append(nursery)
-                ready.set()
-                await trio.sleep_forever()
+            with scope:
+                async with open_plain_nursery() as nursery:
+                    nurseries.append(nursery)
+                    ready.set()
+                    await trio.sleep_forever()
 
-        # Not with ``block.start``: cancelled while it starts, a task that is shielded would never end.
-        block.start_soon(run)
-        with trio.CancelScope(shield=True):
-            await ready.wait()
-        (nursery,) = nurseries
         try:
-            yield Engine(nursery, block)
+            # Not with ``block.start``: cancelled while it starts, a task that is shielded would never end.
+            block.start_soon(run)
+            with trio.CancelScope(shield=True):
+                await ready.wait()
+            yield Engine(nurseries[0], block)
         finally:
-            nursery.cancel_scope.cancel()
+            scope.cancel()
 
 
 def _bare(error: BaseException) -> BaseException:

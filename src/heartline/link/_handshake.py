@@ -14,7 +14,7 @@ __all__ = ["read_some", "receive_greeting", "send_greeting"]
 
 
 _TLS_ALERT = b"\x15\x03"
-"""How a TLS server's answer begins to who does not speak TLS (RFC 8446, 5.1)."""
+"""How a TLS server's answer to a client without TLS begins (RFC 8446, 5.1)."""
 
 
 async def send_greeting(stream: trio.abc.Stream, session: Session) -> None:

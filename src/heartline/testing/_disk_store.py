@@ -1,7 +1,7 @@
 """A store of topics on a node's disk: files of checksummed records, to which records are only added.
 
 Each opening begins another file. What a crash has torn stays at the end of its file: to cut it off, the file
-would have to be written anew, and a crash in that moment would take what was confirmed.
+would have to be rewritten, and a crash in that moment would take what was confirmed.
 """
 
 from __future__ import annotations

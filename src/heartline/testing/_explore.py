@@ -207,8 +207,11 @@ def _describe(error: BaseException) -> str:
     """The error and where it was raised, a line each; all of a group."""
     if isinstance(error, BaseExceptionGroup):
         return "\n".join(_describe(inner) for inner in error.exceptions)
-    frame = traceback.extract_tb(error.__traceback__)[-1]
     told = f"{type(error).__name__}: {error}".removesuffix(": ")
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames:  # in a group it need not have been raised itself
+        return told
+    frame = frames[-1]
     here = os.path.relpath(frame.filename)
     file = frame.filename if here.startswith(os.pardir) else here
     return f"{told}\n  {file}, line {frame.lineno}, in {frame.name}: {frame.line}"

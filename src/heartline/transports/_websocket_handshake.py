@@ -34,7 +34,7 @@ _FIELDS = {
 """The header lines that an answer with this status needs."""
 
 _TLS_ALERT = b"\x15\x03"
-"""How a TLS server's answer begins to who does not speak TLS (RFC 8446, 5.1)."""
+"""How a TLS server's answer to a client without TLS begins (RFC 8446, 5.1)."""
 
 BODY_SIZE = 200
 """Bytes of the body of a server's refusal that an error shows: a sentence or two."""
@@ -74,7 +74,7 @@ async def await_acceptance(
 
 
 async def _first_answer(protocol: wsproto.WSConnection, inner: trio.abc.Stream) -> Event:
-    """What the server answers; who speaks another protocol need not be waited for."""
+    """What the server answers; a server that speaks another protocol is not waited for."""
     data = await inner.receive_some()
     if not data:
         raise trio.BrokenResourceError(

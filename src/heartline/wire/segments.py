@@ -62,7 +62,7 @@ Segment = Any
 class Segments(list[Segment]):
     """The arrays of a value on its way out, whose bytes are counted before any is copied."""
 
-    __slots__ = ("limit", "taken")  # set by who makes it: each value has one, and an __init__ costs a call
+    __slots__ = ("limit", "taken")  # set by the maker: each value has one, and __init__ costs a call
 
     limit: float
     """Bytes that the message may have."""

@@ -39,7 +39,7 @@ def _check(kind: kinds.Type, seen: set[Any]) -> None:
         _check_class(kind.cls)
     elif isinstance(kind, kinds.DictType) and not _is_text(kind.key_type):
         raise TypeError("the keys of a map that is sent are text: dict[str, ...]")
-    elif isinstance(kind, (kinds.SetType, kinds.FrozenSetType)) and not _is_hashable(kind.item_type):
+    elif isinstance(kind, (kinds.SetType, kinds.FrozenSetType)) and not _is_hashable(kind.item_type, set()):
         raise TypeError("what is in a set must be hashable")
     if isinstance(kind, _WITH_FIELDS):
         if kind.cls in seen:
@@ -88,14 +88,18 @@ def _is_text(key: kinds.Type) -> bool:
     return isinstance(key, (kinds.StrType, kinds.AnyType))
 
 
-def _is_hashable(item: kinds.Type) -> bool:
+def _is_hashable(item: kinds.Type, seen: set[Any]) -> bool:
     if isinstance(item, (kinds.StructType, kinds.DataclassType)):
         return item.cls.__hash__ is not None
     if isinstance(item, kinds.CustomType):
         return bool(item.cls.__hash__)
     if isinstance(item, _UNHASHABLE):
         return False
-    return all(map(_is_hashable, _parts(item)))
+    if isinstance(item, kinds.NamedTupleType):
+        if item.cls in seen:  # it holds its own kind
+            return True
+        seen.add(item.cls)
+    return all(_is_hashable(part, seen) for part in _parts(item))
 
 
 def _name(kind: kinds.Type) -> str:
