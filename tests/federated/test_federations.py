@@ -195,6 +195,20 @@ async def test_a_federation_has_topics_of_its_own(autojump_clock: MockClock, tmp
         assert not server.subscribers(MODEL_TOPIC)
 
 
+@pytest.mark.parametrize("federation", ["default", "ward"])
+async def test_a_server_with_declared_topics_alone(
+    autojump_clock: MockClock, tmp_path: Path, federation: str
+) -> None:
+    """The trainer declares both topics of its federation: who takes part need not know them."""
+    async with open_federation("memory://", tmp_path, declared_only=True) as (server, join):
+        trainer = Trainer(server, model(0.0), federation=federation)
+        learner = AsyncAdder()
+        join(learner, "a", federation=federation)
+        with trio.fail_after(60):
+            await train(trainer, 2)
+        assert learner.trained == [0.0, 1.0]
+
+
 @pytest.mark.parametrize("name", ["", "x" * 101, "a\nb", 7, None])
 async def test_a_name_is_checked_at_both_ends(name: Any) -> None:
     async with heartline.open_server("memory://") as server:

@@ -70,6 +70,7 @@ class Federation:
         """Others have worked here, and the learners may have a model of theirs."""
         self._at_work = 0
         server.declare_topic(self.model_topic, history=History(count=1))
+        server.declare_topic(self._learners_topic)  # with declared_only nobody could register otherwise
 
     def learners(self) -> dict[str, Connection]:
         """The connections of the learners that are connected and registered, by identity."""
