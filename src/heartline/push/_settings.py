@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from heartline.errors import ConfigurationError
+from heartline.observe import check_function
 from heartline.push._log import History
 from heartline.push._store import Store
 from heartline.push._types import POLICIES, SlowPolicy, check_choice
@@ -34,9 +35,8 @@ class Fold:
     """Makes the state before the first update. States are values that can be serialized."""
 
     def __post_init__(self) -> None:
-        for name in ("apply", "initial"):
-            if not callable(getattr(self, name)):
-                raise ConfigurationError(f"Fold.{name} must be callable, not {getattr(self, name)!r:.80}")
+        check_function("Fold.apply", self.apply, "state", "value")
+        check_function("Fold.initial", self.initial)
 
 
 @dataclass(frozen=True, kw_only=True)
