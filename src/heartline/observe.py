@@ -31,6 +31,8 @@ __all__ = [
     "Proceed",
     "Tell",
     "Watch",
+    "check_function",
+    "is_async",
     "own_error",
     "report",
     "sort_out",
@@ -77,6 +79,27 @@ def report(
         log.log(level, message, *args, exc_info=own)
     if passing is not None:
         raise passing
+
+
+def check_function(name: str, function: object, *arguments: str, may_be_async: bool = False) -> None:
+    """Raise :class:`ConfigurationError` unless this is a function that can be called with these arguments.
+
+    Where its result is used at once it must not be async either: nobody would await it.
+    """
+    if not callable(function):
+        raise ConfigurationError(f"{name} must be callable, not {function!r:.80}")
+    if not may_be_async and is_async(function):
+        raise ConfigurationError(f"{name} must be a sync function: nobody awaits {function!r:.80}")
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # some built-in functions have none
+        return
+    try:
+        signature.bind(*arguments)
+    except TypeError:
+        raise ConfigurationError(
+            f"{name} must be a function of ({', '.join(arguments)}), not {function!r:.80}"
+        ) from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,11 +205,12 @@ class Hooks:
         self.middleware: tuple[Middleware, ...] = tuple(middleware)
         observers = (*observers, *_observers.get())
         for one in self.middleware:
-            if not _is_async(one):
+            if not is_async(one):
                 raise ConfigurationError(
                     "middleware must be async functions: async def middleware(operation, proceed), "
                     f"not {one!r:.80}"
                 )
+            check_function("middleware", one, "operation", "proceed", may_be_async=True)
         for observer in observers:
             if not isinstance(observer, Observer):
                 raise ConfigurationError(
@@ -204,6 +228,9 @@ class Hooks:
     def _make_tell(self, event: str, observers: Iterable[Observer]) -> Tell | None:
         absent = getattr(Observer, event)
         methods = [getattr(one, event) for one in observers if getattr(type(one), event) is not absent]
+        for method in methods:
+            if is_async(method):
+                raise ConfigurationError(f"observers' methods must be sync: nobody awaits {method!r:.80}")
         if not methods:
             return None
 
@@ -258,7 +285,8 @@ def _always(_kind: str) -> bool:
     return True
 
 
-def _is_async(function: object) -> bool:
+def is_async(function: object) -> bool:
+    """Whether calling this gives something to await."""
     while isinstance(function, partial):
         function = function.func
     call = type(function).__call__ if callable(function) else None

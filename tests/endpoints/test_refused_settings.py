@@ -40,6 +40,19 @@ class NoService:
     pass
 
 
+async def coroutine(*args: Any) -> None:
+    """For where nobody would await it."""
+
+
+class AsyncObserver(Observer):
+    async def update_published(self, topic: str, offset: int, size: int) -> None:  # type: ignore[override]
+        """Would never run."""
+
+
+async def lonely_middleware(operation: Any) -> None:
+    """Has no ``proceed``."""
+
+
 Wrong = dict[str, list[Any]]
 OF_BOTH: Wrong = {
     "services": [
@@ -56,9 +69,9 @@ OF_BOTH: Wrong = {
         *({"": TopicSettings()}, {3: TopicSettings()}),
     ],
     "serializer": [json, None, 1, ["cbor"], "morse"],
-    "middleware": [3, [3], None, [print]],
+    "middleware": [3, [3], None, [print], [lonely_middleware]],
     "declared_only": [1, None, "yes"],
-    "observers": [3, [3], None, [Observer]],
+    "observers": [3, [3], None, [Observer], [AsyncObserver()]],
     "rng": [3, "seed"],
 }
 OF_CONNECTIONS: Wrong = {
@@ -67,7 +80,7 @@ OF_CONNECTIONS: Wrong = {
     "reconnect": [True, False, 5, {}, Backoff],
 }
 OF_SERVERS: Wrong = {
-    "authenticate": ["token", 3],
+    "authenticate": ["token", 3, lambda: None, lambda credentials, identity: identity],
     "dialects": [3, [1], {"a": print}, {1: 3}, {0: print}, {256: print}],
 }
 NAMES = {"services": "service", "topics": "topic"}
@@ -121,7 +134,7 @@ MADE: list[tuple[Callable[..., Any], str, list[Any]]] = [
     *((Limits, name, ["5", None, -1, True, []]) for name in Limits.__dataclass_fields__),
     *((History, name, ["5", None, -1, 0, True, [], math.nan]) for name in History.__dataclass_fields__),
     *((TopicSettings, name, ["x", 5, True, [], print]) for name in TopicSettings.__dataclass_fields__),
-    *((Fold, name, ["x", 5, None]) for name in ("initial", "apply")),
+    *((Fold, name, ["x", 5, None, coroutine, lambda _: None]) for name in ("initial", "apply")),
     (TransportOptions, "backlog", ["x", True, -1, 1.5]),
     (TransportOptions, "reuse_port", ["x", 3, None]),
     (TransportOptions, "allowed_origins", [3, [3], "https://example.org", [""]]),

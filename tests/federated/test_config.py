@@ -159,6 +159,7 @@ async def test_a_mapping_that_changes_is_checked_in_each_round(
             "config must be a function of the round, or of the round and the learner's name",
         ),
         (lambda a, b, c: {}, "config must be a function"),
+        (AsyncAdder().train, "config must be a sync function"),
     ],
 )
 async def test_a_wrong_config_is_refused_where_it_is_given(config: Any, message: str) -> None:

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import trio
+from trio.testing import MockClock
 
 import heartline
-from heartline.federated import LEARNERS_TOPIC, Evaluation, Model, Trainer, TrainResult
+from heartline.federated import LEARNERS_TOPIC, Evaluation, Model, Trainer, TrainResult, run_learner
 from tests.engine import link_of
 from tests.federated.helpers import URLS, Adder, model, open_federation, rounds
 from tests.patience import PATIENCE
@@ -104,6 +105,39 @@ async def test_the_proxy_is_the_learner(kind: str, tmp_path: Path) -> None:
             nursery.start_soon(trainer.train_round)
             waited, version = await proxy.wait_model()
         assert (waited[0].tolist(), version, pushed) == ([4.0], 1, [1])
+
+
+class AsyncCallback(Adder):
+    async def on_model(self, model: Model, version: int) -> None:  # type: ignore[override]
+        """Nobody would await it."""
+
+
+class AsyncGetter(Adder):
+    async def get_model(self) -> Model | None:  # type: ignore[override]
+        """Nobody would await it."""
+
+
+async def coroutine(model: Model, version: int) -> None:
+    """Nobody would await it."""
+
+
+@pytest.mark.parametrize(
+    ("learner", "on_push", "message"),
+    [
+        (AsyncCallback(), None, "learner.on_model must be a sync function"),
+        (AsyncGetter(), None, "learner.get_model must be a sync function"),
+        (Adder(), coroutine, "on_push must be a sync function"),
+        (Adder(), 3, "on_push must be callable, not 3"),
+        (Adder(), lambda model: None, r"on_push must be a function of \(model, version\)"),
+    ],
+)
+async def test_what_cannot_be_called_is_refused_before_it_connects(
+    learner: Adder, on_push: Any, message: str, autojump_clock: MockClock
+) -> None:
+    async with heartline.open_server("memory://") as server:
+        with pytest.raises(heartline.ConfigurationError, match=message), trio.fail_after(1):
+            await run_learner(server.urls[0], learner, on_push=on_push)
+        assert not server.statistics().accepted
 
 
 async def _registered(server: heartline.Server, count: int) -> None:

@@ -277,7 +277,9 @@ def test_an_array_is_no_model() -> None:
         as_model(F64)
 
 
-@pytest.mark.parametrize("samples", [0, -1, 1.5, "3", np.int64(0), np.float64(3), MAX_SAMPLES + 1])
+@pytest.mark.parametrize(
+    "samples", [0, -1, 1.5, "3", True, np.bool_(True), np.int64(0), np.float64(3), MAX_SAMPLES + 1]
+)
 def test_results_stand_for_a_positive_number_of_samples(samples: Any) -> None:
     with pytest.raises(ValueError, match="samples must be an int from 1 to"):
         TrainResult(model=[F32], samples=samples)
@@ -317,6 +319,11 @@ NUMBERS = st.one_of(
     st.floats(),
     st.integers(-(2**63), 2**63 - 1),
 )
+
+
+@pytest.mark.parametrize("value", [True, np.bool_(True), np.array(True)])
+def test_a_truth_is_measured_as_one(value: Any) -> None:
+    assert TrainResult(model=[F32], samples=1, metrics={"converged": value}).metrics == {"converged": 1.0}
 
 
 @given(NUMBERS, st.booleans())

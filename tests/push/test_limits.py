@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import numpy as np
@@ -246,6 +247,27 @@ async def test_a_topic_has_a_name(name: str, autojump_clock: MockClock) -> None:
         await server.publish("x" * MAX_TOPIC_NAME, 1)
         async with client.subscribe("x" * MAX_TOPIC_NAME):
             pass
+
+
+async def test_a_topic_has_a_name_that_can_be_sent(autojump_clock: MockClock) -> None:
+    """Half a surrogate pair is text to Python, and nobody could ask for a topic with it."""
+    name = "half a \ud83d"
+    async with open_pair() as (server, client):
+        uses: list[Callable[[], Awaitable[Any]]] = [
+            lambda: server.publish(name, 1),
+            lambda: _declare(server, name),
+            lambda: server.delete_topic(name),
+            lambda: client.publish(name, 1),
+            lambda: _subscribe(client, name),
+        ]
+        for use in uses:
+            with pytest.raises(ConfigurationError, match="Unicode text of 1 to 256 characters"):
+                await use()
+
+
+async def _subscribe(client: Connection, name: str) -> None:
+    async with client.subscribe(name):
+        pass
 
 
 async def _ask(client: Connection, name: Any) -> None:

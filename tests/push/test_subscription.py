@@ -152,20 +152,13 @@ async def test_a_wrong_beginning_is_refused(since: Any, autojump_clock: MockCloc
             client.subscribe("topic", since=since)
 
 
-@pytest.mark.parametrize("topic", [5, "", None, "x" * 257])
+@pytest.mark.parametrize("topic", [5, "", None, "x" * 257, "\ud800"])
 async def test_what_cannot_name_a_topic_is_refused(topic: Any, autojump_clock: MockClock) -> None:
     async with open_pair() as (_, client):
-        with pytest.raises(ConfigurationError, match="a topic's name is text of 1 to 256 characters, not"):
-            client.subscribe(topic)
-
-
-async def test_a_name_that_cannot_be_sent_is_shown(autojump_clock: MockClock) -> None:
-    async with open_pair() as (_, client):
         with pytest.raises(
-            InvalidArguments, match=r"^subscribe to '\\ud800' was not called: value\[0\]: text with"
+            ConfigurationError, match="a topic's name is Unicode text of 1 to 256 characters, not"
         ):
-            async with client.subscribe("\ud800"):
-                pass
+            client.subscribe(topic)
 
 
 @pytest.mark.parametrize("target", ["Reading", 3, [int]])

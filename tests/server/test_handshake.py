@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 from typing import Any
@@ -216,6 +217,37 @@ async def test_a_server_that_ends_while_someone_shakes_hands(autojump_clock: Moc
             assert trio.current_time() == 0
             assert await stream.receive_some() == b""
             await stream.aclose()
+
+
+@pytest.mark.parametrize("way", ["normally", "cancelled", "by an error"])
+@pytest.mark.parametrize("where", ["authenticate", "middleware"])
+async def test_a_server_that_ends_while_someone_waits_to_be_let_in(
+    way: str, where: str, autojump_clock: MockClock
+) -> None:
+    """The client is told, and knows that it may try again."""
+    asked = trio.Event()
+
+    async def judge(*_: Any) -> Any:
+        asked.set()
+        await trio.sleep_forever()
+
+    settings: dict[str, Any] = {"authenticate": judge} if where == "authenticate" else {"middleware": [judge]}
+    reasons = []
+
+    async def come(url: str) -> None:
+        reasons.append(await refused(url))
+
+    async with trio.open_nursery() as nursery:
+        with trio.CancelScope() as scope, contextlib.suppress(KeyError):
+            async with heartline.open_server("memory://", **settings) as server:
+                nursery.start_soon(come, server.urls[0])
+                await asked.wait()
+                if way == "cancelled":
+                    scope.cancel()
+                elif way == "by an error":
+                    raise KeyError(way)
+    assert [reason.code for reason in reasons] == [CloseCode.GOING_AWAY]
+    assert trio.current_time() == 0
 
 
 # Who is let in

@@ -226,6 +226,6 @@ async def test_a_stream_that_cannot_tell_harms_itself_alone(
 
 @pytest.mark.parametrize("wrong", ["a token", 5, {"ada": "secret"}])
 async def test_what_is_no_function_is_refused_where_it_is_given(wrong: Any) -> None:
-    with pytest.raises(ConfigurationError, match="authenticate must be a function"):
+    with pytest.raises(ConfigurationError, match="authenticate must be callable"):
         async with heartline.open_server("memory://", authenticate=wrong):
             pass

@@ -34,7 +34,7 @@ from heartline.link import (
     open_engine,
     run_client,
 )
-from heartline.observe import Hooks, Middleware, Observer
+from heartline.observe import Hooks, Middleware, Observer, check_function
 from heartline.push import History, Publisher, Push, TopicSettings
 from heartline.rpc import Calls, ServiceTable, hook
 from heartline.server import (
@@ -219,7 +219,7 @@ async def open_server(
     _check("topics", topics, Mapping, type(None))
     _check("declared_only", declared_only, bool)
     if authenticate is not None:
-        _check_function("authenticate", authenticate)
+        check_function("authenticate", authenticate, "peer", may_be_async=True)
     spoken = _dialects(dialects or {})
     if not urls:
         raise ConfigurationError("open_server needs at least one URL to listen on, such as tcp://127.0.0.1:0")
@@ -270,11 +270,6 @@ def _check(name: str, value: object, *kinds: type) -> None:
     if not isinstance(value, kinds):
         wanted = " or ".join("None" if kind is type(None) else kind.__name__ for kind in kinds)
         raise ConfigurationError(f"{name} must be {wanted}, not {value!r:.80}")
-
-
-def _check_function(name: str, value: object) -> None:
-    if not callable(value):
-        raise ConfigurationError(f"{name} must be a function, not {value!r:.80}")
 
 
 def _setup(
@@ -359,7 +354,7 @@ def _dialects(more: Mapping[int, Dialect]) -> dict[int, Dialect]:
             raise ConfigurationError(
                 f"dialects: {first!r:.80} cannot choose one; give the first byte of its streams, 1 to 255"
             )
-        _check_function(f"dialects[{first}]", more[first])
+        check_function(f"dialects[{first}]", more[first], "stream", "first", "visit", may_be_async=True)
     return {
         TLS_HANDSHAKE: answer_tls,
         **dict.fromkeys(HTTP_METHODS, answer_http),

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias, cast
 
 from heartline.errors import ConfigurationError
 from heartline.federated._values import pack, unpack
+from heartline.observe import is_async
 
 __all__ = ["Config", "ConfigSource", "configs_of"]
 
@@ -63,6 +64,8 @@ def _pack(name: str, config: Any) -> bytes:
 
 def _takes_learner(function: Callable[..., Any]) -> bool:
     """Whether a function needs the learner's name too; raises :class:`ConfigurationError` for another one."""
+    if is_async(function):
+        raise ConfigurationError(f"config must be a sync function: nobody awaits {function!r:.80}")
     try:
         signature = inspect.signature(function)
     except ValueError:  # some built-in functions have none

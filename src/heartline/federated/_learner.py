@@ -12,6 +12,7 @@ from heartline.federated._federation import DEFAULT, learners_topic, model_topic
 from heartline.federated._model import Evaluation, Model, TrainResult
 from heartline.federated._stub import LearnerStub, ModelPush
 from heartline.link import open_plain_nursery
+from heartline.observe import check_function
 from heartline.push import Subscription
 
 __all__ = ["Learner", "run_learner"]
@@ -79,6 +80,10 @@ async def run_learner(
     """
     if not isinstance(learner, Learner):
         raise ConfigurationError(f"learner must be a heartline.federated.Learner, not {learner!r}")
+    check_function("learner.on_model", learner.on_model, "model", "version")
+    check_function("learner.get_model", learner.get_model)
+    if on_push is not None:
+        check_function("on_push", on_push, "model", "version")
     topics = model_topic(federation), learners_topic(federation)
     # The nursery of the work: a training outlives the connection on which it was ordered, and the next one
     # answers with its result.

@@ -74,7 +74,7 @@ def check_finite(model: Model) -> None:
 def _as_samples(samples: Any) -> int:
     if isinstance(samples, np.integer) or (isinstance(samples, np.ndarray) and samples.shape == ()):
         samples = samples.item()
-    if not isinstance(samples, int) or not 0 < samples <= MAX_SAMPLES:
+    if type(samples) is bool or not isinstance(samples, int) or not 0 < samples <= MAX_SAMPLES:
         raise ValueError(f"samples must be an int from 1 to {MAX_SAMPLES}, got {samples!r:.80}")
     return samples
 
@@ -96,7 +96,7 @@ def _metric_name(name: Any) -> str:
 def _as_number(name: str, value: Any) -> float:
     if isinstance(value, np.ndarray) and value.shape == ():
         value = value[()]
-    if not isinstance(value, (int, float, np.integer, np.floating)):
+    if not isinstance(value, (int, float, np.bool_, np.integer, np.floating)):
         raise ValueError(f"metrics must map names to numbers, got {name!r}: {value!r:.80}")
     try:
         return float(value)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from heartline.errors import ConfigurationError
+from heartline.observe import check_function
 from heartline.push._log import History
 from heartline.push._store import Store
 from heartline.push._types import POLICIES, SlowPolicy, check_choice
@@ -42,9 +43,8 @@ class Fold:
             check_target(self.type)
         except TypeError as error:
             raise ConfigurationError(f"Fold.type={self.type!r:.80} cannot be checked: {error}") from None
-        for name in ("apply", "initial"):
-            if not callable(getattr(self, name)):
-                raise ConfigurationError(f"Fold.{name} must be callable, not {getattr(self, name)!r:.80}")
+        check_function("Fold.apply", self.apply, "state", "value")
+        check_function("Fold.initial", self.initial)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -66,10 +66,19 @@ WaitFor: TypeAlias = _Wait | None
 
 def check_topic_name(name: object) -> None:
     """Raise :class:`ConfigurationError` unless this can be the name of a topic."""
-    if not isinstance(name, str) or not 0 < len(name) <= MAX_TOPIC_NAME:
+    if not isinstance(name, str) or not 0 < len(name) <= MAX_TOPIC_NAME or not _is_unicode(name):
         raise ConfigurationError(
-            f"a topic's name is text of 1 to {MAX_TOPIC_NAME} characters, not {name!r:.80}"
+            f"a topic's name is Unicode text of 1 to {MAX_TOPIC_NAME} characters, not {name!r:.80}"
         )
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether a text can be sent: one with lone surrogates cannot, and no store takes it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def is_seconds(value: object) -> bool:

@@ -134,6 +134,11 @@ class Acceptor:
         except Refused as refused:
             await self._turn_away(stream, session, handshake, refused)
             return None
+        except BaseException:  # a cancellation, perhaps in a group: the server ends
+            if session.state is State.GREETING:  # who has asked to be let in hears why nobody answers
+                going = Refused(CloseCode.GOING_AWAY, "the server is draining")
+                await self._turn_away(stream, session, handshake, going)
+            raise
         if core is None:
             return None
         assert handshake.peer is not None
