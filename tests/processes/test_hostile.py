@@ -23,6 +23,7 @@ pytestmark = [
 LIMITS = Limits(
     frame_size=64 * KIB,
     message_size=MIB,
+    items=64 * KIB,
     memory=8 * MIB,
     window=64 * KIB,
     channels=8,
@@ -39,9 +40,8 @@ LIMITS = Limits(
 SLACK = 8 * MIB
 """Bytes beyond what the limits say: buffers of reads, and what the allocator keeps."""
 
-LONGEST_TURN = 250.0
-"""Units of :class:`victim.Meter`: half a second on a quiet machine, of which the value with the most items takes
-half. Without a bound it is seconds."""
+LONGEST_TURN = 150.0
+"""Units of :class:`victim.Meter`: a fifth of a second on a quiet machine. Without a bound it is seconds."""
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
