@@ -511,6 +511,8 @@ class Side:
         frames, self.late = self.late + frames, []
         assert not self.session.holds_back or frames
         events = self.session.receive(data, now)
+        while self.session.holds_back:
+            events += self.session.receive(b"", now)
         assert not self.session.failed
         for frame in frames:
             self._note(frame)

@@ -237,7 +237,7 @@ def text_gives_back_every_value(serializer: Any, value: Any) -> None:
 
 
 def _within_64_bits(value: Any) -> Any:
-    """JSON has integers that the others have not."""
+    """JSON has integers that nobody sends."""
     if isinstance(value, list):
         return [_within_64_bits(item) for item in value]
     if isinstance(value, dict):

@@ -182,12 +182,13 @@ class RawPeer:
     async def events(self) -> list[Any]:
         """What the next reads bring, until they bring anything; none at the end of the stream."""
         while True:
-            received = bytes(await self.stream.receive_some(1 << 20))
+            held_back = self.session.holds_back
+            received = b"" if held_back else bytes(await self.stream.receive_some(1 << 20))
             for frame in self._spy.feed(received):
                 if frame.type < FrameType.OPEN:
                     self.control.append(frame)
             events = self.session.receive(received, trio.current_time())
-            if events or not received:
+            if events or not (received or held_back):
                 return events
 
     async def rest(self) -> list[Any]:

@@ -417,7 +417,7 @@ async def test_a_newcomer_with_the_same_identity_ends_what_is_lost(autojump_cloc
 async def test_a_server_that_was_restarted_does_not_know_the_session(autojump_clock: MockClock) -> None:
     worker = Worker()
     async with trio.open_nursery() as nursery:
-        scope = trio.CancelScope()
+        scope, ended = trio.CancelScope(), trio.Event()
 
         async def serve(task_status: trio.TaskStatus[None]) -> None:
             nonlocal scope
@@ -425,6 +425,7 @@ async def test_a_server_that_was_restarted_does_not_know_the_session(autojump_cl
                 async with heartline.open_server("memory://x", services=[worker], heartbeat=QUIET):
                     task_status.started()
                     await trio.sleep_forever()
+            ended.set()
 
         await nursery.start(serve)
         async with heartline.open_connection("memory://x", heartbeat=QUIET, reconnect=SOON) as client:
@@ -440,7 +441,7 @@ async def test_a_server_that_was_restarted_does_not_know_the_session(autojump_cl
             await settle()
             cut(client)
             scope.cancel()
-            await trio.lowlevel.checkpoint()
+            await ended.wait()
             await nursery.start(serve)
             await failed.wait()
             await client.wait_open()

@@ -29,8 +29,7 @@ from heartline.session import (
     reports,
 )
 from heartline.wire import cbor, limits, segments, text
-from heartline.wire.serializers import json as json_values
-from heartline.wire.serializers import plain
+from heartline.wire.serializers import conversion, plain
 from tests.docs.snippets import DOCS
 from tests.public import PUBLIC_MODULES
 
@@ -117,7 +116,7 @@ BOUNDS = {
     "wait for another program to leave a store's file": _sqlite.LOCK_PATIENCE,
     "items in one value that is sent": plain.MAX_ITEMS,
     "nesting of one value": cbor.MAX_DEPTH,
-    "digits of an integer in JSON, with its sign": json_values.MAX_DIGITS,
+    "items of a set with one hash": conversion.ALIKE,
     "arrays in one value": segments.MAX_SEGMENTS,
     "dimensions of one array": segments.MAX_DIMENSIONS,
 }

@@ -9,13 +9,26 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from uuid import UUID
 
 import trio
 
-from heartline import Limits
-from heartline.wire import HEADER, Flag, Frame, FrameType, encode
+from heartline import Heartbeat, Limits
+from heartline.rpc._wire import CALL_HEAD
+from heartline.session.heartbeat import SHORTEST_TIMEOUT
+from heartline.wire import (
+    HEADER,
+    CborSerializer,
+    Flag,
+    Frame,
+    FrameType,
+    JsonSerializer,
+    MsgpackSerializer,
+    Serializer,
+    encode,
+)
 from tests.opening import open_stream
-from tests.rpc.helpers import CBOR, RawPeer, call_frame, raw_client
+from tests.rpc.helpers import CBOR, QUIET, RawPeer, call_frame, raw_client
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -42,9 +55,9 @@ class Stage:
         self.limits = limits
         self._stack = stack
 
-    async def peer(self, limits: Limits = TINY) -> RawPeer:
+    async def peer(self, limits: Limits = TINY, heartbeat: Heartbeat = QUIET) -> RawPeer:
         """A peer that has shaken hands, reads nothing unless told to, and is cut off at the end."""
-        return await self._stack.enter_async_context(raw_client(self.url, limits))
+        return await self._stack.enter_async_context(raw_client(self.url, limits, heartbeat))
 
     async def stream(self) -> trio.abc.Stream:
         """A stream of a stranger that has said nothing."""
@@ -219,13 +232,82 @@ async def newcomers(stage: Stage) -> None:
         await trio.aclose_forcefully(peer.stream)
 
 
+LIST_HEADS = {CborSerializer: b"\x9a", MsgpackSerializer: b"\xdd"}
+
+
+def bomb(serializer: type[Serializer], items: int) -> bytes:
+    """The arguments that cost their receiver most for their bytes: a list of so many empty lists."""
+    if serializer is JsonSerializer:
+        return b"[[" + b"[]," * (items - 1) + b"[]]]"
+    one, empty = (b"\x81", b"\x80") if serializer is CborSerializer else (b"\x91", b"\x90")
+    return one + LIST_HEADS[serializer] + items.to_bytes(4) + empty * items
+
+
+async def _bombs(stage: Stage, serializer: type[Serializer]) -> None:
+    head = CALL_HEAD.pack(serializer.content_id, 0, len(b"Shop.length"), 0) + b"Shop.length"
+    # The arguments, their list and its items: as many as the server takes, and one more. What JSON has
+    # between items counts as well.
+    most = stage.limits.items // (2 if serializer is JsonSerializer else 1) - 2
+    peer = await stage.peer()
+    for number, items in enumerate((most, most + 1)):
+        await send_message(peer, Frame(FrameType.CALL, id=number, payload=head + bomb(serializer, items)))
+        await settle(peer)
+
+
+async def value_bombs_in_cbor(stage: Stage) -> None:
+    """As many empty lists as one value may have, and one more."""
+    await _bombs(stage, CborSerializer)
+
+
+async def value_bombs_in_json(stage: Stage) -> None:
+    """The same as text."""
+    await _bombs(stage, JsonSerializer)
+
+
+async def value_bombs_in_msgpack(stage: Stage) -> None:
+    """The same in MessagePack."""
+    await _bombs(stage, MsgpackSerializer)
+
+
+async def value_bombs_at_once(stage: Stage) -> None:
+    """Many calls with such values, of which all last bytes come together."""
+    peer = await stage.peer()
+    items = min(stage.limits.items - 2, 64 * KIB)
+    ends = []
+    for number in range(min(40, stage.limits.share // (items + KIB))):
+        *parts, last = fragments(call_frame(number, "Shop.length", [[]] * items), 60_000)
+        more, end = last.payload[:-1], last.payload[-1:]
+        await send(peer, *parts, Frame(FrameType.CALL, Flag.MORE, 0, number, more))
+        ends.append(Frame(FrameType.CALL, 0, 0, number, end))
+    await send(peer, *ends)
+    await settle(peer)
+
+
+async def sets_of_one_hash(stage: Stage) -> None:
+    """Items of a set that were chosen so that all have the same hash."""
+    peer = await stage.peer()
+    ids = [str(UUID(int=number * (2**61 - 1))) for number in range(5000)]
+    await send_message(peer, call_frame(0, "Shop.known", ids))
+    await settle(peer)
+
+
+async def heartbeat_beggars(stage: Stage) -> None:
+    """Peers that want a sign of life as often as may be asked for."""
+    for _ in range(30):
+        await stage.peer(heartbeat=Heartbeat(interval=SHORTEST_TIMEOUT / 3, timeout=SHORTEST_TIMEOUT))
+    await trio.sleep(0.5)
+
+
 async def settle(peer: RawPeer) -> None:
     """Wait until the server has read all that was sent: it answers a PING behind it."""
     await send(peer, *[Frame(FrameType.PING, payload=MARK + bytes(8))])
     received = b""
     with trio.move_on_after(5):
         while MARK not in received:
-            received = received[-len(MARK) :] + await peer.stream.receive_some()
+            data = await peer.stream.receive_some()
+            if not data:
+                return  # it was shown the door
+            received = received[-len(MARK) :] + data
 
 
 @dataclass(frozen=True)
@@ -268,6 +350,12 @@ ATTACKS: list[Attack] = [
     Attack(channels_that_open_and_close, "channels", _nothing),
     Attack(answers_to_nothing, "none needed", _nothing),
     Attack(calls_of_nothing, "calls", _nothing),
+    Attack(value_bombs_in_cbor, "items", _some(24 * MIB)),
+    Attack(value_bombs_in_json, "items", _some(24 * MIB)),
+    Attack(value_bombs_in_msgpack, "items", _some(24 * MIB)),
+    Attack(value_bombs_at_once, "items, memory", lambda limits: limits.share + 24 * MIB),
+    Attack(sets_of_one_hash, "none needed", _nothing),
+    Attack(heartbeat_beggars, "none needed", _nothing),
     Attack(newcomers, "handshakes", _nothing),
 ]  # fmt: skip
 

@@ -23,6 +23,7 @@ pytestmark = [
 LIMITS = Limits(
     frame_size=64 * KIB,
     message_size=MIB,
+    items=64 * KIB,
     memory=8 * MIB,
     window=64 * KIB,
     channels=8,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from typing import Any
+from uuid import UUID
 
 import trio
 
@@ -30,6 +31,14 @@ class Shop:
         """Give it back."""
         return value
 
+    def length(self, value: list[Any]) -> int:
+        """Of a list."""
+        return len(value)
+
+    def known(self, ids: set[UUID]) -> int:
+        """How many of these there are."""
+        return len(ids)
+
     def give(self, size: int) -> bytes:
         """So many bytes."""
         self.begun += 1
@@ -54,17 +63,22 @@ class Meter:
             pass
         self._unit = time.thread_time() - begun
         self.worst = 0.0
+        self._last = 0.0
 
     async def run(self) -> None:
         """Look every few milliseconds."""
-        last = time.thread_time()
+        self._last = time.thread_time()
         while True:
             await trio.sleep(TICK)
-            now = time.thread_time()
-            self.worst, last = max(self.worst, now - last), now
+            self._look()
+
+    def _look(self) -> None:
+        now = time.thread_time()
+        self.worst, self._last = max(self.worst, now - self._last), now
 
     def read(self) -> tuple[float, float]:
-        """The worst since the last time, in units and in seconds."""
+        """The worst since the last time, in units and in seconds; the turn in which somebody asks counts."""
+        self._look()
         worst, self.worst = self.worst, 0.0
         return worst / self._unit, worst
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import trio
+import trio.testing
 from trio.testing import MockClock
 
 from heartline import (
@@ -185,6 +186,7 @@ async def test_an_update_of_more_items_than_a_subscriber_takes_is_lost_to_it_alo
                 gap, _ = await take_gap(small)
                 assert (gap.first, gap.last) == (2, 2)
                 await publish(server, [np.zeros(50_000), [0] * 19_999])
+                await trio.testing.wait_all_tasks_blocked()  # both have come
                 values = await take_values(small, 2 if policy != "keep newest" else 1)
                 assert values[-1] == [0] * 19_999
                 assert [len(update.value) for update in await take(topic, 4)] == [6, 20_000, 50_000, 19_999]

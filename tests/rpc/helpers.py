@@ -88,10 +88,11 @@ class RawPeer:
     async def events(self) -> list[Any]:
         """What the next read brings; none at the end of the stream."""
         while True:
-            data = await self.stream.receive_some(1 << 20)
+            held_back = self.session.holds_back
+            data = b"" if held_back else await self.stream.receive_some(1 << 20)
             events = self.session.receive(bytes(data), trio.current_time())
             await self.flush()
-            if events or not data:
+            if events or not (data or held_back):
                 return events
 
     async def send(self, *frames: Frame) -> None:
@@ -131,12 +132,17 @@ def call_frame(number: int, target: str | bytes, *args: Any, timeout: int = 0) -
 
 
 @asynccontextmanager
-async def raw_client(url: str, limits: Limits | None = None) -> AsyncIterator[RawPeer]:
+async def raw_client(
+    url: str, limits: Limits | None = None, heartbeat: Heartbeat = QUIET
+) -> AsyncIterator[RawPeer]:
     """A client by hand, its handshake done."""
     stream = await open_stream(url)
     async with stream:
         session = Session(
-            Role.CLIENT, limits=limits or Limits(resume_window=0), heartbeat=QUIET, now=trio.current_time()
+            Role.CLIENT,
+            limits=limits or Limits(resume_window=0),
+            heartbeat=heartbeat,
+            now=trio.current_time(),
         )
         peer = RawPeer(stream, session)
         session.hello()

@@ -37,6 +37,14 @@ def give(session: Session, *frames: Frame, now: float = 0.0) -> list[Event]:
     return events
 
 
+def give_bytes(session: Session, data: bytes) -> list[Event]:
+    """All events of these bytes, those too that a session holds back behind a long message."""
+    events = session.receive(data, 0.0)
+    while session.holds_back:
+        events += session.receive(b"", 0.0)
+    return events
+
+
 def move(sender: Session, receiver: Session, *, budget: int = BURST, now: float = 0.0) -> list[Event]:
     """One take of the sender gets to the receiver."""
     return give(receiver, *taken(sender, budget=budget, now=now), now=now)

@@ -15,8 +15,9 @@ from heartline.errors import LocalProtocolError, RemoteProtocolError
 from heartline.session import Session, State
 from heartline.session.outbox import FRAGMENT_SIZE, MESSAGE_COST
 from heartline.session.session import Event
-from heartline.wire import Frame, FrameType, Limits
-from tests.session.helpers import BURST, give, lose, move, names, pair, reconnect, taken
+from heartline.wire import Flag, Frame, FrameType, Limits, encode
+from heartline.wire.limits import LEAST_ITEMS
+from tests.session.helpers import BURST, give, give_bytes, lose, move, names, pair, reconnect, taken
 
 CALL, RESULT, FAULT, CANCEL = FrameType.CALL, FrameType.RESULT, FrameType.FAULT, FrameType.CANCEL
 DATA, CLOSE, RESET = FrameType.DATA, FrameType.CLOSE, FrameType.RESET
@@ -175,6 +176,19 @@ def test_an_end_that_the_peer_would_refuse_changes_nothing() -> None:
     assert names(taken(caller)) == ["DATA", "DATA", "CLOSE"]
 
 
+def test_of_long_messages_that_end_in_the_same_bytes_each_is_given_alone() -> None:
+    """The ends of hundreds fit in one read, and decoding each may take a while: others have turns between."""
+    _, callee = pair(LIMITS, LIMITS)
+    long = bytes(LEAST_ITEMS)
+    give(callee, *[Frame(CALL, Flag.MORE, 0, number, long) for number in range(3)])
+    ends = encode([Frame(CALL, 0, 0, number, b"x") for number in range(5)])
+    given = [callee.receive(ends, 0.0)]
+    while callee.holds_back:
+        given.append(callee.receive(b"", 0.0))
+    ids = [[event.id for event in events if isinstance(event, Frame)] for events in given]
+    assert ids == [[0], [1], [2], [3, 4]]
+
+
 def test_nothing_of_a_lane_overtakes_its_call() -> None:
     caller, callee = pair(LIMITS, LIMITS)
     lane = caller.next_channel()
@@ -183,7 +197,8 @@ def test_nothing_of_a_lane_overtakes_its_call() -> None:
     caller.break_off(RESET, lane, 0, b"enough")
     caller.send(CANCEL, lane, ID, b"")
     caller.send(CALL, 0, ID + 1, b"small")
-    events = [*move(caller, callee, budget=1), *move(caller, callee, budget=10**6)]
+    sent = [*caller.take(1, 0.0), *caller.take(10**6, 0.0)]
+    events = give_bytes(callee, b"".join(sent))
     seen = [(event.type, event.id) for event in events if isinstance(event, Frame)]
     assert seen == [(CALL, ID + 1), (CALL, ID), (RESET, 0), (CANCEL, ID)]
 
@@ -338,7 +353,7 @@ def test_calls_stream_over_links_that_are_cut_at_any_byte(
         if left:
             left[0] -= len(data)
         arriving = data[: left.pop(0) + len(data)] if cut else data
-        receive(receiver, receiver.session.receive(arriving, 0.0))
+        receive(receiver, give_bytes(receiver.session, arriving))
         assert not receiver.session.failed
         return -1 if cut else len(data)
 

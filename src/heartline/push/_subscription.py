@@ -129,7 +129,7 @@ def subscribe(
     """A subscription to be entered; raises :class:`ConfigurationError`."""
     check_topic_name(topic)
     try:
-        check_target(target)
+        target = check_target(target)
     except TypeError as error:
         raise ConfigurationError(f"type={target!r:.80} cannot be checked: {error}") from None
     if isinstance(since, Position):

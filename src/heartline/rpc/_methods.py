@@ -245,10 +245,9 @@ def _checked(where: str, hint: Any) -> Any:
     if hint is typing.NoReturn or hint is typing.Never:
         return Any
     try:
-        check_target(hint)
+        return check_target(hint)
     except TypeError as error:
         raise ConfigurationError(
             f"{where}: {hint!r:.200} cannot be checked: {error}; or annotate it with Any, and check it in "
             "the method"
         ) from None
-    return hint

@@ -52,6 +52,7 @@ from heartline.session.reports import Reports
 from heartline.session.states import TRANSITIONS, Role, State, Step
 from heartline.session.windows import Windows
 from heartline.wire import Flag, Frame, FrameType, Limits
+from heartline.wire.limits import LEAST_ITEMS
 
 __all__ = ["Event", "Session"]
 
@@ -291,13 +292,19 @@ class Session:
                 # that is resumed, which is another one, and goes on with this decoder then.
                 shakes_hands = self.state is State.GREETING and self.role is Role.CLIENT
                 frames = inbound.feed_held_back(data, one=shakes_hands)
-            for frame in frames:
+            rest = iter(frames)
+            for frame in rest:
                 if frame.type < _FIRST_SEQUENCED:
                     event = self._on_control(frame, now)
-                else:
-                    event = self._on_sequenced(frame)
-                if event is not None:
-                    events.append(event)
+                    if event is not None:
+                        events.append(event)
+                    continue
+                message = self._on_sequenced(frame)
+                if message is not None:
+                    events.append(message)
+                    if message is not frame and len(message.payload) > LEAST_ITEMS:
+                        # The last bytes of many long messages fit in one read, and each takes its time.
+                        inbound.held_back = [*rest]
         except RemoteProtocolError as error:
             inbound.offence = error
             if not events:
@@ -330,8 +337,8 @@ class Session:
     def holds_back(self) -> bool:
         """Whether :meth:`receive` may have something to give, or an error to raise, even for no bytes.
 
-        It came after a handshake, or after as many frames as are given at a time, or the peer broke the
-        protocol after them.
+        It came after a handshake, after as many frames as are given at a time, or after a long message, or
+        the peer broke the protocol after them.
         """
         inbound = self._inbound
         return inbound.more or inbound.offence is not None or bool(inbound.held_back)

@@ -7,12 +7,16 @@ a serializer of the user's own makes it.
 
 from __future__ import annotations
 
+import functools
+import operator
 import sys
 from collections.abc import Iterator
-from typing import Any
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
 
 import msgspec.inspect as kinds
 
+from heartline.wire.serializers.conversion import WatchedSet
 from heartline.wire.serializers.registry import FIRST_FREE_ID, registered
 
 __all__ = ["check_target"]
@@ -23,13 +27,20 @@ _ROWS = (kinds.ListType, kinds.VarTupleType, kinds.SetType, kinds.FrozenSetType)
 _UNHASHABLE = (kinds.ListType, kinds.SetType, kinds.DictType, kinds.TypedDictType, kinds.ByteArrayType)
 
 
-def check_target(target: Any) -> None:
-    """Raise :class:`TypeError` if values of this annotation cannot be sent, told apart and made again."""
+def check_target(target: Any) -> Any:
+    """The annotation to convert to: ``target``, with sets that are to be watched.
+
+    Raises :class:`TypeError` if values of it cannot be sent, told apart and made again.
+    """
+    _check(_kind(target), set())
+    return _watch(target)
+
+
+def _kind(target: Any) -> kinds.Type:
     try:
-        kind = kinds.type_info(target)
+        return kinds.type_info(target)
     except Exception as error:  # it looks into the fields of classes, whose annotations may be text
         raise TypeError(str(error)) from None
-    _check(kind, set())
 
 
 def _check(kind: kinds.Type, seen: set[Any]) -> None:
@@ -100,6 +111,63 @@ def _is_hashable(item: kinds.Type, seen: set[Any]) -> bool:
             return True
         seen.add(item.cls)
     return all(_is_hashable(part, seen) for part in _parts(item))
+
+
+# Sets
+
+_NUMBERS = (kinds.IntType, kinds.FloatType, kinds.DateTimeType, kinds.DateType)
+"""What is hashed as 64 bits, which give one hash to two dozen values at most."""
+
+_TEXTS = (kinds.StrType, kinds.BytesType, kinds.EnumType, kinds.LiteralType, kinds.BoolType, kinds.NoneType)
+"""Of which the hashes are secret, or the values few."""
+
+
+def _freedom(item: kinds.Type, outer: frozenset[Any] = frozenset()) -> int:
+    """How many numbers of a hashed item its sender can choose; with two it can give all items one hash."""
+    if isinstance(item, _TEXTS):
+        return 0
+    if isinstance(item, _NUMBERS):
+        return 1
+    if isinstance(item, _WITH_FIELDS):
+        if item.cls in outer:
+            return 2
+        outer |= {item.cls}
+    parts = [_freedom(part, outer) for part in _parts(item)]
+    if isinstance(item, kinds.UnionType):
+        return max(parts)
+    if isinstance(item, (kinds.TupleType, *_WITH_FIELDS)):
+        return sum(parts)
+    # Texts; else any number of numbers, a UUID, which is one of 128 bits, or anything.
+    return 0 if parts == [0] else 2
+
+
+def _watch(target: Any) -> Any:
+    """``target`` with its open sets watched, wherever an annotation can be put together again."""
+    origin, args = get_origin(target) or target, get_args(target)
+    if origin in (set, frozenset) and _is_open(_kind(target)):
+        return WatchedSet[origin[_watch(args[0] if args else Any)]]  # type: ignore[misc]
+    if origin in (list, tuple, dict, Union, UnionType):
+        inner = tuple(arg if arg is ... else _watch(arg) for arg in args)
+        if inner == args:
+            return target
+        changed = functools.reduce(operator.or_, inner) if origin in (Union, UnionType) else origin[inner]
+        _kind(changed)  # raises if a watched set cannot be told apart from what stands beside it
+        return changed
+    if _holds_open_set(_kind(target), set()):
+        raise TypeError("a peer could choose the hashes of what is in a set in it; make that set a list")
+    return target
+
+
+def _is_open(kind: kinds.Type) -> bool:
+    return isinstance(kind, (kinds.SetType, kinds.FrozenSetType)) and _freedom(kind.item_type) > 1
+
+
+def _holds_open_set(kind: kinds.Type, seen: set[Any]) -> bool:
+    if isinstance(kind, _WITH_FIELDS):
+        if kind.cls in seen:
+            return False
+        seen.add(kind.cls)
+    return _is_open(kind) or any(_holds_open_set(part, seen) for part in _parts(kind))
 
 
 def _name(kind: kinds.Type) -> str:

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+import abc
 import sys
-from typing import Any, get_origin
+from collections import Counter
+from typing import Any, Generic, TypeVar, get_args, get_origin
 
 import msgspec
 
 from heartline.errors import SerializationError
 
-__all__ = ["convert"]
+__all__ = ["WatchedSet", "convert"]
+
+ALIKE = 8
+"""Items of a set that may have one hash. Honest ones hardly ever have three; a peer that chooses them can
+give all the same one, and then a set of 8,000 takes seconds."""
+
+S = TypeVar("S")
+
+
+class WatchedSet(abc.ABC, Generic[S]):
+    """Stands in an annotation for a set of this type, of which a peer can choose the hashes of the items."""
+
+
+WatchedSet.register(set)
+WatchedSet.register(frozenset)
 
 
 def convert(value: Any, target: Any) -> Any:
@@ -31,12 +47,24 @@ def convert(value: Any, target: Any) -> Any:
 def _accept_instance(cls: Any, value: Any) -> Any:
     # An annotation with parameters, as NDArray[float32], is checked by its class alone.
     origin = get_origin(cls) or cls
+    if origin is WatchedSet:
+        return _as_set(get_args(cls)[0], value)
     if isinstance(value, origin):
         return value
     numpy = sys.modules.get("numpy")
     if numpy is not None and isinstance(origin, type) and issubclass(origin, numpy.generic):
         return _as_scalar(numpy, origin, value)
     raise ValueError(f"Expected `{origin.__qualname__}`, got `{type(value).__name__}`")
+
+
+def _as_set(target: Any, value: Any) -> Any:
+    """Items as a set, or frozen set, of this type; raises :class:`ValueError` for too many of one hash."""
+    items = msgspec.convert(value, list[get_args(target)[0]], dec_hook=_accept_instance)  # type: ignore[misc]
+    if len(items) > ALIKE:
+        ((_, most),) = Counter(map(hash, items)).most_common(1)
+        if most > ALIKE:
+            raise ValueError(f"{most} items of a set have the same hash, and {ALIKE} are the most")
+    return get_origin(target)(items)
 
 
 _NUMBERS = {"b": (bool,), "i": (int,), "u": (int,), "f": (int, float)}

@@ -12,7 +12,7 @@ import msgspec
 from heartline.errors import SerializationError
 from heartline.wire.cbor import MAX_DEPTH
 from heartline.wire.segments import Segment
-from heartline.wire.serializers.plain import Form, lower_narrow, refusal, segment_at
+from heartline.wire.serializers.plain import HIGHEST, Form, lower_narrow, refusal, segment_at
 
 __all__ = ["JsonSerializer"]
 
@@ -27,11 +27,9 @@ _FORM = Form(
     finite=True,
 )
 _refuse_nan = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+_LONGEST: Final = len(str(HIGHEST))
+"""Characters of an integer of 64 bits."""
 _BESIDE_ARRAYS = replace(_FORM, reserved=_PLACEHOLDER)
-
-
-MAX_DIGITS: Final = 100
-"""Characters of an integer: more than any that means a number, and read in a third of a microsecond."""
 
 
 def _refuse_constant(name: str) -> Any:
@@ -39,10 +37,11 @@ def _refuse_constant(name: str) -> Any:
 
 
 def _parse_integer(digits: str) -> int:
-    # Python takes time by the square of their number.
-    if len(digits) > MAX_DIGITS:
-        raise ValueError(f"an integer of {len(digits)} digits, {MAX_DIGITS} are the most")
-    return int(digits)
+    # Python takes time by the square of their number. And what no peer sends could be chosen by its hash.
+    number = int(digits) if len(digits) <= _LONGEST else HIGHEST + 1
+    if not _FORM.lowest <= number <= HIGHEST:
+        raise ValueError(f"an integer of {len(digits)} characters is beyond 64 bits")
+    return number
 
 
 _DECODER: Final = json.JSONDecoder(parse_constant=_refuse_constant, parse_int=_parse_integer)
