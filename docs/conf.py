@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import builtins
 import enum
 import re
 import sys
 from pathlib import Path
 from typing import Any
+
+from sphinx import addnodes
 
 import heartline
 
@@ -96,7 +99,16 @@ def _tidy_signature(
     return signature, returns and MODEL.sub("~heartline.federated.Model", returns)
 
 
+def _leave_builtins_plain(_app: Any, doctree: Any) -> None:
+    """In an annotation ``type`` is Python's, and no field of that name of some class here."""
+    for node in doctree.findall(addnodes.pending_xref):
+        if node.get("refdomain") == "py" and hasattr(builtins, node["reftarget"]):
+            node.attributes.pop("refspecific", None)  # with it any attribute of that name would do
+            node["py:class"] = None
+
+
 def setup(app: Any) -> None:
+    app.connect("doctree-read", _leave_builtins_plain)
     app.connect("env-before-read-docs", _collect_public_names)
     app.connect("missing-reference", _resolve_public_name)
     app.connect("autodoc-process-signature", _tidy_signature)

@@ -21,6 +21,7 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
+import _demo  # noqa: F401 - first: says what is missing
 import trio
 from _chaos_nodes import expected_model, run_client, run_hub, run_pupil
 from _chaos_records import CLIENTS, LEARNERS, Records

@@ -22,6 +22,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import NamedTuple
 
+import _demo  # noqa: F401 - first: says what is missing
 import _digits
 import numpy as np
 import trio

@@ -5,8 +5,10 @@ from __future__ import annotations
 import ast
 import builtins
 import collections.abc
+import dataclasses
 import importlib
 import inspect
+import re
 import sys
 import typing
 from collections.abc import Iterator
@@ -42,6 +44,24 @@ def test_every_public_name_exists_and_has_a_docstring(name: str) -> None:
         value = getattr(module, public)
         if inspect.isclass(value) or inspect.isfunction(value):
             assert value.__doc__, f"{name}.{public} has no docstring"
+
+
+SETTINGS = [
+    heartline.Backoff,
+    heartline.Fold,
+    heartline.Heartbeat,
+    heartline.History,
+    heartline.Limits,
+    heartline.Retry,
+    heartline.TopicSettings,
+    heartline.TransportOptions,
+]
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=lambda settings: settings.__name__)
+def test_help_explains_every_field_of_the_settings(settings: type[Any]) -> None:
+    described = re.findall(r"^ *- ``(\w+)``: ", settings.__doc__ or "", re.MULTILINE)
+    assert sorted(described) == sorted(field.name for field in dataclasses.fields(settings))
 
 
 def _by_kind(name: str) -> tuple[int, str]:

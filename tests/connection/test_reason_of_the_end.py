@@ -98,3 +98,22 @@ async def test_every_error_names_the_reason(
     assert len(said) == 1
     assert reason in said[0].getMessage()
     assert said[0].levelno == (logging.INFO if end == "closed here" else logging.WARNING)
+
+
+@pytest.mark.parametrize("code", [heartline.CloseCode.UNAUTHENTICATED, 123])
+async def test_both_logs_name_the_code(
+    code: int, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "heartline.link")
+    async with (
+        heartline.open_server("memory://", heartbeat=QUIET) as server,
+        heartline.open_connection(server.urls[0], heartbeat=QUIET),
+    ):
+        await server.close_connection(next(iter(server.connections)), code=code, reason="good bye")
+        await trio.sleep(10)
+    name = heartline.CloseCode(code).name if isinstance(code, heartline.CloseCode) else str(code)
+    said = [line for line in caplog.messages if "good bye" in line]
+    assert len(said) >= 2
+    for line in said:
+        assert "good bye (" in line
+        assert name in line

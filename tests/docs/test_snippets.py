@@ -48,7 +48,8 @@ def test_program(
     main = types.ModuleType("__main__")
     monkeypatch.setitem(sys.modules, "__main__", main)
     try:
-        exec(compile(program.code, str(program.page), "exec"), main.__dict__)
+        # Without this module's own future: annotations are evaluated, as in the reader's program.
+        exec(compile(program.code, str(program.page), "exec", dont_inherit=True), main.__dict__)
     finally:
         for name in program.files:
             sys.modules.pop(name.removesuffix(".py"), None)

@@ -73,8 +73,10 @@ async def test_the_name_on_the_wire() -> None:
         assert await client.service("greetings@3").greet("you") == "hello you"
         assert await client.service(Greeter).greet("you", loud=True) == "HELLO YOU"
         for wrong in ("greetings", "Greeter", "calculator", "greetings@2"):
-            with pytest.raises(UnknownMethod, match=f"{wrong}.greet: the peer has no such public method"):
+            with pytest.raises(UnknownMethod, match=f"{wrong}.greet: the peer has no such service"):
                 await client.service(wrong).greet("you")
+        with pytest.raises(UnknownMethod, match="great: the peer has no such public method"):
+            await client.service("greetings@3").great()
 
 
 async def test_any_name_becomes_a_call() -> None:

@@ -17,6 +17,11 @@ class Backoff:
 
     Full jitter spreads the clients of a restarted server best (Marc Brooker, "Exponential Backoff and
     Jitter", 2015). The ceiling is ``initial * factor ** n``, at most ``maximum``; in seconds.
+
+    - ``initial``: the first ceiling.
+    - ``maximum``: the last ceiling.
+    - ``factor``: how much higher each ceiling is than the one before.
+    - ``attempts``: attempts in a row before giving up; by default they go on for ever.
     """
 
     initial: float = 0.2
@@ -24,6 +29,7 @@ class Backoff:
     maximum: float = 30.0
     """The last ceiling: an outage of hours costs a client two attempts a minute."""
     factor: float = 2.0
+    """How much higher each ceiling is than the one before."""
     attempts: int | None = None
     """Attempts in a row before giving up; ``None``: never give up, connections live for days."""
 

@@ -222,7 +222,8 @@ class Core:
         link = self.link
         if link is None:
             return
-        error = ConnectionClosed(f"the connection was closed here: {reason}", code=code, by_peer=False)
+        why = _with_code(reason, code)
+        error = ConnectionClosed(f"the connection was closed here: {why}", code=code, by_peer=False)
         if link.up:
             goodbye = self._goodbye or Goodbye(link)
             goodbye.say(code, reason, drain)
@@ -236,9 +237,7 @@ class Core:
             self.leave_when_idle()
             return
         code = CloseCode.known(message.code)
-        why = printable(message.reason) or "no reason given"
-        if code != CloseCode.NORMAL:
-            why = f"{why} ({name_of_code(code)})"
+        why = _with_code(printable(message.reason) or "no reason given", code)
         error = ConnectionClosed(f"the peer closed the connection: {why}", code=code, by_peer=True)
         self._leave(goodbye, error)
 
@@ -369,6 +368,11 @@ def bare(reason: HeartlineError) -> HeartlineError:
     """The error without where it comes from, which its text says: it will be the cause of others."""
     reason.__traceback__ = reason.__cause__ = reason.__context__ = None
     return reason
+
+
+def _with_code(reason: str, code: int) -> str:
+    """The text of a goodbye, with its code unless that is the usual one."""
+    return reason if code == CloseCode.NORMAL else f"{reason} ({name_of_code(code)})"
 
 
 def _is_on_purpose(reason: HeartlineError) -> bool:

@@ -34,6 +34,12 @@ class History:
     """How much of a topic is retained; whichever bound is reached first drops the oldest updates.
 
     The newest update is always retained while ``age`` allows, however long it is.
+
+    - ``count``: updates.
+    - ``size``: bytes of encoded updates.
+    - ``age``: seconds. A published topic that nobody is subscribed to is forgotten when its history has aged
+      away; with the default, which is for ever, it never is.
+    - ``keys``: keys of publishes that are remembered, so that a repeated one publishes nothing.
     """
 
     count: int = 1024

@@ -26,6 +26,11 @@ class Fold:
     The publisher applies each update at the moment it is published, with the value as a subscriber decodes
     it. So the state belongs to exactly one offset, and subscribers that apply the same function to
     what follows a snapshot have the same state.
+
+    - ``apply``: ``(state, value) -> state``, the state after an update.
+    - ``initial``: makes the state before the first update, by default an empty dictionary.
+    - ``type``: what each value is converted to before ``apply`` gets it; by default it stays as it is, and a
+      dataclass is a dictionary.
     """
 
     apply: Callable[[Any, Any], Any]
@@ -51,8 +56,12 @@ class Fold:
 class TopicSettings:
     """A topic of :func:`heartline.open_server` or :func:`heartline.open_connection`.
 
-    The meaning of each field is beside it in the source, and in the reference under *Topics*. A bad value
-    raises :class:`ConfigurationError`.
+    - ``history``: how much of it is retained; by default as much as the server or connection says.
+    - ``store``: where it is kept, so that it goes on after a restart; by default in memory only.
+    - ``fold``: how its updates make up a state, for ``since="snapshot"``; by default they do not.
+    - ``policies``: what a slow subscriber may ask for; by default all but ``"block"``.
+
+    A bad value raises :class:`ConfigurationError`.
     """
 
     history: History | None = None

@@ -21,6 +21,10 @@ class Retry:
 
     Every attempt but the first waits for a link, as long as the connection takes to come back: put the call
     under a deadline if somebody waits for the result. Cancelling ends the attempts.
+
+    - ``attempts``: attempts in all, with the first.
+    - ``backoff``: the delays between them.
+    - ``idempotent``: for proxies made by name, that every method may be repeated.
     """
 
     attempts: int = 3

@@ -74,7 +74,9 @@ class Serving:
             return
         bound = self._services.methods.get(target)
         if bound is None:
-            self._fault(number, Fault("unknown", "the peer has no such public method"), lane)
+            served = target.rpartition(b".")[0].decode(errors="replace") in self._services.names
+            what = "public method" if served else "service"
+            self._fault(number, Fault("unknown", f"the peer has no such {what}"), lane)
             return
         if lane:  # of its items; the answer ends it, and what comes there meanwhile is dropped
             self._fault(number, Fault("arguments", "the method takes and gives no stream of items"), lane)

@@ -28,7 +28,11 @@ connection sends ten PINGs a second, and takes half a thousandth of a core."""
 
 @dataclass(frozen=True, kw_only=True)
 class Heartbeat:
-    """When to send a sign of life, and when to give up the peer; in seconds."""
+    """When to send a sign of life, and when to give up the peer; in seconds.
+
+    - ``interval``: how long this side is silent before it sends a sign of life.
+    - ``timeout``: how long the peer is silent before the link counts as lost.
+    """
 
     interval: float = 10.0
     """Silence of our own within which a PING goes out: short against the idle timeouts of common middleboxes

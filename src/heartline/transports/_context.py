@@ -27,6 +27,10 @@ class TransportOptions:
 
     A scheme ignores the options that mean nothing to it: a Unix socket has no port to share. A transport with
     options of its own takes a subclass of this. A bad value raises :class:`~heartline.ConfigurationError`.
+
+    - ``backlog``: connections that may wait to be accepted.
+    - ``reuse_port``: whether several servers may listen on one TCP port.
+    - ``allowed_origins``: sites whose pages may connect from a browser, or ``"*"``; by default none may.
     """
 
     backlog: int = 4096

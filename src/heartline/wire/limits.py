@@ -31,8 +31,33 @@ class Limits:
     The limits that the peer must know to keep (frame, message, items, memory, window, calls, channels) travel
     in the handshake.
     Every value but ``resume_window`` is above 0; a bad one raises :class:`~heartline.ConfigurationError`.
-    The meaning, the unit and the reason of each default stand beside it in the source, and in the reference
-    under *Settings*.
+
+    Of messages and values:
+
+    - ``frame_size``: bytes of payload in one frame.
+    - ``message_size``: bytes of one message, call or update.
+    - ``items``: elements of lists and keys of maps in one value.
+    - ``memory``: bytes that one connection can make this side hold.
+    - ``window``: bytes that may wait on a channel for its reader.
+    - ``write_buffer``: bytes that wait for a slow peer before senders wait.
+
+    Of what peers do:
+
+    - ``calls``: calls in progress that it may have here.
+    - ``channels``: channels that it has open, beside the default one.
+    - ``subscriptions``: subscriptions that it has to topics of this side.
+    - ``topics``: topics of this side that were declared or published; one more is an error of its publisher.
+    - ``events``: events kept for a reader that falls behind.
+
+    Of sessions, and of a server:
+
+    - ``resume_window``: seconds for which a session outlives its link.
+    - ``replay_buffer``: bytes sent that the peer has not confirmed.
+    - ``lost_buffer``: bytes that all lost sessions of a server hold together.
+    - ``handshake_timeout``: seconds from the opening of a link to the end of its handshake.
+    - ``handshakes``: streams of a server that are shaking hands.
+    - ``handshakes_per_host``: of these, those from one IP address.
+    - ``connections``: connections of a server.
     """
 
     frame_size: int = 256 * KIB
