@@ -319,7 +319,7 @@ async def _until(core: Core, expiry: float, function: Callable[..., Awaitable[T]
                 reason = link.failure or ConnectionLost("no link came in time (Limits.resume_window)")
             except _Forgotten as error:
                 reason = ConnectionLost(f"the session cannot be resumed: {error}")
-        log = logger.info if core.setup.losses.admit("over") else logger.debug
+        log = logger.info if core.setup.comings.admit("over") else logger.debug
         log("%s: the session is over, and another one will begin: %s", core, reason)
         core.end_session(reason)
     return await function(*args)

@@ -287,7 +287,7 @@ class Core:
         self._step(ConnectionStep.LINK_UP)
         link.troubles = self.setup.troubles
         if self._links > 1:
-            log = logger.info if self.setup.losses.admit("back") else logger.debug
+            log = logger.info if self.setup.comings.admit("back") else logger.debug
             log("%s: there is a link again, for %s", self, "its session" if resumed else "a new session")
         renewed = Change.RESUMED if resumed else Change.RENEWED
         self._tell(Change.OPENED if self._links == 1 else renewed)
@@ -318,7 +318,7 @@ class Core:
             self._step(ConnectionStep.LINK_DOWN)
             if waits:
                 if not _is_on_purpose(reason):
-                    log = logger.info if self.setup.losses.admit("lost") else logger.debug
+                    log = logger.info if self.setup.comings.admit("lost") else logger.debug
                     log("%s: lost: %s", self, reason)
                 self._tell(Change.LOST, reason)
 

@@ -92,10 +92,10 @@ class Setup:
     on_change: Callable[[Core, Change, HeartlineError | None], None]
     """Called with what happens to each connection, and the reason of a loss or an end."""
     comings: Summary = field(init=False)
-    """Its log lines about connections that come, and leave with a goodbye."""
+    """Its log lines about connections that come and go, and about links that are lost and come back."""
     losses: Summary = field(init=False)
-    """Its log lines about links that are lost, and what becomes of their sessions: apart from the others, so
-    that short visits do not hide the loss of a connection that was meant to last."""
+    """Its log lines about connections that ended without a goodbye: apart from the others, so that short
+    visits do not hide the end of a connection that was meant to last."""
     troubles: Summary = field(init=False)
     """Its log lines about what should not happen, and may happen to many connections."""
 
