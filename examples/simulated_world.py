@@ -27,7 +27,7 @@ examples:
   python examples/simulated_world.py --seed 5 --mended  # the mended service in the same world
 """
 
-SEEDS = range(100)
+SEEDS = range(40)
 JOBS = 10
 FAULTS = 8
 HEARTBEAT = heartline.Heartbeat(interval=1, timeout=3)

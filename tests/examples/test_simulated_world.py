@@ -22,7 +22,7 @@ def test_the_bug_is_found_and_told_and_the_mended_service_has_none() -> None:
     assert re.search(r"^ +\d+\.\d+  server +crashes", story, re.MULTILINE)
     assert rest == (
         f"python examples/simulated_world.py --seed {found[1]}\n\n"
-        "with the mended version every finished job stayed finished; worlds: 100\n"
+        "with the mended version every finished job stayed finished; worlds: 40\n"
     )
 
     again = run(command("simulated_world.py", "--seed", found[1]))

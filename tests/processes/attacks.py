@@ -164,7 +164,7 @@ async def names_of_topics(stage: Stage) -> None:
 async def pings(stage: Stage) -> None:
     """Questions whose answers are not read."""
     peer = await stage.peer()
-    for _ in range(60):
+    for _ in range(40):
         await send(peer, Frame(FrameType.PING, payload=bytes(16)), times=20_000)
 
 
