@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import importlib
+import signal
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import Any
 
 from hypothesis import HealthCheck, settings
@@ -91,7 +92,8 @@ def run(properties: Sequence[Property], *, seconds: float) -> int:
     tallies = [Tally(prop.__name__) for prop in properties]
     started = time.monotonic()
     try:
-        _take_turns(properties, tallies, started, started + seconds)
+        with _interrupted_between_examples() as interrupt:
+            _take_turns(properties, tallies, started, started + seconds, interrupt)
     except KeyboardInterrupt:
         status, verdict = 130, "interrupted"
     except Exception as error:
@@ -105,7 +107,42 @@ def run(properties: Sequence[Property], *, seconds: float) -> int:
     return status
 
 
-def _take_turns(properties: Sequence[Property], tallies: list[Tally], started: float, end: float) -> None:
+class _Interrupt:
+    """Ctrl-C that waits for the next example; a second one does not."""
+
+    def __init__(self) -> None:
+        self._due = False
+
+    def note(self, _number: int, _frame: FrameType | None) -> None:
+        """Take the signal."""
+        if self._due:
+            raise KeyboardInterrupt
+        self._due = True
+
+    def check(self) -> None:
+        """Raise what has been noted."""
+        if self._due:
+            raise KeyboardInterrupt
+
+
+@contextmanager
+def _interrupted_between_examples() -> Iterator[_Interrupt]:
+    """While open, Ctrl-C does not strike in Hypothesis, which may take it for a fault of the property."""
+    interrupt = _Interrupt()
+    before = signal.signal(signal.SIGINT, interrupt.note)
+    try:
+        yield interrupt
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _take_turns(
+    properties: Sequence[Property],
+    tallies: list[Tally],
+    started: float,
+    end: float,
+    interrupt: _Interrupt,
+) -> None:
     print(f"{len(properties)} properties, {end - started:.0f} s", flush=True)
     report_at = started + PROGRESS_EVERY
     while True:
@@ -116,17 +153,19 @@ def _take_turns(properties: Sequence[Property], tallies: list[Tally], started: f
             if now >= report_at:
                 report_at = now + PROGRESS_EVERY
                 print(Tally("…", sum(t.examples for t in tallies), now - started).line(), flush=True)
-            with _counted(prop, tally):
+            interrupt.check()
+            with _counted(prop, tally, interrupt):
                 prop()
 
 
 @contextmanager
-def _counted(prop: Any, tally: Tally) -> Iterator[None]:
+def _counted(prop: Any, tally: Tally, interrupt: _Interrupt) -> Iterator[None]:
     """While open, every example that the property runs is counted."""
     inner = prop.hypothesis.inner_test
 
     @functools.wraps(inner)
     def count(*args: Any, **kwargs: Any) -> None:
+        interrupt.check()
         tally.examples += 1
         inner(*args, **kwargs)
 
