@@ -135,7 +135,7 @@ class Acceptor:
             await self._turn_away(stream, session, handshake, refused)
             return None
         except BaseException:  # a cancellation, perhaps in a group: the server ends
-            if session.state is State.GREETING:  # who has asked to be let in hears why nobody answers
+            if session.state is State.GREETING:  # a client that waits to be let in hears why
                 going = Refused(CloseCode.GOING_AWAY, "the server is draining")
                 await self._turn_away(stream, session, handshake, going)
             raise

@@ -33,7 +33,7 @@ class Wire:
         self.bandwidth = bandwidth
         self.rng = rng
         self.users: dict[Waiter, None] = {}
-        """Who must look at the time again when it is stopped or goes on."""
+        """Those that have to look at the time again when it is stopped or goes on."""
         self._clock = clock
         self._mark = 0.0
         self._resumes = 0.0

@@ -123,6 +123,6 @@ def check_items(content_id: int, body: bytes, most: float) -> None:
     """Raise :class:`SerializationError` for a body of more items than its receiver takes."""
     if len(body) > most and count_items(content_id, body, most) > most:
         raise SerializationError(
-            f"more than {most} items in one value (Limits.items of its receiver): rows of numbers can be "
-            "arrays, which are one item each; other values can be sent in parts"
+            f"more than {most} items in one value (Limits.items, the peer's or this side's own): rows of "
+            "numbers can be arrays, which are one item each; other values can be sent in parts"
         )
