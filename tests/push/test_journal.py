@@ -203,7 +203,8 @@ async def test_publishers_wait_for_a_blocking_subscriber_with_what_is_on_its_way
             for value in range(8):
                 nursery.start_soon(server.publish, "topic", [value, long])
             await trio.sleep(10)
-            assert server.statistics().topics["topic"].last_offset == 4
+            # As many as the history has, and one that was already sent if the subscriber was quick.
+            assert server.statistics().topics["topic"].last_offset in (3, 4)
             assert sorted(value for value, _ in await take_values(topic, 8)) == list(range(8))
         assert server.statistics().topics["topic"].skipped == 0
 
